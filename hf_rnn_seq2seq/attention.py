@@ -1,0 +1,59 @@
+"""Attention over the encoder's memory: (query, keys, memory, mask) -> context vector c_t and weights.
+
+dot and general: Luong 2015, section 3.1. additive: Bahdanau 2015, appendix A.1.2. Keys are projected once a source
+sequence, outside the steps. Nothing is kept on the module between calls. This file travels to the Hub: it imports only
+torch.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """
+    Scores a query against every memory position and mixes the memory by the softmax of the scores.
+
+    Args:
+        attention_type (`str`): `"dot"` q.m_j, `"general"` q.(W m_j), `"additive"` v.tanh(W q + U m_j).
+        query_size (`int`): H of the decoder.
+        memory_size (`int`): Size of a memory vector, the encoder's.
+        attention_size (`int`): Hidden size of the additive score.
+    """
+
+    def __init__(self, attention_type: str, query_size: int, memory_size: int, attention_size: int):
+        super().__init__()
+        self.attention_type = attention_type
+        if attention_type == "general":
+            self.key_projection = nn.Linear(memory_size, query_size, bias=False)
+        elif attention_type == "additive":
+            self.key_projection = nn.Linear(memory_size, attention_size, bias=False)
+            self.query_projection = nn.Linear(query_size, attention_size, bias=True)
+            self.score_projection = nn.Linear(attention_size, 1, bias=False)
+
+    def keys(self, memory: Tensor) -> Tensor:
+        """What queries are scored against, (B, S, K), from the memory (B, S, D). Once a source sequence."""
+        return memory if self.attention_type == "dot" else self.key_projection(memory)
+
+    def forward(self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            query: (B, T, H), all steps at once or one (T = 1).
+            keys: (B, S, K), of `keys()`.
+            memory: (B, S, D), zero at padding.
+            mask: (B, S) bool, True at real positions; None if there is no padding.
+
+        Returns:
+            Context vectors (B, T, D) and weights (B, T, S), which sum to one over the real positions.
+        """
+        if self.attention_type == "additive":
+            # (B, T, 1, A) + (B, 1, S, A): the one score that cannot be a matrix product
+            hidden = torch.tanh(self.query_projection(query).unsqueeze(2) + keys.unsqueeze(1))
+            scores = self.score_projection(hidden).squeeze(-1)  # (B, T, S)
+        else:
+            scores = query @ keys.transpose(1, 2)  # (B, T, S)
+        scores = scores.float()
+        if mask is not None:
+            # Not -inf: a source that is all padding must give zeros (its memory), not NaN.
+            scores = scores.masked_fill(~mask.unsqueeze(1), torch.finfo(scores.dtype).min)
+        weights = scores.softmax(dim=-1).to(memory.dtype)
+        return weights @ memory, weights

@@ -1,0 +1,397 @@
+"""Configuration of the RNN encoder-decoders: every option is explained here, once.
+
+The options are those of Sutskever 2014, Cho 2014, Bahdanau 2015 and Luong 2015. What cannot work together is refused
+when the configuration is made, with a sentence that says what to change. This file travels to the Hub with a saved
+model: it imports only the standard library, transformers and huggingface_hub.
+"""
+
+import copy
+import difflib
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.generation import GenerationConfig
+
+
+# What PreTrainedConfig itself takes beside its fields; every other unknown keyword is a misspelling.
+_FOREIGN_KEYWORDS = frozenset(
+    "_name_or_path _commit_hash _output_attentions _attn_implementation _attn_implementation_internal "
+    "_experts_implementation _experts_implementation_internal attn_implementation auto_map custom_pipelines finetuning_task "
+    "model_type name_or_path num_labels output_attentions per_layer_config quantization_config "
+    "task_specific_params tie_encoder_decoder tie_last_hidden_states tokenizer_class torch_dtype torchscript "
+    "use_return_dict cross_attention_hidden_size add_cross_attention is_decoder prefix".split()
+)
+
+# Sizes and structures as printed in the papers. The source is reversed by the data pipeline, not by the model.
+PRESETS: dict[str, dict[str, Any]] = {
+    # Sutskever et al. 2014, section 3.4: deep LSTMs, C is the last state of each layer and only starts the decoder.
+    "sutskever2014": {
+        "rnn_type": "lstm",
+        "vocab_size": 160_000,
+        "decoder_vocab_size": 80_000,
+        "embedding_size": 1000,
+        "encoder_hidden_size": 1000,
+        "decoder_hidden_size": 1000,
+        "encoder_layers": 4,
+        "decoder_layers": 4,
+        "bidirectional_encoder": False,
+        "attention_type": "none",
+        "context_feeding": "initial_state",
+        "bridge_type": "copy",
+    },
+    # Cho et al. 2014, appendix A: C starts the decoder through tanh(V c) and is an input of each step and of the readout.
+    "cho2014": {
+        "rnn_type": "gru",
+        "vocab_size": 15_000,
+        "embedding_size": 100,
+        "encoder_hidden_size": 1000,
+        "decoder_hidden_size": 1000,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "bidirectional_encoder": False,
+        "attention_type": "none",
+        "context_feeding": "both",
+        "bridge_type": "mlp",
+        "readout_type": "maxout",
+        "readout_size": 500,
+    },
+    # Bahdanau et al. 2015, appendix A (RNNsearch): additive attention queried by the previous state, deep output.
+    "bahdanau2015": {
+        "rnn_type": "gru",
+        "vocab_size": 30_000,
+        "embedding_size": 620,
+        "encoder_hidden_size": 2000,
+        "decoder_hidden_size": 1000,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "bidirectional_encoder": True,
+        "attention_type": "additive",
+        "attention_size": 1000,
+        "attention_query": "previous_state",
+        "context_vector": "last",
+        "bridge_type": "mlp",
+        "readout_type": "maxout",
+        "readout_size": 500,
+    },
+    # Luong et al. 2015, section 4.1: stacked LSTMs, global attention (general), attentional vector, input feeding.
+    "luong2015": {
+        "rnn_type": "lstm",
+        "vocab_size": 50_000,
+        "embedding_size": 1000,
+        "encoder_hidden_size": 1000,
+        "decoder_hidden_size": 1000,
+        "encoder_layers": 4,
+        "decoder_layers": 4,
+        "bidirectional_encoder": False,
+        "attention_type": "general",
+        "attention_query": "new_state",
+        "input_feeding": True,
+        "bridge_type": "copy",
+        "hidden_dropout": 0.2,
+    },
+    # The decoder of the textbooks: it reads nothing but its own state and C.
+    "textbook": {
+        "rnn_type": "rnn_tanh",
+        "embedding_size": 128,
+        "encoder_hidden_size": 256,
+        "decoder_hidden_size": 256,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "bidirectional_encoder": False,
+        "attention_type": "none",
+        "context_feeding": "both",
+        "bridge_type": "linear",
+        "feed_previous_token": False,
+    },
+}
+
+
+@strict
+class RnnSeq2SeqConfig(PreTrainedConfig):
+    r"""
+    Configuration of an RNN encoder-decoder: Encoder -> context vector C -> Decoder, with or without attention.
+
+    Shapes in this package: B batch, S source length, T target length, E embedding, H hidden, L layers, V vocabulary.
+
+    Args:
+        vocab_size (`int`, defaults to 8000): Number of source symbols.
+        decoder_vocab_size (`int`, *optional*): Number of target symbols; `None` means one vocabulary for both sides.
+        rnn_type (`str`, defaults to `"lstm"`): The cell: `"lstm"` (Hochreiter & Schmidhuber 1997, with forget gate),
+            `"gru"` (Cho 2014; torch's variant) or `"rnn_tanh"` (Elman 1990).
+        embedding_size (`int`, defaults to 256): E, on both sides.
+        encoder_hidden_size (`int`, defaults to 512): Size of an encoder state, both directions together.
+        decoder_hidden_size (`int`, defaults to 512): H, size of a decoder state; also `config.hidden_size`.
+        encoder_layers (`int`, defaults to 2): Recurrent layers of the encoder.
+        decoder_layers (`int`, defaults to 2): Recurrent layers of the decoder; also `config.num_hidden_layers`.
+        bidirectional_encoder (`bool`, defaults to `True`): Read the source in both directions in every layer.
+        context_vector (`str`, defaults to `"last"`): What C is computed from: the `"last"` state (Sutskever 2014, Cho
+            2014), or the `"mean"` or `"max"` over all states of the encoder's top layer.
+        context_feeding (`str`, defaults to `"initial_state"`): Where C goes. `"initial_state"` is structure 1: C only
+            sets the decoder's first state (Sutskever 2014). `"every_step"` is structure 2: C is an input of every
+            decoder step, and the first state is zero. `"both"` does both (Cho 2014).
+        bridge_type (`str`, *optional*): How the encoder's final states become the decoder's first state: `"zeros"`
+            (not at all), `"copy"`, `"linear"`, or `"mlp"` (linear and tanh). Default: `"zeros"` for structure 2,
+            `"copy"` where the sizes agree, otherwise `"linear"`. Decoder layers take the encoder's layers counted from
+            the top; if the encoder has fewer, its lowest layer serves the rest.
+        attention_type (`str`, defaults to `"general"`): Score of query q and memory m_j: `"dot"` q.m_j, `"general"`
+            q.W m_j (Luong 2015), `"additive"` v.tanh(W q + U m_j) (Bahdanau 2015), or `"none"`: fixed context vector.
+        attention_query (`str`, defaults to `"new_state"`): `"new_state"`: attend after the step and mix into an
+            attentional vector (Luong 2015); `"previous_state"`: attend before the step, c_t is an input of the step
+            (Bahdanau 2015).
+        attention_size (`int`, *optional*): Width of the additive score's hidden layer; default `decoder_hidden_size`.
+        input_feeding (`bool`, defaults to `False`): Feed the readout vector to the next step (Luong 2015, 3.3).
+        feed_previous_token (`bool`, defaults to `True`): `False`: the decoder reads only its state and C.
+        readout_type (`str`, *optional*): What stands between the state h_t and the output layer: `"none"`;
+            `"tanh"`, the attentional vector tanh(W [c_t; h_t]) (Luong 2015, eq. 5); `"maxout"`, the deep output over
+            [h_t; c_t; embedding of y_{t-1}] (Bahdanau 2015, appendix A.2.2). Without attention c_t is C if C is
+            fed at every step, and absent otherwise. Default: `"tanh"` with attention, else `"none"`.
+        readout_size (`int`, *optional*): Width of the readout vector. Default: `embedding_size` with
+            `tie_word_embeddings`, else `decoder_hidden_size`.
+        share_embeddings (`bool`, defaults to `False`): One embedding table for source and target.
+        tie_word_embeddings (`bool`, defaults to `False`): The output matrix is the decoder's embedding table (Press &
+            Wolf 2017); with `share_embeddings`, one table for all three.
+        embedding_dropout (`float`, defaults to 0.0): Dropout on embedded symbols.
+        hidden_dropout (`float`, defaults to 0.0): Dropout on what each layer hands upward, on the encoder's memory and
+            on what the output layer reads. Never on the recurrence.
+        recurrent_dropout (`float`, defaults to 0.0): Variational dropout of the recurrent state: one mask a sequence
+            (Gal & Ghahramani 2016). Training then runs step by step, several times slower.
+        layer_norm (`bool`, defaults to `False`): Layer normalisation of what each layer hands upward (outside the
+            recurrence, so that the fused kernels stay in use).
+        residual (`bool`, defaults to `False`): From the second layer on, add a layer's input to its output (Wu 2016).
+        label_smoothing (`float`, defaults to 0.0): Of the training loss (Szegedy 2016); evaluation losses are plain.
+        init_std (`float`, *optional*): Standard deviation of embeddings and projections. Default: `size ** -0.5` for
+            embeddings, Xavier for projections. Recurrent matrices are always orthogonal per gate, the LSTM's forget
+            bias is 1 (Jozefowicz 2015).
+
+    Example:
+
+    ```python
+    >>> from hf_rnn_seq2seq import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
+
+    >>> config = RnnSeq2SeqConfig(vocab_size=100, rnn_type="gru", attention_type="additive")
+    >>> model = RnnSeq2SeqForConditionalGeneration(config)
+    >>> config = RnnSeq2SeqConfig.from_preset("luong2015", vocab_size=100, hidden_dropout=0.3)
+    ```
+    """
+
+    model_type = "rnn_seq2seq"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    attribute_map = {"hidden_size": "decoder_hidden_size", "num_hidden_layers": "decoder_layers"}
+
+    vocab_size: int = 8000
+    decoder_vocab_size: int | None = None
+    rnn_type: Literal["lstm", "gru", "rnn_tanh"] = "lstm"
+    embedding_size: int = 256
+    encoder_hidden_size: int = 512
+    decoder_hidden_size: int = 512
+    encoder_layers: int = 2
+    decoder_layers: int = 2
+    bidirectional_encoder: bool = True
+    context_vector: Literal["last", "mean", "max"] = "last"
+    context_feeding: Literal["initial_state", "every_step", "both"] = "initial_state"
+    bridge_type: Literal["zeros", "copy", "linear", "mlp"] | None = None
+    attention_type: Literal["none", "dot", "general", "additive"] = "general"
+    attention_query: Literal["new_state", "previous_state"] = "new_state"
+    attention_size: int | None = None
+    input_feeding: bool = False
+    feed_previous_token: bool = True
+    readout_type: Literal["none", "tanh", "maxout"] | None = None
+    readout_size: int | None = None
+    share_embeddings: bool = False
+    tie_word_embeddings: bool = False
+    embedding_dropout: float | int = 0.0
+    hidden_dropout: float | int = 0.0
+    recurrent_dropout: float | int = 0.0
+    layer_norm: bool = False
+    residual: bool = False
+    label_smoothing: float | int = 0.0
+    init_std: float | None = None
+    use_cache: bool = True
+    is_encoder_decoder: bool = True
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 2
+    eos_token_id: int | list[int] | None = 3
+    decoder_start_token_id: int | None = 2
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self._refuse_misspellings(kwargs)
+        super().__post_init__(**kwargs)
+        # Options that follow from others are filled in only if they were not given, so a saved file says everything.
+        if self.bridge_type is None:
+            if self.context_feeding == "every_step":
+                self.bridge_type = "zeros"
+            else:
+                self.bridge_type = "copy" if self.encoder_hidden_size == self.decoder_hidden_size else "linear"
+        if self.readout_type is None:
+            self.readout_type = "none" if self.attention_type == "none" else "tanh"
+        if self.readout_size is None and self.readout_type != "none":
+            self.readout_size = self.embedding_size if self.tie_word_embeddings else self.decoder_hidden_size
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> "RnnSeq2SeqConfig":
+        """
+        A classic of the literature as a ready configuration.
+
+        Args:
+            name (`str`): `"sutskever2014"`, `"cho2014"`, `"bahdanau2015"`, `"luong2015"` or `"textbook"`.
+            overrides: Any option of the configuration; it replaces the paper's value.
+
+        Raises:
+            ValueError: If there is no preset of that name.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"name must be one of {', '.join(PRESETS)}; got {name!r}")
+        return cls(**{**PRESETS[name], **overrides})
+
+    @property
+    def layer_types(self) -> list[str]:
+        """One recurrent state a decoder layer: this tells `generate()` which cache to make."""
+        return ["rnn_state"] * self.decoder_layers
+
+    @property
+    def target_vocab_size(self) -> int:
+        """Number of target symbols, whether or not the two sides share a vocabulary."""
+        return self.vocab_size if self.decoder_vocab_size is None else self.decoder_vocab_size
+
+    @property
+    def output_size(self) -> int:
+        """Size of the vector that the output layer reads."""
+        return self.decoder_hidden_size if self.readout_size is None else self.readout_size
+
+    @property
+    def feeds_context(self) -> bool:
+        """Whether C is an input of every decoder step (structure 2)."""
+        return self.context_feeding != "initial_state"
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "RnnSeq2SeqConfig":
+        """The configuration itself; for the decoder, with the target's vocabulary size as `vocab_size`."""
+        if decoder and not encoder and self.target_vocab_size != self.vocab_size:
+            text_config = copy.copy(self)
+            text_config.vocab_size = self.target_vocab_size
+            return text_config
+        return self
+
+    def validate_layer_type(self) -> None:
+        """transformers knows only its own layer types; ours is registered by `state.py`."""
+
+    def validate_options(self) -> None:
+        """Refuse options out of range and combinations that cannot work (run by `@strict` when the config is made)."""
+        for name in ("vocab_size", "decoder_vocab_size", "embedding_size", "encoder_hidden_size", "decoder_hidden_size",
+                     "encoder_layers", "decoder_layers", "attention_size", "readout_size"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+        for name in ("embedding_dropout", "hidden_dropout", "recurrent_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and less than 1; got {getattr(self, name)}")
+        if self.init_std is not None and self.init_std < 0:
+            raise ValueError(f"init_std must not be negative; got {self.init_std}")
+        for problem, advice in self._contradictions():
+            raise ValueError(f"{problem}: {advice}")
+
+    def _contradictions(self):
+        """Pairs (what is wrong, what to change) of the options that exclude each other."""
+        attends = self.attention_type != "none"
+        if self.bidirectional_encoder and self.encoder_hidden_size % 2:
+            yield (
+                f"encoder_hidden_size={self.encoder_hidden_size} cannot be split over two directions",
+                "make it even, or set bidirectional_encoder=False",
+            )
+        if self.bridge_type == "copy" and self.encoder_hidden_size != self.decoder_hidden_size:
+            yield (
+                f"bridge_type='copy' needs equal sizes, got encoder_hidden_size={self.encoder_hidden_size} and "
+                f"decoder_hidden_size={self.decoder_hidden_size}",
+                "make them equal, or set bridge_type='linear' or 'mlp'",
+            )
+        if self.context_feeding == "every_step" and self.bridge_type not in (None, "zeros"):
+            yield (
+                f"context_feeding='every_step' starts the decoder from zeros, got bridge_type={self.bridge_type!r}",
+                "set context_feeding='both' to also set the first state, or bridge_type='zeros'",
+            )
+        if self.context_feeding == "both" and self.bridge_type == "zeros":
+            yield (
+                "context_feeding='both' sets the decoder's first state from C, got bridge_type='zeros'",
+                "set context_feeding='every_step', or another bridge_type",
+            )
+        if not attends and self.context_feeding == "initial_state" and self.bridge_type == "zeros":
+            yield (
+                "with attention_type='none', context_feeding='initial_state' and bridge_type='zeros' nothing of the "
+                "input reaches the decoder",
+                "choose an attention_type, another bridge_type, or context_feeding='every_step'",
+            )
+        if self.attention_type == "dot" and self.encoder_hidden_size != self.decoder_hidden_size:
+            yield (
+                f"attention_type='dot' needs equal sizes, got encoder_hidden_size={self.encoder_hidden_size} and "
+                f"decoder_hidden_size={self.decoder_hidden_size}",
+                "make them equal, or set attention_type='general'",
+            )
+        if self.attention_size is not None and self.attention_type != "additive":
+            yield (
+                f"attention_size belongs to attention_type='additive', got attention_type={self.attention_type!r}",
+                "leave attention_size out, or set attention_type='additive'",
+            )
+        if not attends and self.attention_query != "new_state":
+            yield (
+                f"attention_query={self.attention_query!r} needs an attention, got attention_type='none'",
+                "choose an attention_type, or leave attention_query out",
+            )
+        if self.input_feeding and not attends:
+            yield (
+                "input_feeding feeds the attentional vector back, got attention_type='none'",
+                "choose an attention_type, or set input_feeding=False",
+            )
+        if self.input_feeding and self.readout_type == "none":
+            yield (
+                "input_feeding feeds the readout vector back, got readout_type='none'",
+                "set readout_type='tanh', or input_feeding=False",
+            )
+        if self.readout_type == "none" and self.readout_size is not None:
+            yield (
+                "readout_size needs a readout, got readout_type='none'",
+                "leave readout_size out, or set readout_type='tanh'",
+            )
+        if self.share_embeddings and self.target_vocab_size != self.vocab_size:
+            yield (
+                f"share_embeddings needs one vocabulary, got vocab_size={self.vocab_size} and "
+                f"decoder_vocab_size={self.decoder_vocab_size}",
+                "leave decoder_vocab_size out, or set share_embeddings=False",
+            )
+        if (self.share_embeddings or self.tie_word_embeddings) and not self.feed_previous_token:
+            yield (
+                "with feed_previous_token=False the decoder has no embedding table to share or tie",
+                "set share_embeddings=False and tie_word_embeddings=False, or feed_previous_token=True",
+            )
+        if self.tie_word_embeddings:
+            # While options are still unresolved (None) the sizes are made to fit by __post_init__.
+            size = self.decoder_hidden_size if self.readout_type == "none" else self.readout_size
+            if size is not None and size != self.embedding_size:
+                yield (
+                    f"tie_word_embeddings needs an output vector of embedding_size={self.embedding_size}, got {size}",
+                    "set readout_type='tanh' with readout_size equal to embedding_size, or make the sizes equal",
+                )
+        for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id"):
+            value = getattr(self, name)
+            # The padding id is used on both sides; the others only in the decoder.
+            limit = min(self.vocab_size, self.target_vocab_size) if name == "pad_token_id" else self.target_vocab_size
+            if value is not None and not 0 <= value < limit:
+                yield f"{name}={value} is not in the vocabulary", f"give an id from 0 to {limit - 1}, or None"
+        eos = self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]
+        for value in eos:
+            if value is not None and not 0 <= value < self.target_vocab_size:
+                yield (
+                    f"eos_token_id={value} is not in the vocabulary",
+                    f"give an id from 0 to {self.target_vocab_size - 1}, or None",
+                )
+
+    def _refuse_misspellings(self, kwargs: dict[str, Any]) -> None:
+        generation = GenerationConfig._get_default_generation_params()
+        for name in kwargs:
+            if name in _FOREIGN_KEYWORDS or name in generation or name in self.attribute_map:
+                continue
+            near = difflib.get_close_matches(name, list(type(self).__dataclass_fields__), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"RnnSeq2SeqConfig has no option {name!r}{hint}")
+
+
+__all__ = ["PRESETS", "RnnSeq2SeqConfig"]

@@ -1,0 +1,330 @@
+"""Recurrent cells and stacks: one set of parameters, run fused over a whole sequence or one step at a time.
+
+LSTM: Hochreiter & Schmidhuber 1997 with forget gate (Gers 2000). GRU: Cho 2014 in torch's variant. Elman: rnn_tanh.
+Parameters carry torch's names, shapes and gate order, so a state dict of `nn.LSTM`, `nn.GRU` or `nn.RNN` loads as it
+is. There is no `nn.LSTM` module here on purpose: torch.compile refuses it, and it repacks its weights at every call.
+This file travels to the Hub: it imports only the standard library and torch.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+# The state of one layer: (h, c) for the LSTM, (h,) for the others; each tensor is (B, H).
+LayerState = tuple[Tensor, ...]
+
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1}  # torch's order: i, f, g, o and r, z, n
+_FUSED = {"lstm": torch.lstm, "gru": torch.gru, "rnn_tanh": torch.rnn_tanh}
+# Far beyond where a sigmoid saturates to exactly 0 or 1, and still representable in half precision.
+_SATURATION = 1e4
+
+
+def lstm_step(x_gates: Tensor, state: LayerState, weight_hh: Tensor, bias_hh: Tensor) -> LayerState:
+    """c' = f * c + i * g, h' = o * tanh(c'), with [i f g o] = W_ih x + W_hh h + b. `x_gates` is W_ih x + b_ih, (B, 4H)."""
+    h, c = state
+    i, f, g, o = (x_gates + F.linear(h, weight_hh, bias_hh)).chunk(4, dim=-1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def gru_step(x_gates: Tensor, state: LayerState, weight_hh: Tensor, bias_hh: Tensor) -> LayerState:
+    """h' = (1 - z) * n + z * h, n = tanh(W_in x + b_in + r * (W_hn h + b_hn)). `x_gates` is W_ih x + b_ih, (B, 3H)."""
+    (h,) = state
+    x_r, x_z, x_n = x_gates.chunk(3, dim=-1)
+    h_r, h_z, h_n = F.linear(h, weight_hh, bias_hh).chunk(3, dim=-1)
+    z = (x_z + h_z).sigmoid()
+    n = (x_n + (x_r + h_r).sigmoid() * h_n).tanh()
+    return (n + z * (h - n),)
+
+
+def rnn_tanh_step(x_gates: Tensor, state: LayerState, weight_hh: Tensor, bias_hh: Tensor) -> LayerState:
+    """h' = tanh(W_ih x + b_ih + W_hh h + b_hh). `x_gates` is W_ih x + b_ih, (B, H)."""
+    return ((x_gates + F.linear(state[0], weight_hh, bias_hh)).tanh(),)
+
+
+STEPS: dict[str, Callable[..., LayerState]] = {"lstm": lstm_step, "gru": gru_step, "rnn_tanh": rnn_tanh_step}
+
+
+class Padding(NamedTuple):
+    """
+    Where the real positions of a batch are, for running over them as if there were no padding.
+
+    A sequence is first made compact: its real positions move to the left, in order. Then padding, wherever it was,
+    only trails, and a recurrence has passed all real positions before it meets any.
+    """
+
+    mask: Tensor  # (B, S) bool, True at real positions, as given
+    order: Tensor  # (B, S) original index of each compact position
+    restore: Tensor  # (B, S) compact index of each original position
+    reverse: Tensor  # (B, S) compact index of the mirrored position; its own inverse
+    lengths: Tensor  # (B,) number of real positions
+
+    @classmethod
+    def from_mask(cls, mask: Tensor) -> "Padding":
+        """Of a mask (B, S), non-zero at real positions."""
+        mask = mask.bool()
+        lengths = mask.sum(1)
+        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+        position = torch.arange(mask.shape[1], device=mask.device)[None]
+        mirrored = lengths[:, None] - 1 - position
+        return cls(mask, order, order.argsort(dim=1), torch.where(mirrored >= 0, mirrored, position), lengths)
+
+    @property
+    def trailing(self) -> Tensor:
+        """(B, S) True where a compact sequence is over."""
+        return torch.arange(self.mask.shape[1], device=self.mask.device)[None] >= self.lengths[:, None]
+
+    def compact(self, x: Tensor) -> Tensor:
+        """Real positions of x (B, S, D) to the left, zeros behind them (so that a NaN in the padding goes nowhere)."""
+        return _take(x.masked_fill(~self.mask[..., None], 0), self.order)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """The inverse of `compact`: every position back to its place, zeros at padding."""
+        return _take(x, self.restore).masked_fill(~self.mask[..., None], 0)
+
+    def last(self, x: Tensor, empty: Tensor) -> Tensor:
+        """The vector of each compact sequence's last position, (B, D); of `empty` where there is none."""
+        index = (self.lengths - 1).clamp(min=0)[:, None]
+        return torch.where(self.lengths[:, None] > 0, _take(x, index).squeeze(1), empty)
+
+
+def padding_of(mask: Tensor | None) -> Padding | None:
+    """The padding of a mask (B, S), or None where there is none (looked up only where looking is free)."""
+    if mask is None:
+        return None
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if not traced and mask.device.type == "cpu" and bool(mask.all()):
+        return None
+    return Padding.from_mask(mask)
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+class StackOutput(NamedTuple):
+    """What a stack returns: the top layer's outputs (B, S, D), or (B, D) of a step; each layer's final state and outputs."""
+
+    output: Tensor
+    states: tuple[LayerState, ...]
+    layer_outputs: tuple[Tensor, ...]
+
+
+class RecurrentStack(nn.Module):
+    """
+    Recurrent layers on top of each other, with the state dict of `nn.LSTM` / `nn.GRU` / `nn.RNN`.
+
+    Args:
+        rnn_type (`str`): `"lstm"`, `"gru"` or `"rnn_tanh"`.
+        input_size (`int`): Size of an input vector; may be 0 (a decoder that reads nothing).
+        hidden_size (`int`): Size of an output vector, both directions together.
+        num_layers (`int`): L.
+        bidirectional (`bool`): A second recurrence in each layer reads from the end.
+        dropout (`float`): Between layers.
+        recurrent_dropout (`float`): Variational dropout of h_{t-1}, in training; takes the step-by-step path.
+        layer_norm, residual (`bool`): On what a layer hands upward; see the configuration.
+    """
+
+    def __init__(
+        self,
+        rnn_type: str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        layer_norm: bool = False,
+        residual: bool = False,
+    ):
+        super().__init__()
+        self.rnn_type = rnn_type
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.suffixes = ("", "_reverse") if bidirectional else ("",)
+        self.cell_size = hidden_size // len(self.suffixes)
+        self.dropout = dropout
+        self.recurrent_dropout = recurrent_dropout
+        self.residual = residual
+        self.gradient_checkpointing = False
+        rows = GATES[rnn_type] * self.cell_size
+        for k in range(num_layers):
+            for suffix in self.suffixes:
+                columns = input_size if k == 0 else hidden_size
+                self.register_parameter(f"weight_ih_l{k}{suffix}", nn.Parameter(torch.empty(rows, columns)))
+                self.register_parameter(f"weight_hh_l{k}{suffix}", nn.Parameter(torch.empty(rows, self.cell_size)))
+                self.register_parameter(f"bias_ih_l{k}{suffix}", nn.Parameter(torch.empty(rows)))
+                self.register_parameter(f"bias_hh_l{k}{suffix}", nn.Parameter(torch.empty(rows)))
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(num_layers if layer_norm else 0))
+
+    def extra_repr(self) -> str:
+        return f"{self.rnn_type}, hidden_size={self.hidden_size}, num_layers={self.num_layers}"
+
+    def weights(self, layer: int, suffix: str = "") -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(W_ih, W_hh, b_ih, b_hh) of one layer and direction."""
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        w_ih, w_hh, b_ih, b_hh = (getattr(self, f"{name}_l{layer}{suffix}") for name in names)
+        return w_ih, w_hh, b_ih, b_hh
+
+    def zero_states(self, like: Tensor) -> tuple[LayerState, ...]:
+        """The states before the first position, for the batch and dtype of `like` (B, ...)."""
+        zero = like.new_zeros(like.shape[0], self.hidden_size)
+        return ((zero,) * (2 if self.rnn_type == "lstm" else 1),) * self.num_layers
+
+    def forward(
+        self, x: Tensor, states: tuple[LayerState, ...] | None = None, padding: Padding | None = None
+    ) -> StackOutput:
+        """
+        Run over a whole sequence, in fused kernels where possible.
+
+        Args:
+            x: (B, S, I) inputs.
+            states: First states of the layers, (B, D) each; zeros if absent.
+            padding: Where x is padding: those positions are passed over and come out as zeros. None: nowhere.
+        """
+        if padding is not None:
+            x = padding.compact(x)
+        states = self.zero_states(x) if states is None else states
+        final_states, layer_outputs = [], []
+        for k in range(self.num_layers):
+            if k > 0:
+                x = F.dropout(x, self.dropout, self.training)
+            if self.gradient_checkpointing and self.training:
+                y, state = self._gradient_checkpointing_func(self._run_layer, k, x, states[k], padding)
+            else:
+                y, state = self._run_layer(k, x, states[k], padding)
+            x = self._hand_upward(k, x, y)
+            final_states.append(state)
+            layer_outputs.append(x if padding is None else padding.spread(x))
+        return StackOutput(layer_outputs[-1], tuple(final_states), tuple(layer_outputs))
+
+    def step(
+        self,
+        x: Tensor,
+        states: tuple[LayerState, ...],
+        recurrent_masks: tuple[Tensor, ...] | None = None,
+    ) -> StackOutput:
+        """
+        One step of all layers (one direction only): the decoder's recurrence.
+
+        Args:
+            x: (B, I) input.
+            states: States of the layers before the step.
+            recurrent_masks: Of `draw_recurrent_masks`, the same ones at each step of a sequence.
+
+        Returns:
+            Outputs (B, H) and the states after the step.
+        """
+        new_states, layer_outputs = [], []
+        for k in range(self.num_layers):
+            if k > 0:
+                x = F.dropout(x, self.dropout, self.training)
+            w_ih, w_hh, b_ih, b_hh = self.weights(k)
+            state = states[k]
+            if recurrent_masks is not None:
+                state = (state[0] * recurrent_masks[k], *state[1:])
+            state = STEPS[self.rnn_type](F.linear(x, w_ih, b_ih), state, w_hh, b_hh)
+            x = self._hand_upward(k, x, state[0])
+            new_states.append(state)
+            layer_outputs.append(x)
+        return StackOutput(x, tuple(new_states), tuple(layer_outputs))
+
+    def draw_recurrent_masks(self, like: Tensor) -> tuple[Tensor, ...] | None:
+        """One dropout mask (B, H) a layer for a whole sequence (Gal & Ghahramani 2016); None if there is no dropout."""
+        if not (self.training and self.recurrent_dropout > 0):
+            return None
+        ones = like.new_ones(like.shape[0], self.hidden_size)
+        return tuple(F.dropout(ones, self.recurrent_dropout) for _ in range(self.num_layers))
+
+    def _hand_upward(self, k: int, x: Tensor, y: Tensor) -> Tensor:
+        """What layer k gives to the layer above it, from its input x and its recurrence's output y."""
+        if self.residual and k > 0:
+            y = y + x
+        return self.norms[k](y) if len(self.norms) else y
+
+    def _run_layer(self, k: int, x: Tensor, state: LayerState, padding: Padding | None) -> tuple[Tensor, LayerState]:
+        """Layer k over the compact inputs x (B, S, I): outputs (B, S, D) and final state, (B, D) a tensor."""
+        outputs, finals = [], []
+        for suffix, first in zip(self.suffixes, zip(*(s.chunk(len(self.suffixes), dim=-1) for s in state))):
+            direction_x = _mirror(x, padding) if suffix else x
+            y, final = self._run_direction(k, suffix, direction_x, first, padding)
+            outputs.append(_mirror(y, padding) if suffix else y)
+            finals.append(final)
+        if len(outputs) == 1:
+            return outputs[0], finals[0]
+        return torch.cat(outputs, dim=-1), tuple(torch.cat(parts, dim=-1) for parts in zip(*finals))
+
+    def _run_direction(
+        self, k: int, suffix: str, x: Tensor, first: LayerState, padding: Padding | None
+    ) -> tuple[Tensor, LayerState]:
+        w_ih, w_hh, b_ih, b_hh = self.weights(k, suffix)
+        if self.training and self.recurrent_dropout > 0:
+            recurrent_mask = F.dropout(torch.ones_like(first[0]), self.recurrent_dropout)
+            trailing = None if padding is None else padding.trailing
+            return _run_stepwise(self.rnn_type, F.linear(x, w_ih, b_ih), first, w_hh, b_hh, trailing, recurrent_mask)
+        if padding is not None and self.rnn_type == "lstm":
+            # h at the last real position can be gathered from the outputs, the cell cannot: one more input column, 1 at
+            # padding, closes the input gate and opens the forget gate there, so that the cell passes the padding unchanged.
+            x = torch.cat([x, padding.trailing[..., None].to(x.dtype)], dim=-1)
+            column = w_ih.new_zeros(4, self.cell_size)
+            column[0], column[1] = -_SATURATION, _SATURATION
+            w_ih = torch.cat([w_ih, column.view(-1, 1)], dim=1)
+        hx = [s.unsqueeze(0).contiguous() for s in first]
+        fused = _FUSED[self.rnn_type]
+        # has_biases, num_layers, dropout, train (cuDNN keeps what backward needs), bidirectional, batch_first
+        options = (True, 1, 0.0, torch.is_grad_enabled(), False, True)
+        y, *final = fused(x, hx if len(hx) == 2 else hx[0], [w_ih, w_hh, b_ih, b_hh], *options)
+        final = tuple(s.squeeze(0) for s in final)
+        if padding is not None:
+            final = (padding.last(y, empty=first[0]), *final[1:])
+        return y, final
+
+    def reset_parameters(self) -> None:
+        """Orthogonal recurrent matrices and Xavier input matrices gate by gate, zero biases, forget bias 1."""
+        for name, parameter in self.named_parameters(recurse=False):
+            # transformers marks what it has loaded from a checkpoint; it must not be overwritten.
+            if getattr(parameter, "_is_hf_initialized", False):
+                continue
+            with torch.no_grad():
+                if name.startswith("bias"):
+                    parameter.zero_()
+                    if self.rnn_type == "lstm" and name.startswith("bias_ih"):
+                        parameter[self.cell_size : 2 * self.cell_size] = 1.0
+                    continue
+                for gate in parameter.chunk(GATES[self.rnn_type]):
+                    if name.startswith("weight_hh"):
+                        nn.init.orthogonal_(gate)
+                    elif gate.numel():
+                        bound = math.sqrt(6.0 / sum(gate.shape))
+                        gate.uniform_(-bound, bound)
+
+
+def _mirror(x: Tensor, padding: Padding | None) -> Tensor:
+    """The compact sequences of x (B, S, D) read from their ends; trailing padding stays where it is."""
+    return x.flip(1) if padding is None else _take(x, padding.reverse)
+
+
+def _run_stepwise(
+    rnn_type: str,
+    x_gates: Tensor,
+    state: LayerState,
+    weight_hh: Tensor,
+    bias_hh: Tensor,
+    trailing: Tensor | None,
+    recurrent_mask: Tensor | None,
+) -> tuple[Tensor, LayerState]:
+    """The plain loop over x_gates (B, S, gates * H): what the fused kernels compute, and what they cannot."""
+    outputs = []
+    for t in range(x_gates.shape[1]):
+        before = state if recurrent_mask is None else (state[0] * recurrent_mask, *state[1:])
+        after = STEPS[rnn_type](x_gates[:, t], before, weight_hh, bias_hh)
+        if trailing is not None:
+            after = tuple(torch.where(trailing[:, t, None], old, new) for old, new in zip(state, after))
+        state = after
+        outputs.append(state[0])
+    return torch.stack(outputs, dim=1), state

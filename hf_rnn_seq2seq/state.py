@@ -1,0 +1,244 @@
+"""The decoder's state between calls, as a layer type of transformers' caches.
+
+`generate()` reads `config.layer_types` and builds an `EncoderDecoderCache` of these layers by itself. One layer of the
+self-attention cache holds one decoder layer's recurrent state; the first layer of the cross-attention cache holds what
+the decoder reads of the source, so beam search reorders both. Memory does not grow with the length. This file travels
+to the Hub: it imports only the standard library, torch and transformers.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, EncoderDecoderCache, StaticLayer
+
+from .recurrence import LayerState
+
+
+class SourceMemory(NamedTuple):
+    """What every decoder step may read of the source; made once a source sequence."""
+
+    keys: Tensor | None  # (B, S, K) attention keys
+    memory: Tensor | None  # (B, S, D) the encoder's top states
+    mask: Tensor | None  # (B, S) bool, True at real positions; None: no padding
+    context: Tensor | None  # (B, D) C, where it is fed at every step
+
+
+class DecoderState(NamedTuple):
+    """The decoder's state between two steps."""
+
+    layers: tuple[LayerState, ...]  # (B, H) tensors
+    feed: Tensor | None  # (B, R) the readout vector that is fed back
+
+
+class _RecurrentState(CacheLayerMixin):
+    """
+    Shared by the dynamic and the static layer.
+
+    `keys` is h, (B, 1, n, H); `values` is what else the layer carries, (B, 1, n, *): the cell, and in the top layer
+    the vector fed back. n is 1, or more while past states are recorded. In the cross-attention cache `keys` and
+    `values` are the attention's (B, 1, S, *) and `context` is C, (B, D).
+    """
+
+    context: Tensor | None = None
+    supports_early_init = False
+
+    @property
+    def tensor_names(self) -> list[str]:
+        return [name for name in ("keys", "values", "context") if getattr(self, name) is not None]
+
+    def _apply(self, function) -> None:
+        if self.is_initialized:
+            for name in self.tensor_names:
+                setattr(self, name, function(getattr(self, name)))
+
+    def offload(self) -> None:
+        self._apply(lambda x: x.to("cpu", non_blocking=True))
+
+    def prefetch(self) -> None:
+        self._apply(lambda x: x.to(self.device, non_blocking=True))
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Row i becomes row beam_idx[i], in all that the layer holds."""
+        self._apply(lambda x: x.index_select(0, beam_idx.to(x.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._apply(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._apply(lambda x: x[indices])
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.get_seq_length() + query_length, 0
+
+
+class RecurrentStateLayer(_RecurrentState):
+    """State of one decoder layer that can be rolled back: assisted and prompt-lookup decoding need that."""
+
+    _layer_type = "rnn_state"
+    is_croppable = True
+
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.cumulative_length = 0
+        self.record_past = False
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, steps: int | None = None, **kwargs
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Take the states (B, 1, n, *) after each of the last n steps; without recording only the last is kept. `steps`
+        says how many steps were made if they are more than the states given.
+        """
+        fresh = not self.is_initialized
+        if fresh:
+            self.lazy_initialization(key_states, value_states)
+        self.cumulative_length += key_states.shape[-2] if steps is None else steps
+        if not self.record_past:
+            self.keys, self.values = key_states[..., -1:, :], value_states[..., -1:, :]
+        elif fresh:
+            self.keys, self.values = key_states, value_states
+        else:
+            self.keys = torch.cat([self.keys, key_states], dim=-2)
+            self.values = torch.cat([self.values, value_states], dim=-2)
+        return self.keys, self.values
+
+    def store(self, keys: Tensor, values: Tensor, context: Tensor | None) -> None:
+        """Hold a source instead of a state (cross-attention cache)."""
+        self.lazy_initialization(keys, values)
+        self.keys, self.values, self.context = keys, values, context
+        self.cumulative_length = keys.shape[-2]
+
+    def get_seq_length(self) -> int:
+        return self.cumulative_length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def reset(self) -> None:
+        self.keys = self.values = self.context = None
+        self.is_initialized = False
+        self.cumulative_length = 0
+
+    def activate_past_recording(self) -> None:
+        """From now on keep the state after every step, until `crop`."""
+        self.record_past = True
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Back to the state `-tokens_to_remove` steps ago; older states are then dropped. `crop(0)` only drops."""
+        if tokens_to_remove > 0:
+            raise ValueError(f"tokens_to_remove must be zero or negative: minus the steps to undo; got {tokens_to_remove}")
+        if not self.is_initialized:
+            return
+        if not self.record_past and tokens_to_remove < 0:
+            raise RuntimeError("crop needs the past states: call activate_past_recording() before the steps to undo")
+        kept = self.keys.shape[-2] + tokens_to_remove
+        if kept < 0 or (kept == 0 and self.cumulative_length + tokens_to_remove > 0):
+            raise ValueError(f"tokens_to_remove={tokens_to_remove} goes back beyond the {self.keys.shape[-2]} states kept")
+        if kept == 0:
+            self.reset()
+            return
+        self.cumulative_length += tokens_to_remove
+        self.keys, self.values = self.keys[..., kept - 1 : kept, :], self.values[..., kept - 1 : kept, :]
+
+
+class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
+    """The twin for torch.compile: tensors stay where they are and the length is a tensor."""
+
+    _layer_type = "rnn_state"
+    is_compileable = True
+
+    def __init__(self, max_cache_len: int, **kwargs):
+        StaticLayer.__init__(self, max_cache_len)
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.keys = torch.zeros_like(key_states[..., -1:, :])
+        self.values = torch.zeros_like(value_states[..., -1:, :])
+        self.cumulative_length = self.cumulative_length.to(self.device)
+        if not torch.compiler.is_compiling():
+            for tensor in (self.keys, self.values, self.cumulative_length):
+                torch._dynamo.mark_static_address(tensor)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, steps: int | None = None, **kwargs
+    ) -> tuple[Tensor, Tensor]:
+        """Take the state after the last of the steps (B, 1, n, *), in place."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.cumulative_length.add_(key_states.shape[-2] if steps is None else steps)
+        self.keys.copy_(key_states[..., -1:, :])
+        self.values.copy_(value_states[..., -1:, :])
+        return self.keys, self.values
+
+    def get_seq_length(self) -> Tensor | int:
+        return self.cumulative_length if self.is_initialized else 0
+
+    def reset(self) -> None:
+        # Not only zeroed: the next sequence must start from the bridge, not from a state of zeros.
+        StaticLayer.reset(self)
+        self.is_initialized = False
+
+
+def new_cache(config) -> EncoderDecoderCache:
+    """An empty cache, as `generate()` makes it."""
+    return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+
+
+def recurrent_layers(cache: Cache) -> list:
+    """The layers that hold the decoder's state, one a decoder layer."""
+    return (cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache).layers
+
+
+def load_state(cache: Cache, has_cell: bool, hidden_size: int) -> DecoderState | None:
+    """The decoder's state after the last step in the cache; None if there was none yet."""
+    layers = recurrent_layers(cache)
+    if not layers[0].is_initialized:
+        return None
+    states: list[LayerState] = []
+    carried = None
+    for layer in layers:
+        hidden, carried = layer.keys[:, 0, -1], layer.values[:, 0, -1]  # (B, H), (B, *)
+        states.append((hidden, carried[:, :hidden_size]) if has_cell else (hidden,))
+    feed = carried[:, hidden_size if has_cell else 0 :]
+    return DecoderState(tuple(states), feed if feed.shape[-1] else None)
+
+
+def save_states(cache: Cache, states: list[DecoderState], steps: int) -> None:
+    """Append the states after each of the last `steps` steps (or only after the very last) to the cache."""
+    layers = recurrent_layers(cache)
+    for k, layer in enumerate(layers):
+        hidden = torch.stack([state.layers[k][0] for state in states], dim=1)  # (B, n, H)
+        carried = [torch.stack([state.layers[k][1] for state in states], 1)] if len(states[0].layers[k]) == 2 else []
+        if k == len(layers) - 1 and states[0].feed is not None:
+            carried.append(torch.stack([state.feed for state in states], dim=1))
+        values = torch.cat(carried, dim=-1) if carried else hidden[..., :0]
+        layer.update(hidden.unsqueeze(1), values.unsqueeze(1), steps=steps)
+
+
+def is_recording(cache: Cache) -> bool:
+    """Whether the cache wants the state after every step, to be able to go back."""
+    return any(getattr(layer, "record_past", False) for layer in recurrent_layers(cache))
+
+
+def load_source(cache: Cache | None, mask: Tensor | None) -> SourceMemory | None:
+    """What `save_source` stored; None if there is nothing yet."""
+    if not isinstance(cache, EncoderDecoderCache) or not cache.cross_attention_cache.layers[0].is_initialized:
+        return None
+    layer = cache.cross_attention_cache.layers[0]
+    return SourceMemory(layer.keys[:, 0], layer.values[:, 0], mask, layer.context)
+
+
+def save_source(cache: Cache | None, source: SourceMemory) -> None:
+    """Keep the source's keys, memory and C for the steps to come. Structure 1 reads nothing after its first state."""
+    if not isinstance(cache, EncoderDecoderCache) or (source.keys is None and source.context is None):
+        return
+    # Without attention there is only C: a memory of one position.
+    keys = source.context[:, None] if source.keys is None else source.keys
+    memory = source.context[:, None] if source.memory is None else source.memory
+    cache.cross_attention_cache.layers[0].store(keys.unsqueeze(1), memory.unsqueeze(1), source.context)
