@@ -51,7 +51,8 @@ class Attention(nn.Module):
             scores = self.score_projection(hidden).squeeze(-1)  # (B, T, S)
         else:
             scores = query @ keys.transpose(1, 2)  # (B, T, S)
-        scores = scores.float()
+        # Softmax in single precision at least, half precision loses small weights.
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if mask is not None:
             # Not -inf: a source that is all padding must give zeros (its memory), not NaN.
             scores = scores.masked_fill(~mask.unsqueeze(1), torch.finfo(scores.dtype).min)

@@ -206,7 +206,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     layer_norm: bool = False
     residual: bool = False
     label_smoothing: float | int = 0.0
-    init_std: float | None = None
+    init_std: float | int | None = None
     use_cache: bool = True
     is_encoder_decoder: bool = True
     pad_token_id: int | None = 1
@@ -285,8 +285,8 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
         for name in ("embedding_dropout", "hidden_dropout", "recurrent_dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and less than 1; got {getattr(self, name)}")
-        if self.init_std is not None and self.init_std < 0:
-            raise ValueError(f"init_std must not be negative; got {self.init_std}")
+        if self.init_std is not None and not 0 <= self.init_std < float("inf"):
+            raise ValueError(f"init_std must be a number that is not negative; got {self.init_std}")
         for problem, advice in self._contradictions():
             raise ValueError(f"{problem}: {advice}")
 

@@ -109,14 +109,16 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
     def _std(self, default: float) -> float:
         return default if self.config.init_std is None else self.config.init_std
 
+    @property
+    def _tied_weights_keys(self) -> dict[str, str]:
+        """Tied parameters, target -> source. Not a class attribute, because it depends on the configuration."""
+        return {}
+
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
-        """Tied parameters, target -> source. Unlike the base class, sharing embeddings does not need a tied output."""
+        """Unlike the base class, sharing embeddings does not need a tied output."""
         if all_submodels:
             return super().get_expanded_tied_weights_keys(all_submodels=True)
-        return self._tied_parameters()
-
-    def _tied_parameters(self) -> dict[str, str]:
-        return {}
+        return self._tied_weights_keys
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
@@ -272,6 +274,8 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         """
         embedded = self.embed(input_ids, inputs_embeds)
         mask = None if attention_mask is None else attention_mask[:, -embedded.shape[1] :].bool()
+        if mask is not None:
+            embedded = embedded.masked_fill(~mask.unsqueeze(-1), 0)  # a NaN in the padding goes nowhere
         one_by_one = (
             self.config.input_feeding
             or self.attends_before_step
@@ -286,6 +290,12 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             )
         else:
             output, weights, layer_outputs, states = self._run_at_once(embedded, state, source, mask)
+        if mask is not None:
+            # A step that is passed over gives what the last real one gave: generate() continues from the last position,
+            # whether or not a prompt is padded there.
+            last_real = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), 0).cummax(dim=1).values
+            rows = torch.arange(mask.shape[0], device=mask.device)[:, None]
+            output, weights = output[rows, last_real], None if weights is None else weights[rows, last_real]
         if past_key_values is not None:
             save_states(past_key_values, states, steps=embedded.shape[1])
         return BaseModelOutputWithPastAndCrossAttentions(
@@ -392,8 +402,6 @@ def _where(real: Tensor, new: DecoderState, old: DecoderState) -> DecoderState:
 class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
     """Encoder, bridge and decoder without an output layer."""
 
-    _tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
-
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
         self.encoder = RnnSeq2SeqEncoder(config)
@@ -409,8 +417,9 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         self.decoder = RnnSeq2SeqDecoder(config)
         self.post_init()
 
-    def _tied_parameters(self) -> dict[str, str]:
-        return dict(self._tied_weights_keys) if self.config.share_embeddings else {}
+    @property
+    def _tied_weights_keys(self) -> dict[str, str]:
+        return {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"} if self.config.share_embeddings else {}
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.encoder.embed_tokens
@@ -560,8 +569,6 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
     plain attribute, 1.0 by default, for a callback to change while training.
     """
 
-    _tied_weights_keys = {"lm_head.weight": "model.encoder.embed_tokens.weight"}
-
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
         self.model = RnnSeq2SeqModel(config)
@@ -569,7 +576,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
         self.teacher_forcing_ratio = 1.0
         self.post_init()
 
-    def _tied_parameters(self) -> dict[str, str]:
+    @property
+    def _tied_weights_keys(self) -> dict[str, str]:
         if not self.config.tie_word_embeddings:
             return {}
         side = "encoder" if self.config.share_embeddings else "decoder"
@@ -582,6 +590,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
         return self.model.decoder
 
     def get_output_embeddings(self) -> nn.Linear:
+        """The output layer."""
         return self.lm_head
 
     def set_output_embeddings(self, value: nn.Linear) -> None:
@@ -662,7 +671,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
         if logits.shape[:2] != labels.shape:
             raise ValueError(f"labels has shape {tuple(labels.shape)}, but the decoder ran over {tuple(logits.shape[:2])}")
         total = F.cross_entropy(
-            logits.flatten(0, 1).float(),
+            logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)),
             labels.flatten(),
             reduction="sum",
             label_smoothing=float(self.config.label_smoothing) if self.training else 0.0,

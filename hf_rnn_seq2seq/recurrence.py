@@ -3,7 +3,7 @@
 LSTM: Hochreiter & Schmidhuber 1997 with forget gate (Gers 2000). GRU: Cho 2014 in torch's variant. Elman: rnn_tanh.
 Parameters carry torch's names, shapes and gate order, so a state dict of `nn.LSTM`, `nn.GRU` or `nn.RNN` loads as it
 is. There is no `nn.LSTM` module here on purpose: torch.compile refuses it, and it repacks its weights at every call.
-This file travels to the Hub: it imports only the standard library and torch.
+This file travels to the Hub: it imports only the standard library, torch and transformers.
 """
 
 import math
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 # The state of one layer: (h, c) for the LSTM, (h,) for the others; each tensor is (B, H).
@@ -115,6 +116,66 @@ class StackOutput(NamedTuple):
     layer_outputs: tuple[Tensor, ...]
 
 
+class RecurrentLayer(GradientCheckpointingLayer):
+    """
+    One layer over a whole sequence, in one direction or two, with activation checkpointing where that is enabled.
+
+    It owns no parameters: they are the stack's, under torch's names.
+    """
+
+    def __init__(self, rnn_type: str, recurrent_dropout: float):
+        super().__init__()
+        self.rnn_type = rnn_type
+        self.recurrent_dropout = recurrent_dropout
+
+    def forward(
+        self, x: Tensor, *state: Tensor, weights: list[tuple[Tensor, Tensor, Tensor, Tensor]], padding: Padding | None
+    ) -> tuple[Tensor, ...]:
+        """
+        Tensors come and go one by one, not in a tuple of their own: reentrant checkpointing drops the gradients of those.
+
+        Args:
+            x: (B, S, I) compact inputs.
+            state: First state, (B, D) a tensor.
+            weights: (W_ih, W_hh, b_ih, b_hh) of each direction.
+            padding: Where x is padding, or None.
+
+        Returns:
+            Outputs (B, S, D), and the final state, (B, D) a tensor.
+        """
+        results = []
+        for i, direction_weights in enumerate(weights):
+            first = tuple(s.chunk(len(weights), dim=-1)[i] for s in state)
+            y, final = self._run_direction(_mirror(x, padding) if i else x, first, direction_weights, padding)
+            results.append((_mirror(y, padding) if i else y, *final))
+        return results[0] if len(results) == 1 else tuple(torch.cat(parts, dim=-1) for parts in zip(*results))
+
+    def _run_direction(
+        self, x: Tensor, first: LayerState, weights: tuple[Tensor, Tensor, Tensor, Tensor], padding: Padding | None
+    ) -> tuple[Tensor, LayerState]:
+        w_ih, w_hh, b_ih, b_hh = weights
+        if self.training and self.recurrent_dropout > 0:
+            recurrent_mask = F.dropout(torch.ones_like(first[0]), self.recurrent_dropout)
+            trailing = None if padding is None else padding.trailing
+            return _run_stepwise(self.rnn_type, F.linear(x, w_ih, b_ih), first, w_hh, b_hh, trailing, recurrent_mask)
+        if padding is not None and self.rnn_type == "lstm":
+            # h at the last real position can be gathered from the outputs, the cell cannot: one more input column, 1 at
+            # padding, closes the input gate and opens the forget gate there, so that the cell passes the padding unchanged.
+            x = torch.cat([x, padding.trailing[..., None].to(x.dtype)], dim=-1)
+            column = w_ih.new_zeros(4, w_hh.shape[1])
+            column[0], column[1] = -_SATURATION, _SATURATION
+            w_ih = torch.cat([w_ih, column.view(-1, 1)], dim=1)
+        hx = [s.unsqueeze(0).contiguous() for s in first]
+        fused = _FUSED[self.rnn_type]
+        # has_biases, num_layers, dropout, train (cuDNN keeps what backward needs), bidirectional, batch_first
+        options = (True, 1, 0.0, torch.is_grad_enabled(), False, True)
+        y, *final = fused(x, hx if len(hx) == 2 else hx[0], [w_ih, w_hh, b_ih, b_hh], *options)
+        final = tuple(s.squeeze(0) for s in final)
+        if padding is not None:
+            final = (padding.last(y, empty=first[0]), *final[1:])
+        return y, final
+
+
 class RecurrentStack(nn.Module):
     """
     Recurrent layers on top of each other, with the state dict of `nn.LSTM` / `nn.GRU` / `nn.RNN`.
@@ -151,7 +212,7 @@ class RecurrentStack(nn.Module):
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
         self.residual = residual
-        self.gradient_checkpointing = False
+        self.layers = nn.ModuleList(RecurrentLayer(rnn_type, recurrent_dropout) for _ in range(num_layers))
         rows = GATES[rnn_type] * self.cell_size
         for k in range(num_layers):
             for suffix in self.suffixes:
@@ -194,12 +255,10 @@ class RecurrentStack(nn.Module):
         for k in range(self.num_layers):
             if k > 0:
                 x = F.dropout(x, self.dropout, self.training)
-            if self.gradient_checkpointing and self.training:
-                y, state = self._gradient_checkpointing_func(self._run_layer, k, x, states[k], padding)
-            else:
-                y, state = self._run_layer(k, x, states[k], padding)
+            weights = [self.weights(k, suffix) for suffix in self.suffixes]
+            y, *state = self.layers[k](x, *states[k], weights=weights, padding=padding)
             x = self._hand_upward(k, x, y)
-            final_states.append(state)
+            final_states.append(tuple(state))
             layer_outputs.append(x if padding is None else padding.spread(x))
         return StackOutput(layer_outputs[-1], tuple(final_states), tuple(layer_outputs))
 
@@ -246,43 +305,6 @@ class RecurrentStack(nn.Module):
         if self.residual and k > 0:
             y = y + x
         return self.norms[k](y) if len(self.norms) else y
-
-    def _run_layer(self, k: int, x: Tensor, state: LayerState, padding: Padding | None) -> tuple[Tensor, LayerState]:
-        """Layer k over the compact inputs x (B, S, I): outputs (B, S, D) and final state, (B, D) a tensor."""
-        outputs, finals = [], []
-        for suffix, first in zip(self.suffixes, zip(*(s.chunk(len(self.suffixes), dim=-1) for s in state))):
-            direction_x = _mirror(x, padding) if suffix else x
-            y, final = self._run_direction(k, suffix, direction_x, first, padding)
-            outputs.append(_mirror(y, padding) if suffix else y)
-            finals.append(final)
-        if len(outputs) == 1:
-            return outputs[0], finals[0]
-        return torch.cat(outputs, dim=-1), tuple(torch.cat(parts, dim=-1) for parts in zip(*finals))
-
-    def _run_direction(
-        self, k: int, suffix: str, x: Tensor, first: LayerState, padding: Padding | None
-    ) -> tuple[Tensor, LayerState]:
-        w_ih, w_hh, b_ih, b_hh = self.weights(k, suffix)
-        if self.training and self.recurrent_dropout > 0:
-            recurrent_mask = F.dropout(torch.ones_like(first[0]), self.recurrent_dropout)
-            trailing = None if padding is None else padding.trailing
-            return _run_stepwise(self.rnn_type, F.linear(x, w_ih, b_ih), first, w_hh, b_hh, trailing, recurrent_mask)
-        if padding is not None and self.rnn_type == "lstm":
-            # h at the last real position can be gathered from the outputs, the cell cannot: one more input column, 1 at
-            # padding, closes the input gate and opens the forget gate there, so that the cell passes the padding unchanged.
-            x = torch.cat([x, padding.trailing[..., None].to(x.dtype)], dim=-1)
-            column = w_ih.new_zeros(4, self.cell_size)
-            column[0], column[1] = -_SATURATION, _SATURATION
-            w_ih = torch.cat([w_ih, column.view(-1, 1)], dim=1)
-        hx = [s.unsqueeze(0).contiguous() for s in first]
-        fused = _FUSED[self.rnn_type]
-        # has_biases, num_layers, dropout, train (cuDNN keeps what backward needs), bidirectional, batch_first
-        options = (True, 1, 0.0, torch.is_grad_enabled(), False, True)
-        y, *final = fused(x, hx if len(hx) == 2 else hx[0], [w_ih, w_hh, b_ih, b_hh], *options)
-        final = tuple(s.squeeze(0) for s in final)
-        if padding is not None:
-            final = (padding.last(y, empty=first[0]), *final[1:])
-        return y, final
 
     def reset_parameters(self) -> None:
         """Orthogonal recurrent matrices and Xavier input matrices gate by gate, zero biases, forget bias 1."""

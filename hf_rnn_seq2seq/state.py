@@ -160,10 +160,20 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
         self.keys = torch.zeros_like(key_states[..., -1:, :])
         self.values = torch.zeros_like(value_states[..., -1:, :])
         self.cumulative_length = self.cumulative_length.to(self.device)
+        self._finish_initialization()
+
+    def _finish_initialization(self) -> None:
         if not torch.compiler.is_compiling():
             for tensor in (self.keys, self.values, self.cumulative_length):
                 torch._dynamo.mark_static_address(tensor)
         self.is_initialized = True
+
+    def store(self, keys: Tensor, values: Tensor, context: Tensor | None) -> None:
+        """Hold a source instead of a state (cross-attention cache)."""
+        self.dtype, self.device = keys.dtype, keys.device
+        self.keys, self.values, self.context = keys, values, context
+        self.cumulative_length = torch.full_like(self.cumulative_length, keys.shape[-2], device=keys.device)
+        self._finish_initialization()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, steps: int | None = None, **kwargs
@@ -180,9 +190,10 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
         return self.cumulative_length if self.is_initialized else 0
 
     def reset(self) -> None:
-        # Not only zeroed: the next sequence must start from the bridge, not from a state of zeros.
-        StaticLayer.reset(self)
+        # Dropped, not zeroed: the next sequence starts from the bridge, and a source's memory is not the layer's own.
+        self.keys = self.values = self.context = None
         self.is_initialized = False
+        self.cumulative_length.zero_()
 
 
 def new_cache(config) -> EncoderDecoderCache:

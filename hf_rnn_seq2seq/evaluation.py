@@ -1,0 +1,168 @@
+"""Scoring: decodes items, applies a recipe's metrics, and writes the predictions.
+
+The metrics themselves are in `metrics.py`, the search in the model's `generate()`. Needs the extras `train` and
+`metrics`; must not be imported by the model files.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from .data import encode_sources, evaluation_items
+from .decoding import Hypothesis, decode, target_log_probabilities
+from .metrics import load_metric
+from .recipe import Recipe
+
+
+# Metrics of which less is better; of the others more is.
+ERROR_METRICS = frozenset({"loss", "perplexity", "wer", "cer", "per", "g2p_wer"})
+
+
+def greater_is_better(recipe: Recipe) -> bool:
+    """Whether `evaluation.best_metric` is a score (BLEU) and not an error rate or a loss."""
+    best = recipe.evaluation.best_metric
+    return best != "loss" and recipe.evaluation.metric_specs[best][0] not in ERROR_METRICS
+
+
+@dataclass
+class Scorer:
+    """Decodes items and scores them with the recipe's metrics.
+
+    Args:
+        recipe: metrics, batch size, search and source reversal.
+        model: an encoder-decoder with `generate()`.
+        source_tokenizer: encodes sources.
+        target_tokenizer: encodes references and decodes hypotheses.
+    """
+
+    recipe: Recipe
+    model: Any
+    source_tokenizer: PreTrainedTokenizerBase
+    target_tokenizer: PreTrainedTokenizerBase
+
+    def _encoded(self, sources: Sequence[str]) -> list[list[int]]:
+        return encode_sources(sources, self.source_tokenizer, self.recipe.data.reverse_source)
+
+    def search(self) -> GenerationConfig:
+        """The model's generation configuration with the recipe's section `generation` on top."""
+        search = copy.deepcopy(self.model.generation_config)
+        search.update(**self.recipe.generation)
+        return search
+
+    def greedy(self) -> GenerationConfig:
+        """Greedy search, with the recipe's largest length."""
+        greedy = self.search()
+        # generate() fills what is None from the model's own configuration, so greedy search has to be said in full.
+        greedy.update(num_beams=1, num_return_sequences=1, do_sample=False, length_penalty=1.0, early_stopping=False)
+        return greedy
+
+    def hypotheses(
+        self, sources: Sequence[str], search: GenerationConfig, with_scores: bool = False
+    ) -> list[list[Hypothesis]]:
+        """n-best lists of source texts.
+
+        Args:
+            sources: the texts.
+            search: how to search.
+            with_scores: also compute log-probabilities.
+        """
+        batch_size = self.recipe.evaluation.batch_size
+        return decode(self.model, self._encoded(sources), self.target_tokenizer, search, batch_size, with_scores)
+
+    def metrics(
+        self, sources: Sequence[str], references: Sequence[Sequence[str]], predictions: Sequence[str]
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        """The recipe's metrics.
+
+        Args:
+            sources: the source texts; only perplexity looks at them, and it is that of the first references.
+            references: for each source its references.
+            predictions: for each source its best hypothesis.
+
+        Returns:
+            Reported name -> number, and what the metrics say besides (BLEU's signature).
+        """
+        numbers: dict[str, float] = {}
+        details: dict[str, str] = {}
+        for reported, (name, options) in self.recipe.evaluation.metric_specs.items():
+            metric = load_metric(name, **options)
+            if name == "perplexity":
+                first = [items[0] for items in references]
+                bare = self.target_tokenizer(first, add_special_tokens=False)["input_ids"]
+                targets = [[*ids, self.target_tokenizer.eos_token_id] for ids in bare]
+                encoded, batch_size = self._encoded(sources), self.recipe.evaluation.batch_size
+                scores = target_log_probabilities(self.model, encoded, targets, batch_size)
+                result = metric.compute(predictions=scores, references=targets)
+            else:
+                result = metric.compute(predictions=list(predictions), references=[list(r) for r in references])
+            for key, value in (result or {}).items():
+                key = key.replace(name, reported, 1)
+                if isinstance(value, str):
+                    details[key] = value
+                else:
+                    numbers[key] = float(value)
+        return numbers, details
+
+    def validation_scorer(self, validation: Dataset) -> Callable[[], dict[str, float]] | None:
+        """What a trainer calls at each evaluation: greedy decoding of `evaluation.validation_samples` items.
+
+        Args:
+            validation: the split, with the columns `source` and `target`.
+
+        Returns:
+            The function, or `None` if nothing is to be scored.
+        """
+        if not self.recipe.evaluation.metric_specs or self.recipe.evaluation.validation_samples == 0:
+            return None
+        all_sources, all_references = evaluation_items(validation, self.recipe.data.group_references)
+        taken = evenly_taken(len(all_sources), self.recipe.evaluation.validation_samples)
+        sources, references = [all_sources[item] for item in taken], [all_references[item] for item in taken]
+
+        def score() -> dict[str, float]:
+            predictions = [ranked[0].text for ranked in self.hypotheses(sources, self.greedy())]
+            return self.metrics(sources, references, predictions)[0]
+
+        return score
+
+
+def evenly_taken(count: int, number: int | None) -> list[int]:
+    """Numbers of items taken evenly from `count` ones: always the same, whatever the seed.
+
+    Args:
+        count: how many there are.
+        number: how many are wanted; `None` or too many: all.
+    """
+    if number is None or number >= count:
+        return list(range(count))
+    return [position * count // number for position in range(number)]
+
+
+def write_predictions(
+    path: str | Path,
+    sources: Sequence[str],
+    references: Sequence[Sequence[str]],
+    hypotheses: Sequence[Sequence[Hypothesis]],
+) -> None:
+    """Write a tab-separated file with a header, one line a hypothesis: source, rank, score, prediction, references.
+
+    Args:
+        path: the file.
+        sources: the source texts.
+        references: for each source its references; joined by " | ".
+        hypotheses: for each source its n-best list; ranks count from 1, the score is the log-probability.
+    """
+    with Path(path).open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
+        writer.writerow(["source", "rank", "score", "prediction", "references"])
+        for source, wanted, ranked in zip(sources, references, hypotheses, strict=True):
+            for rank, hypothesis in enumerate(ranked, start=1):
+                score = "" if hypothesis.score is None else f"{hypothesis.score:.4f}"
+                writer.writerow([source, rank, score, hypothesis.text, " | ".join(wanted)])

@@ -1,0 +1,404 @@
+"""Recipes: one YAML file that says everything a training run depends on.
+
+Sections: `data`, `tokenizer`, `model`, `training`, `generation`, `evaluation`, `card`. Every key is checked before
+anything is read or trained: an unknown one is refused with the nearest known name, a wrong type with `section.key`.
+The sections map onto `DataOptions`, `TokenizerOptions`, `RnnSeq2SeqConfig`, `Seq2SeqTrainingArguments` and
+`GenerationConfig`. Needs the extras `train` and `metrics`; must not be imported by the model files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import GenerationConfig, Seq2SeqTrainingArguments
+
+from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .data import DataOptions
+from .metrics import METRICS, load_metric
+from .options import OptionsError, build_options, check_types, nearest, read_yaml, write_yaml
+from .tokenization import TokenizerOptions
+
+
+SECTIONS = ("data", "tokenizer", "model", "training", "generation", "evaluation", "card")
+
+# Settings that follow from something else, and where to make them instead.
+_SET_BY_TOKENIZERS = "it follows from the tokenizers"
+_RESERVED: dict[str, dict[str, str]] = {
+    "model": {
+        name: _SET_BY_TOKENIZERS
+        for name in (
+            "vocab_size",
+            "decoder_vocab_size",
+            "pad_token_id",
+            "bos_token_id",
+            "eos_token_id",
+            "decoder_start_token_id",
+            "is_encoder_decoder",
+        )
+    },
+    "training": {
+        "output_dir": "give --output_dir",
+        "resume_from_checkpoint": "give --resume",
+        "do_train": "give --eval_only to skip training",
+        "do_eval": "name data.validation",
+        "do_predict": "name data.test",
+        "predict_with_generate": "set evaluation.metrics and evaluation.validation_samples",
+        "generation_config": "use the section generation",
+        "generation_max_length": "set generation.max_new_tokens",
+        "generation_num_beams": "set generation.num_beams",
+        "load_best_model_at_end": "the best checkpoint is always loaded",
+        "metric_for_best_model": "set evaluation.best_metric",
+        "greater_is_better": "it follows from evaluation.best_metric",
+        "label_smoothing_factor": "set model.label_smoothing",
+        "remove_unused_columns": "the pipeline makes the columns",
+        "length_column_name": "set training.max_tokens",
+        "sortish_sampler": "set training.max_tokens",
+    },
+    "generation": {
+        name: _SET_BY_TOKENIZERS for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+    }
+    | {name: "the pipeline sets it" for name in ("return_dict_in_generate", "transformers_version")},
+}
+
+
+class RecipeError(OptionsError):
+    """A recipe that cannot be used; the message names `section.key`."""
+
+
+@dataclass
+class TeacherForcingOptions:
+    """Scheduled sampling (Bengio et al. 2015, section 2.4): how often the decoder is fed the reference at update i.
+
+    Args:
+        schedule: "constant": `ratio`; "linear": max(minimum, start - slope i); "inverse_sigmoid":
+            k / (k + exp(i / k)).
+        ratio: of the constant schedule; 1 is plain teacher forcing.
+        start: of the linear schedule.
+        slope: fall a update of the linear schedule.
+        minimum: floor of the linear schedule.
+        k: of the inverse sigmoid, at least 1: the larger, the later it falls.
+    """
+
+    schedule: Literal["constant", "linear", "inverse_sigmoid"] = "constant"
+    ratio: float = 1.0
+    start: float = 1.0
+    slope: float = 0.0
+    minimum: float = 0.0
+    k: float = 1000.0
+
+    def __post_init__(self) -> None:
+        for name in ("ratio", "start", "minimum"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}: got {value}, wanted 0 to 1")
+        if self.slope < 0:
+            raise ValueError(f"slope: got {self.slope}, wanted 0 or more")
+        if self.k < 1:
+            raise ValueError(f"k: got {self.k}, wanted 1 or more")
+
+
+@dataclass
+class TokenizerSection:
+    """The tokenizers of both sides.
+
+    Args:
+        shared: one vocabulary, trained on sources and targets together as `source` says.
+        source: the source tokenizer.
+        target: the target tokenizer; not given if `shared`.
+    """
+
+    shared: bool = False
+    source: TokenizerOptions = field(default_factory=TokenizerOptions)
+    target: TokenizerOptions | None = None
+
+    def __post_init__(self) -> None:
+        if self.shared and self.target is not None:
+            raise ValueError("target: given together with shared: true, which trains one tokenizer as source says")
+        if not self.shared and self.target is None:
+            self.target = TokenizerOptions()
+
+
+@dataclass
+class PipelineOptions:
+    """The keys of the section `training` that are ours; the others are fields of `Seq2SeqTrainingArguments`.
+
+    Args:
+        max_tokens: largest padded size of a training batch in tokens on either side; batches are then made by length
+            buckets. `None`: batches of `per_device_train_batch_size` samples.
+        teacher_forcing: scheduled sampling.
+        early_stopping_patience: stop after so many evaluations without a better `evaluation.best_metric`; `None`:
+            never.
+        average_checkpoints: average the weights of so many checkpoints after training, and keep the average if its
+            `best_metric` on the validation data is at least as good as the best checkpoint's. 0 or 1: no averaging.
+        average_which: average the "best" or the "last" checkpoints.
+    """
+
+    max_tokens: int | None = None
+    teacher_forcing: TeacherForcingOptions = field(default_factory=TeacherForcingOptions)
+    early_stopping_patience: int | None = None
+    average_checkpoints: int = 0
+    average_which: Literal["best", "last"] = "best"
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "early_stopping_patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: got {value}, wanted at least 1 or null")
+        if self.average_checkpoints < 0:
+            raise ValueError(f"average_checkpoints: got {self.average_checkpoints}, wanted 0 or more")
+
+
+@dataclass
+class EvaluationOptions:
+    """How the model is chosen and scored.
+
+    Args:
+        metrics: names of metrics (see `metrics.py`), or a mapping from the reported name to the metric's name or to
+            `{metric: name, option: value}`.
+        best_metric: what chooses the best checkpoint: "loss" or a reported name.
+        validation_samples: score this many validation items by greedy decoding at each evaluation, evenly taken;
+            `None`: all, 0: none (then `best_metric` must be "loss").
+        batch_size: number of items decoded at a time.
+        splits: which splits are decoded and reported after training.
+    """
+
+    metrics: list[str] | dict[str, str | dict[str, Any]] = field(default_factory=list)
+    best_metric: str = "loss"
+    validation_samples: int | None = None
+    batch_size: int = 64
+    splits: list[str] = field(default_factory=lambda: ["validation", "test"])
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: got {self.batch_size}, wanted at least 1")
+        if self.validation_samples is not None and self.validation_samples < 0:
+            raise ValueError(f"validation_samples: got {self.validation_samples}, wanted 0 or more, or null for all")
+        for reported, (name, options) in self.metric_specs.items():
+            if name not in METRICS:
+                raise ValueError(f"metrics: {reported} is {name!r}, wanted one of {', '.join(METRICS)}")
+            try:
+                load_metric(name, **options)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"metrics: {reported}: {error}") from error
+        computed = ["loss", *([] if self.validation_samples == 0 else self.metric_specs)]
+        if self.best_metric not in computed:
+            reported = ", ".join(computed)
+            raise ValueError(f"best_metric: got {self.best_metric!r}, wanted one of those computed: {reported}")
+        for split in self.splits:
+            if split not in ("validation", "test"):
+                raise ValueError(f"splits: got {split!r}, wanted validation or test")
+
+    @property
+    def metric_specs(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Reported name -> name of the metric and its options."""
+        named = self.metrics if isinstance(self.metrics, dict) else {name: name for name in self.metrics}
+        specs: dict[str, tuple[str, dict[str, Any]]] = {}
+        for reported, spec in named.items():
+            options = {"metric": spec} if isinstance(spec, str) else dict(spec)
+            specs[reported] = (str(options.pop("metric", reported)), options)
+        return specs
+
+
+@dataclass
+class CardOptions:
+    """What the model card says beyond what the run itself knows; without this section no card is written.
+
+    Args:
+        title: heading.
+        language: ISO 639 code, or several.
+        task: in words, for instance "grapheme-to-phoneme conversion".
+        datasets: names of the training data, Hub ids or words.
+        license: a licence id of the Hub.
+        example: an input for the card's code.
+        limitations: one more limitation.
+    """
+
+    title: str
+    language: str | list[str]
+    task: str
+    datasets: list[str]
+    license: str = "apache-2.0"
+    example: str = "hello"
+    limitations: str | None = None
+
+
+@dataclass
+class Recipe:
+    """A checked recipe.
+
+    Args:
+        name: stem of the recipe's file name; names the results file.
+        data: what is read.
+        tokenizer: how the vocabularies are made.
+        model: options of `RnnSeq2SeqConfig`, and optionally `preset`.
+        training: fields of `Seq2SeqTrainingArguments`.
+        pipeline: the other keys of the section `training`.
+        generation: fields of `GenerationConfig`, used for the reported splits.
+        evaluation: metrics and selection.
+        card: texts of the model card, or `None`.
+        content: the recipe as written, overrides included.
+    """
+
+    name: str
+    data: DataOptions
+    tokenizer: TokenizerSection
+    model: dict[str, Any]
+    training: dict[str, Any]
+    pipeline: PipelineOptions
+    generation: dict[str, Any]
+    evaluation: EvaluationOptions
+    card: CardOptions | None
+    content: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """Seed of the weights, of dropout and of the data's order."""
+        return int(self.training.get("seed", Seq2SeqTrainingArguments.seed))
+
+    def model_config(self, vocab_size: int, decoder_vocab_size: int | None, **token_ids: int) -> RnnSeq2SeqConfig:
+        """The model's configuration.
+
+        Args:
+            vocab_size: entries of the source vocabulary.
+            decoder_vocab_size: entries of the target vocabulary, or `None` if there is only one.
+            token_ids: `pad_token_id` and the like.
+
+        Raises:
+            RecipeError: the options of the section `model` contradict each other or are out of range.
+        """
+        options = {**self.model, "vocab_size": vocab_size, "decoder_vocab_size": decoder_vocab_size, **token_ids}
+        preset = options.pop("preset", None)
+        try:
+            if preset is None:
+                return RnnSeq2SeqConfig(**options)
+            return RnnSeq2SeqConfig.from_preset(preset, **options)
+        except (ValueError, StrictDataclassError) as error:
+            raise RecipeError(f"model: {error}") from error
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML, overrides included, without comments."""
+        return write_yaml(self.content)
+
+
+def _generation_hints() -> dict[str, Any]:
+    """Names of `GenerationConfig`; the type of a default that is not None is the type wanted."""
+    hints: dict[str, Any] = {name: Any for name in vars(GenerationConfig()) if not name.startswith("_")}
+    for name, default in GenerationConfig._get_default_generation_params().items():
+        if default is not None:
+            hints[name] = type(default) | None
+    # Also the string "never" (see GenerationConfig).
+    hints["early_stopping"] = bool | str
+    hints["max_new_tokens"] = int | None
+    return hints
+
+
+def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Change a recipe's content as `--set section.key=value` says.
+
+    Args:
+        content: the mapping read from YAML; it is changed in place.
+        overrides: texts such as "training.num_train_epochs=1"; the value is read as YAML, deeper keys have more dots.
+
+    Returns:
+        `content`.
+
+    Raises:
+        RecipeError: a text without "=", or a path through something that is not a mapping.
+    """
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        keys = path.split(".")
+        if not equals or len(keys) < 2 or not all(keys):
+            raise RecipeError(f"--set {override}: wanted section.key=value")
+        place = content
+        for key in keys[:-1]:
+            if place.get(key) is None:
+                place[key] = {}
+            place = place[key]
+            if not isinstance(place, dict):
+                raise RecipeError(f"--set {override}: {key} is not a mapping")
+        place[keys[-1]] = read_yaml(text, f"--set {override}")
+    return content
+
+
+def build_recipe(content: dict[str, Any], name: str) -> Recipe:
+    """Check a recipe's content.
+
+    Args:
+        content: the mapping read from YAML.
+        name: what the results file is called.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        OptionsError: anything unknown, of a wrong type, out of range or contradictory.
+    """
+    if not isinstance(content, dict):
+        raise RecipeError(f"{name}: wanted the sections {', '.join(SECTIONS)}, got {type(content).__name__}")
+    for section in content:
+        if section not in SECTIONS:
+            raise RecipeError(f"{section}: unknown section{nearest(str(section), SECTIONS)}")
+    if content.get("data") is None:
+        raise RecipeError("data: the section is missing")
+    sections: dict[str, Any] = {section: content.get(section) or {} for section in SECTIONS}
+    for section, values in sections.items():
+        if not isinstance(values, dict):
+            raise RecipeError(f"{section}: wanted a mapping of keys, got {values!r} (type {type(values).__name__})")
+
+    own_names = {option.name for option in dataclasses.fields(PipelineOptions)}
+    pipeline = {key: value for key, value in sections["training"].items() if key in own_names}
+    training = {key: value for key, value in sections["training"].items() if key not in own_names}
+    training_hints = {option.name: option.type for option in dataclasses.fields(Seq2SeqTrainingArguments)}
+    # The first spellings are hints for the nearest-name search only; they were split off above.
+    check_types(training, {**dict.fromkeys(own_names, Any), **training_hints}, "training", _RESERVED["training"])
+    model_hints = {"preset": str, **inspect.get_annotations(RnnSeq2SeqConfig)}
+    check_types(sections["model"], model_hints, "model", _RESERVED["model"])
+    check_types(sections["generation"], _generation_hints(), "generation", _RESERVED["generation"])
+    try:
+        GenerationConfig(**sections["generation"]).validate(strict=True)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"generation: {error}") from error
+
+    recipe = Recipe(
+        name=name,
+        data=build_options(DataOptions, sections["data"], "data"),
+        tokenizer=build_options(TokenizerSection, sections["tokenizer"], "tokenizer"),
+        model=sections["model"],
+        training=training,
+        pipeline=build_options(PipelineOptions, pipeline, "training"),
+        generation=sections["generation"],
+        evaluation=build_options(EvaluationOptions, sections["evaluation"], "evaluation"),
+        card=build_options(CardOptions, sections["card"], "card") if sections["card"] else None,
+        content=content,
+    )
+    # Contradictory model options are refused now, not after the data has been read; the sizes are stand-ins.
+    recipe.model_config(vocab_size=1000, decoder_vocab_size=None if recipe.tokenizer.shared else 1000)
+    return recipe
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read and check a recipe file.
+
+    Args:
+        path: the YAML file.
+        overrides: changes such as "training.num_train_epochs=1".
+
+    Returns:
+        The recipe, named after the file.
+
+    Raises:
+        OptionsError: not YAML, or anything that `build_recipe` refuses.
+        FileNotFoundError: no such file.
+    """
+    path = Path(path)
+    content = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: wanted the sections {', '.join(SECTIONS)}, got {type(content).__name__}")
+    return build_recipe(apply_overrides(content, overrides), path.stem)

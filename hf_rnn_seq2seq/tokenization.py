@@ -1,0 +1,211 @@
+"""Tokenizers trained by a recipe: character, word, BPE and unigram, saved as plain `tokenizer.json` files.
+
+`AutoTokenizer.from_pretrained(directory)` loads them without any code of this package. BPE is Sennrich et al. 2016,
+the unigram model Kudo 2018; both run on bytes, so that any text is encoded without an unknown token and decoded back
+exactly. Needs only `tokenizers` and `transformers`; must not import the model files, so that it works for any
+sequence-to-sequence model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+
+# The order fixes the ids: <unk> 0, <pad> 1, <s> 2, </s> 3.
+UNK_TOKEN, PAD_TOKEN, BOS_TOKEN, EOS_TOKEN = SPECIAL_TOKENS = ("<unk>", "<pad>", "<s>", "</s>")
+TOKENIZER_TYPES = ("character", "word", "bpe", "unigram")
+NORMALIZATIONS: dict[str, Callable[[], normalizers.Normalizer]] = {
+    "NFC": normalizers.NFC,
+    "NFD": normalizers.NFD,
+    "NFKC": normalizers.NFKC,
+    "NFKD": normalizers.NFKD,
+}
+TARGET_TOKENIZER_FOLDER = "target_tokenizer"
+_SUBWORD_TYPES = ("bpe", "unigram")
+_DEFAULT_SUBWORD_VOCAB_SIZE = 8000
+
+
+@dataclass
+class TokenizerOptions:
+    """How one tokenizer is trained (the `tokenizer.source` and `tokenizer.target` sections of a recipe).
+
+    Args:
+        type: "character" (one token a Unicode code point, blanks included), "word" (split at white space), "bpe" or
+            "unigram".
+        vocab_size: largest number of entries, special tokens included. `None`: no limit for character and word, 8000
+            for the subword types, which need at least 4 special tokens + 256 bytes.
+        min_frequency: entries seen less often become `<unk>` (character, word) or are not merged (bpe). Unigram
+            ignores counts.
+        lowercase: lower-case the text before anything else; decoding gives lower case back.
+        normalization: Unicode form "NFC", "NFD", "NFKC" or "NFKD" applied first, or `None`.
+        add_eos: append `</s>` when encoding. Targets get their `</s>` in `data.encode_dataset` either way.
+
+    Raises:
+        ValueError: an option is out of range; the message names it.
+    """
+
+    type: str = "character"
+    vocab_size: int | None = None
+    min_frequency: int = 1
+    lowercase: bool = False
+    normalization: str | None = None
+    add_eos: bool = True
+
+    def __post_init__(self) -> None:
+        if self.type not in TOKENIZER_TYPES:
+            raise ValueError(f"type: got {self.type!r}, wanted one of {', '.join(TOKENIZER_TYPES)}")
+        if self.normalization is not None and self.normalization not in NORMALIZATIONS:
+            wanted = ", ".join(NORMALIZATIONS)
+            raise ValueError(f"normalization: got {self.normalization!r}, wanted one of {wanted} or null")
+        if self.min_frequency < 1:
+            raise ValueError(f"min_frequency: got {self.min_frequency}, wanted at least 1")
+        if self.type == "unigram" and self.min_frequency != 1:
+            raise ValueError("min_frequency: type unigram chooses its pieces by likelihood, leave it at 1")
+        smallest = len(SPECIAL_TOKENS) + (256 if self.type in _SUBWORD_TYPES else 1)
+        if self.vocab_size is not None and self.vocab_size < smallest:
+            raise ValueError(
+                f"vocab_size: got {self.vocab_size}, wanted at least {smallest} for type {self.type}"
+                + (" (4 special tokens and 256 bytes)" if self.type in _SUBWORD_TYPES else "")
+            )
+
+
+def _empty_tokenizer(options: TokenizerOptions) -> tuple[Tokenizer, trainers.Trainer]:
+    """The untrained tokenizer of a type, with its reversible splitting and joining, and the trainer that fills it."""
+    special_tokens = list(SPECIAL_TOKENS)
+    if options.type in ("character", "word"):
+        tokenizer = Tokenizer(models.WordLevel(unk_token=UNK_TOKEN))
+        if options.type == "character":
+            # (?m:.) also matches line ends: every code point is a token, and joining them gives the text back.
+            tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?m:.)"), "isolated")
+            tokenizer.decoder = decoders.Fuse()
+        else:
+            # Without a decoder `tokenizers` joins the tokens with blanks, which is what words need.
+            tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        return tokenizer, trainers.WordLevelTrainer(
+            vocab_size=options.vocab_size if options.vocab_size is not None else 2**31,
+            min_frequency=options.min_frequency,
+            special_tokens=special_tokens,
+            show_progress=False,
+        )
+    vocab_size = options.vocab_size if options.vocab_size is not None else _DEFAULT_SUBWORD_VOCAB_SIZE
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer: trainers.Trainer
+    if options.type == "bpe":
+        tokenizer = Tokenizer(models.BPE(unk_token=UNK_TOKEN))
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=options.min_frequency,
+            special_tokens=special_tokens,
+            initial_alphabet=alphabet,
+            show_progress=False,
+        )
+    else:
+        tokenizer = Tokenizer(models.Unigram())
+        trainer = trainers.UnigramTrainer(
+            vocab_size=vocab_size,
+            special_tokens=special_tokens,
+            unk_token=UNK_TOKEN,
+            initial_alphabet=alphabet,
+            show_progress=False,
+        )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer, trainer
+
+
+def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str = "source") -> PreTrainedTokenizerFast:
+    """Train one tokenizer on texts and wrap it for `transformers`.
+
+    Args:
+        texts: the training texts, one string a sentence, word or line.
+        options: type, size and normalisation.
+        name: what error messages call this tokenizer, "source" or "target".
+
+    Returns:
+        A fast tokenizer with ids `<unk>` 0, `<pad>` 1, `<s>` 2, `</s>` 3. `save_pretrained` writes plain files.
+
+    Raises:
+        ValueError: the texts are all empty, or one of them holds a special token such as `</s>` as text.
+    """
+    tokenizer, trainer = _empty_tokenizer(options)
+    steps: list[normalizers.Normalizer] = []
+    if options.normalization is not None:
+        steps.append(NORMALIZATIONS[options.normalization]())
+    if options.lowercase:
+        steps.append(normalizers.Lowercase())
+    if steps:
+        tokenizer.normalizer = normalizers.Sequence(steps)
+
+    seen_text = False
+
+    def checked() -> Iterator[str]:
+        nonlocal seen_text
+        for number, text in enumerate(texts, start=1):
+            # A single character is never a special token; for the other types the entry would collide with the special
+            # one.
+            if options.type != "character" and "<" in text:
+                for token in SPECIAL_TOKENS:
+                    if token in text:
+                        raise ValueError(
+                            f"{name} tokenizer: text {number} holds the special token {token!r}: {text!r}"
+                        )
+            seen_text = seen_text or bool(text.strip())
+            yield text
+
+    tokenizer.train_from_iterator(checked(), trainer)
+    if not seen_text:
+        raise ValueError(f"{name} tokenizer: the training text is empty, wanted at least one non-blank text")
+    if options.add_eos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {EOS_TOKEN}",
+            pair=f"$A {EOS_TOKEN} $B {EOS_TOKEN}",
+            special_tokens=[(EOS_TOKEN, SPECIAL_TOKENS.index(EOS_TOKEN))],
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=UNK_TOKEN,
+        pad_token=PAD_TOKEN,
+        bos_token=BOS_TOKEN,
+        eos_token=EOS_TOKEN,
+        clean_up_tokenization_spaces=False,
+        # "</s>" typed by a user is text, not an end of sentence.
+        split_special_tokens=True,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def save_tokenizers(
+    directory: str | Path, source: PreTrainedTokenizerFast, target: PreTrainedTokenizerFast | None
+) -> None:
+    """Save the source tokenizer in a model directory and, when the target has its own, that one in `target_tokenizer`.
+
+    Args:
+        directory: the model directory.
+        source: the source tokenizer, or the only one.
+        target: the target tokenizer; `None` or `source` itself when both sides share one vocabulary.
+    """
+    source.save_pretrained(directory)
+    if target is not None and target is not source:
+        target.save_pretrained(Path(directory) / TARGET_TOKENIZER_FOLDER)
+
+
+def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
+    """Load what `save_tokenizers` wrote.
+
+    Returns:
+        The source and the target tokenizer; the same object twice when both sides share one vocabulary.
+
+    Raises:
+        FileNotFoundError: the directory holds no `tokenizer.json`.
+    """
+    if not (Path(directory) / "tokenizer.json").is_file():
+        raise FileNotFoundError(f"{directory} holds no tokenizer.json: it is not a saved model of this package")
+    source = PreTrainedTokenizerFast.from_pretrained(str(directory))
+    target_directory = Path(directory) / TARGET_TOKENIZER_FOLDER
+    target = PreTrainedTokenizerFast.from_pretrained(str(target_directory)) if target_directory.is_dir() else source
+    return source, target

@@ -1,0 +1,257 @@
+"""What training adds to the stock `Seq2SeqTrainer`, each as a part of its own.
+
+Batches by token budget, scores of chosen validation items at each evaluation, scheduled sampling (Bengio et al. 2015),
+averaging of checkpoints (Junczys-Dowmunt et al. 2016), and a clock that goes on after a resume. `experiment.py` puts
+them together. Needs the extras `train` and `metrics`; must not be imported by the model files.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate.data_loader import prepare_data_loader
+from datasets import Dataset
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+from transformers import (
+    PreTrainedTokenizerBase,
+    Seq2SeqTrainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import EvalLoopOutput
+
+from .batching import TokenBudgetBatchSampler
+from .data import pair_lengths
+from .recipe import TeacherForcingOptions
+from .tokenization import TARGET_TOKENIZER_FOLDER
+
+
+logger = logging.getLogger(__name__)
+
+# ---- Scheduled sampling -----------------------------------------------------------------------------------------
+
+
+def teacher_forcing_ratio(options: TeacherForcingOptions, step: int) -> float:
+    """Probability of feeding the reference token at an update (Bengio et al. 2015, section 2.4).
+
+    Args:
+        options: the schedule.
+        step: number of updates done, from 0 on.
+
+    Returns:
+        A probability: 1 is teacher forcing, 0 feeds the model's own tokens only.
+    """
+    if options.schedule == "linear":
+        return max(options.minimum, options.start - options.slope * step)
+    if options.schedule == "inverse_sigmoid":
+        # k / (k + exp(i / k)), divided through by exp(i / k), which would overflow.
+        decayed = options.k * math.exp(-step / options.k)
+        return decayed / (decayed + 1)
+    return options.ratio
+
+
+class ScheduledSamplingCallback(TrainerCallback):
+    """Sets `model.teacher_forcing_ratio` before every update, and back to 1 after training.
+
+    Args:
+        options: the schedule.
+    """
+
+    def __init__(self, options: TeacherForcingOptions) -> None:
+        self.options = options
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        kwargs["model"].teacher_forcing_ratio = teacher_forcing_ratio(self.options, state.global_step)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        kwargs["model"].teacher_forcing_ratio = 1.0
+
+
+# ---- Checkpoints ------------------------------------------------------------------------------------------------
+
+
+def checkpoints_of(output_dir: str | Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    found = [path for path in Path(output_dir).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def rank_checkpoints(output_dir: str | Path, state: TrainerState, metric: str, greater_is_better: bool) -> list[Path]:
+    """A run's checkpoints, best first by a logged metric, and earlier first if equal.
+
+    Args:
+        output_dir: folder of the run.
+        state: holds the metrics of every evaluation.
+        metric: name as logged, for instance "eval_loss".
+        greater_is_better: direction of the metric.
+
+    Returns:
+        Those checkpoints that still exist and were evaluated.
+    """
+    sign = -1 if greater_is_better else 1
+    values = {entry["step"]: sign * entry[metric] for entry in state.log_history if metric in entry}
+    return sorted(
+        (c for c in checkpoints_of(output_dir) if _step(c) in values), key=lambda c: (values[_step(c)], _step(c))
+    )
+
+
+class KeepBestCheckpoints(TrainerCallback):
+    """Deletes all checkpoints but the best ones and the newest (the Trainer itself keeps the newest ones).
+
+    Args:
+        number: how many of the best are kept.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not args.should_save:
+            return
+        assert args.output_dir is not None
+        ranked = rank_checkpoints(
+            args.output_dir, state, f"eval_{args.metric_for_best_model}", bool(args.greater_is_better)
+        )
+        for checkpoint in ranked[self.number :]:
+            if _step(checkpoint) != state.global_step:
+                shutil.rmtree(checkpoint)
+
+
+def average_checkpoints(checkpoints: Sequence[str | Path]) -> dict[str, torch.Tensor]:
+    """Mean of the weights of several checkpoints (Junczys-Dowmunt et al. 2016): one model, no larger.
+
+    Args:
+        checkpoints: directories with a `model.safetensors` of the same model.
+
+    Returns:
+        The averaged state, summed in float64 and given back in the dtype of the first.
+
+    Raises:
+        ValueError: no checkpoints, or their parameters differ in name or shape.
+    """
+    if not checkpoints:
+        raise ValueError("checkpoints: got none, wanted at least one")
+    first = load_file(Path(checkpoints[0]) / "model.safetensors")
+    total = {name: tensor.double() for name, tensor in first.items()}
+    for checkpoint in checkpoints[1:]:
+        other = load_file(Path(checkpoint) / "model.safetensors")
+        if {name: tensor.shape for name, tensor in other.items()} != {n: t.shape for n, t in first.items()}:
+            raise ValueError(f"checkpoints: {checkpoint} has other parameters than {checkpoints[0]}")
+        for name, tensor in other.items():
+            total[name] += tensor
+    return {name: (tensor / len(checkpoints)).to(first[name].dtype) for name, tensor in total.items()}
+
+
+class TrainingClock(TrainerCallback, ExportableState):
+    """Counts the seconds of training, those before a resume included."""
+
+    def __init__(self) -> None:
+        self.seconds_before = 0.0
+        self.started = time.perf_counter()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; the Trainer sets it again when it resumes."""
+        return {"args": {}, "attributes": {"seconds_before": self.seconds}}
+
+
+# ---- Trainer ----------------------------------------------------------------------------------------------------
+
+
+class RecipeTrainer(Seq2SeqTrainer):
+    """`Seq2SeqTrainer` with batches by token budget and validation scores on chosen items.
+
+    Args:
+        max_tokens: token budget of a training batch; `None`: the Trainer's own batches.
+        target_tokenizer: saved beside the source tokenizer if it is another one.
+        score_validation: called at each evaluation; what it returns is logged with the loss.
+        **kwargs: as for `Seq2SeqTrainer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_tokens: int | None,
+        target_tokenizer: PreTrainedTokenizerBase,
+        score_validation: Callable[[], dict[str, float]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.max_tokens = max_tokens
+        self.target_tokenizer = target_tokenizer
+        self.score_validation = score_validation
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Training batches; by length buckets if `max_tokens` is set."""
+        if self.max_tokens is None:
+            return super().get_train_dataloader()
+        sampler = TokenBudgetBatchSampler(
+            pair_lengths(cast(Dataset, self.train_dataset)),
+            self.max_tokens,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            world_size=self.args.world_size,
+            rank=self.args.process_index,
+        )
+        loader: DataLoader = DataLoader(
+            cast(Dataset, self.train_dataset),
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type != "cpu",
+        )
+        # The sampler gives each process its own batches: accelerate must not share them out again. Its wrapper is
+        # wanted all the same, because it moves batches to the device and hands `set_epoch` on, also after skipping
+        # batches at a resume.
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The loss of the whole validation data, and the scores of the chosen items."""
+        output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
+        if self.score_validation is not None:
+            assert output.metrics is not None
+            output.metrics.update(
+                {f"{metric_key_prefix}_{name}": value for name, value in self.score_validation().items()}
+            )
+        return output
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save model and tokenizers, in checkpoints as well."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save and self.target_tokenizer is not self.processing_class:
+            assert self.args.output_dir is not None
+            self.target_tokenizer.save_pretrained(Path(output_dir or self.args.output_dir) / TARGET_TOKENIZER_FOLDER)

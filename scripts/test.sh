@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# All checks, from nothing: .venv, the pinned versions, ruff, mypy and the tests.
+#
+#     bash scripts/test.sh [--slow] [PYTEST ARGUMENTS]
+#
+# --slow runs the tests marked `slow` too. Other arguments go to pytest: `bash scripts/test.sh -k padding`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+markers="not slow"
+arguments=()
+for argument in "$@"; do
+  if [ "$argument" = --slow ]; then markers=""; else arguments+=("$argument"); fi
+done
+
+bash scripts/setup_venv.sh dev
+
+.venv/bin/python -m ruff check .
+.venv/bin/python -m ruff format --check .
+.venv/bin/python -m mypy
+
+# One thread a process: the models of the tests are small, and two processes with two threads each on two cores spend
+# their time waiting for each other.
+export OMP_NUM_THREADS=1
+.venv/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "$markers" ${arguments[@]+"${arguments[@]}"}

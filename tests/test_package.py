@@ -1,0 +1,151 @@
+"""The package as a whole: which module may import which, how long files may be, what carries a docstring."""
+
+import ast
+import importlib.util
+import inspect
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import hf_rnn_seq2seq
+
+
+PACKAGE = Path(hf_rnn_seq2seq.__file__).parent
+ROOT = PACKAGE.parent
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+# The files that `save_pretrained` copies beside the weights, so that a model can be loaded without this package.
+MODEL_FILES = {
+    "configuration_rnn_seq2seq",
+    "recurrence",
+    "state",
+    "attention",
+    "bridge",
+    "modeling_rnn_seq2seq",
+}
+# huggingface_hub is a requirement of transformers: the `@strict` of its configurations comes from there.
+MODEL_FILES_MAY_IMPORT = {*sys.stdlib_module_names, "torch", "transformers", "huggingface_hub"}
+# Installed by extras. Importing hf_rnn_seq2seq must work, and be fast, without them.
+OPTIONAL = {
+    *("accelerate", "datasets", "evaluate", "jiwer", "matplotlib", "onnx", "onnxruntime", "sacrebleu"),
+    *("soundfile", "tensorboard", "yaml"),
+}
+LONGEST_FILE = 500
+
+
+def tree(module: str) -> ast.Module:
+    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+
+
+def imports(module: str) -> list[ast.Import | ast.ImportFrom]:
+    """Every import statement of a module, those inside functions and conditions included."""
+    return [node for node in ast.walk(tree(module)) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def siblings(module: str) -> set[str]:
+    """The modules of this package that a module imports from."""
+    return {node.module for node in imports(module) if isinstance(node, ast.ImportFrom) and node.level and node.module}
+
+
+def test_the_package_is_one_flat_folder() -> None:
+    assert [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE] == []
+
+
+def test_the_files_that_travel_with_a_model_are_the_model_files() -> None:
+    reached, new = set(), {"modeling_rnn_seq2seq"}
+    while new:
+        reached |= new
+        new = {sibling for module in new for sibling in siblings(module)} - reached
+    assert reached == MODEL_FILES
+
+
+@pytest.mark.parametrize("module", sorted(MODEL_FILES))
+def test_model_files_import_only_the_standard_library_torch_transformers_and_each_other(module: str) -> None:
+    for node in imports(module):
+        if isinstance(node, ast.Import):
+            roots = {alias.name.split(".")[0] for alias in node.names}
+        elif node.level == 0:
+            roots = {str(node.module).split(".")[0]}
+        else:
+            # Only `from .name import X` is followed when the files of a model are saved: `from . import name` is
+            # silently left out, and `from ..name` points outside the folder.
+            assert node.level == 1 and node.module in MODEL_FILES, f"{module}.py line {node.lineno}"
+            continue
+        assert roots <= MODEL_FILES_MAY_IMPORT, f"{module}.py line {node.lineno}"
+
+
+@pytest.mark.parametrize("module", sorted(MODEL_FILES))
+def test_model_files_have_no_postponed_annotations(module: str) -> None:
+    # transformers reads the types of a configuration's fields at run time; strings cannot be checked.
+    assert "__future__" not in {node.module for node in imports(module) if isinstance(node, ast.ImportFrom)}
+
+
+def test_imports_point_one_way() -> None:
+    graph = {module: siblings(module) for module in MODULES if module != "__init__"}
+    while graph:
+        leaves = [module for module, targets in graph.items() if not targets & set(graph)]
+        assert leaves, f"these modules import each other in a circle: {sorted(graph)}"
+        for module in leaves:
+            del graph[module]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.glob("*.py")) + sorted((ROOT / "scripts").glob("*.py")), ids=lambda p: p.stem
+)
+def test_files_are_short_enough_to_read(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= LONGEST_FILE
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_says_what_it_is(module: str) -> None:
+    assert ast.get_docstring(tree(module))
+
+
+@pytest.mark.parametrize("name", sorted(hf_rnn_seq2seq.__all__))
+def test_every_public_name_exists_and_is_documented(name: str) -> None:
+    value = getattr(hf_rnn_seq2seq, name)
+    if inspect.isclass(value) or inspect.isroutine(value):
+        # `__doc__` of the object itself: a subclass without a docstring would show that of its base.
+        assert value.__doc__, f"{name} has no docstring"
+    if inspect.isclass(value) and value.__module__.startswith("hf_rnn_seq2seq"):
+        bare = [
+            method
+            for method, function in vars(value).items()
+            if inspect.isfunction(function)
+            and not method.startswith("_")
+            and not inspect.getdoc(getattr(value, method))
+        ]
+        assert bare == [], f"methods of {name} without a docstring"
+
+
+def test_importing_the_package_imports_no_optional_requirement() -> None:
+    # In a process of its own. transformers, which imports some of them by itself where they are installed, goes first.
+    program = (
+        "import sys\n"
+        "from transformers import AutoModelForSeq2SeqLM, PreTrainedModel\n"
+        "from transformers.generation import GenerationMixin\n"
+        "before = set(sys.modules)\n"
+        "import hf_rnn_seq2seq\n"
+        "for name in hf_rnn_seq2seq.__all__: getattr(hf_rnn_seq2seq, name)\n"
+        "print(*{module.split('.')[0] for module in set(sys.modules) - before})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "hf_rnn_seq2seq" in imported
+    assert imported & OPTIONAL == set()
+
+
+def test_requirements_are_only_torch_and_transformers() -> None:
+    required = [line for line in metadata.requires("hf_rnn_seq2seq") or [] if "extra ==" not in line]
+    names = {line.split(">")[0].split("<")[0].split("=")[0].strip() for line in required}
+    assert names == {"torch", "transformers"}
+
+
+def test_type_checkers_are_told_that_the_package_is_annotated() -> None:
+    spec = importlib.util.find_spec("hf_rnn_seq2seq")
+    assert spec is not None and spec.submodule_search_locations
+    assert (Path(spec.submodule_search_locations[0]) / "py.typed").is_file()
