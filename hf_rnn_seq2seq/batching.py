@@ -25,7 +25,8 @@ class TokenBudgetBatchSampler(Sampler[list[int]]):
         lengths: the length of every sample, or its (source, target) lengths.
         max_tokens: largest padded size of a batch on either side, in tokens.
         seed: seed of the shuffling.
-        world_size: number of processes. The number of batches is made a multiple of it by halving the largest ones.
+        world_size: number of processes. The number of batches is made a multiple of it by halving the largest ones
+            (or, where each holds one sample, by repeating the shortest).
         rank: number of this process; it gets every `world_size`-th batch.
 
     Raises:
@@ -76,7 +77,11 @@ class TokenBudgetBatchSampler(Sampler[list[int]]):
                 start = end
         while len(bounds) % self.world_size:
             widest = max(range(len(bounds)), key=lambda number: bounds[number][1] - bounds[number][0])
-            start, end = bounds.pop(widest)
+            start, end = bounds[widest]
+            if end - start == 1:
+                # Nothing can be halved: the shortest samples come twice, so that no process waits for another.
+                return bounds + bounds[: -len(bounds) % self.world_size]
+            bounds.pop(widest)
             middle = (start + end) // 2
             bounds += [(start, middle), (middle, end)]
         return bounds

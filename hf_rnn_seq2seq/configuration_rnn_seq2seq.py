@@ -7,6 +7,7 @@ model: it imports only the standard library, transformers and huggingface_hub.
 
 import copy
 import difflib
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -17,11 +18,17 @@ from transformers.generation import GenerationConfig
 # What PreTrainedConfig itself takes beside its fields; every other unknown keyword is a misspelling.
 _FOREIGN_KEYWORDS = frozenset(
     "_name_or_path _commit_hash _output_attentions _attn_implementation _attn_implementation_internal "
-    "_experts_implementation _experts_implementation_internal attn_implementation auto_map custom_pipelines finetuning_task "
-    "model_type name_or_path num_labels output_attentions per_layer_config quantization_config "
+    "_experts_implementation _experts_implementation_internal attn_implementation auto_map custom_pipelines "
+    "finetuning_task model_type name_or_path num_labels output_attentions per_layer_config quantization_config "
     "task_specific_params tie_encoder_decoder tie_last_hidden_states tokenizer_class torch_dtype torchscript "
     "use_return_dict cross_attention_hidden_size add_cross_attention is_decoder prefix".split()
 )
+
+# Options that count something: at least one.
+_SIZES = (
+    "vocab_size decoder_vocab_size embedding_size encoder_hidden_size decoder_hidden_size encoder_layers "
+    "decoder_layers attention_size readout_size"
+).split()
 
 # Sizes and structures as printed in the papers. The source is reversed by the data pipeline, not by the model.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -40,7 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "context_feeding": "initial_state",
         "bridge_type": "copy",
     },
-    # Cho et al. 2014, appendix A: C starts the decoder through tanh(V c) and is an input of each step and of the readout.
+    # Cho et al. 2014, appendix A: C starts the decoder through tanh(V c), and is read by each step and the readout.
     "cho2014": {
         "rnn_type": "gru",
         "vocab_size": 15_000,
@@ -276,9 +283,8 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
         """transformers knows only its own layer types; ours is registered by `state.py`."""
 
     def validate_options(self) -> None:
-        """Refuse options out of range and combinations that cannot work (run by `@strict` when the config is made)."""
-        for name in ("vocab_size", "decoder_vocab_size", "embedding_size", "encoder_hidden_size", "decoder_hidden_size",
-                     "encoder_layers", "decoder_layers", "attention_size", "readout_size"):  # fmt: skip
+        """Refuse options out of range and combinations that cannot work; `@strict` runs this."""
+        for name in _SIZES:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
@@ -290,7 +296,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
         for problem, advice in self._contradictions():
             raise ValueError(f"{problem}: {advice}")
 
-    def _contradictions(self):
+    def _contradictions(self) -> Iterator[tuple[str, str]]:
         """Pairs (what is wrong, what to change) of the options that exclude each other."""
         attends = self.attention_type != "none"
         if self.bidirectional_encoder and self.encoder_hidden_size % 2:

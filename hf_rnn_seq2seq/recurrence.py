@@ -8,7 +8,7 @@ This file travels to the Hub: it imports only the standard library, torch and tr
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 LayerState = tuple[Tensor, ...]
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1}  # torch's order: i, f, g, o and r, z, n
-_FUSED = {"lstm": torch.lstm, "gru": torch.gru, "rnn_tanh": torch.rnn_tanh}
+_FUSED: dict[str, Callable[..., Any]] = {"lstm": torch.lstm, "gru": torch.gru, "rnn_tanh": torch.rnn_tanh}
 # Far beyond where a sigmoid saturates to exactly 0 or 1, and still representable in half precision.
 _SATURATION = 1e4
 
 
 def lstm_step(x_gates: Tensor, state: LayerState, weight_hh: Tensor, bias_hh: Tensor) -> LayerState:
-    """c' = f * c + i * g, h' = o * tanh(c'), with [i f g o] = W_ih x + W_hh h + b. `x_gates` is W_ih x + b_ih, (B, 4H)."""
+    """c' = f * c + i * g, h' = o * tanh(c'); i f g o = W_ih x + W_hh h + b, `x_gates` is W_ih x + b_ih, (B, 4H)."""
     h, c = state
     i, f, g, o = (x_gates + F.linear(h, weight_hh, bias_hh)).chunk(4, dim=-1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
@@ -98,7 +98,7 @@ def padding_of(mask: Tensor | None) -> Padding | None:
     """The padding of a mask (B, S), or None where there is none (looked up only where looking is free)."""
     if mask is None:
         return None
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
     if not traced and mask.device.type == "cpu" and bool(mask.all()):
         return None
     return Padding.from_mask(mask)
@@ -109,7 +109,7 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
 
 
 class StackOutput(NamedTuple):
-    """What a stack returns: the top layer's outputs (B, S, D), or (B, D) of a step; each layer's final state and outputs."""
+    """The top layer's outputs (B, S, D), or (B, D) of a step; each layer's final state; each layer's outputs."""
 
     output: Tensor
     states: tuple[LayerState, ...]
@@ -132,7 +132,7 @@ class RecurrentLayer(GradientCheckpointingLayer):
         self, x: Tensor, *state: Tensor, weights: list[tuple[Tensor, Tensor, Tensor, Tensor]], padding: Padding | None
     ) -> tuple[Tensor, ...]:
         """
-        Tensors come and go one by one, not in a tuple of their own: reentrant checkpointing drops the gradients of those.
+        Tensors come and go one by one, not in a tuple: reentrant checkpointing drops the gradients of those.
 
         Args:
             x: (B, S, I) compact inputs.
@@ -159,8 +159,8 @@ class RecurrentLayer(GradientCheckpointingLayer):
             trailing = None if padding is None else padding.trailing
             return _run_stepwise(self.rnn_type, F.linear(x, w_ih, b_ih), first, w_hh, b_hh, trailing, recurrent_mask)
         if padding is not None and self.rnn_type == "lstm":
-            # h at the last real position can be gathered from the outputs, the cell cannot: one more input column, 1 at
-            # padding, closes the input gate and opens the forget gate there, so that the cell passes the padding unchanged.
+            # h at the last real position can be gathered from the outputs, the cell cannot: one more input column, 1
+            # at padding, closes the input gate and opens the forget gate there, and the cell passes it unchanged.
             x = torch.cat([x, padding.trailing[..., None].to(x.dtype)], dim=-1)
             column = w_ih.new_zeros(4, w_hh.shape[1])
             column[0], column[1] = -_SATURATION, _SATURATION
@@ -294,7 +294,7 @@ class RecurrentStack(nn.Module):
         return StackOutput(x, tuple(new_states), tuple(layer_outputs))
 
     def draw_recurrent_masks(self, like: Tensor) -> tuple[Tensor, ...] | None:
-        """One dropout mask (B, H) a layer for a whole sequence (Gal & Ghahramani 2016); None if there is no dropout."""
+        """One dropout mask (B, H) a layer for a whole sequence (Gal & Ghahramani 2016); None without dropout."""
         if not (self.training and self.recurrent_dropout > 0):
             return None
         ones = like.new_ones(like.shape[0], self.hidden_size)

@@ -6,10 +6,12 @@ the decoder reads of the source, so beam search reorders both. Memory does not g
 to the Hub: it imports only the standard library, torch and transformers.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, EncoderDecoderCache, StaticLayer
 
 from .recurrence import LayerState
@@ -41,13 +43,14 @@ class _RecurrentState(CacheLayerMixin):
     """
 
     context: Tensor | None = None
+    device: torch.device
     supports_early_init = False
 
     @property
     def tensor_names(self) -> list[str]:
         return [name for name in ("keys", "values", "context") if getattr(self, name) is not None]
 
-    def _apply(self, function) -> None:
+    def _apply(self, function: Callable[[Tensor], Tensor]) -> None:
         if self.is_initialized:
             for name in self.tensor_names:
                 setattr(self, name, function(getattr(self, name)))
@@ -78,7 +81,7 @@ class RecurrentStateLayer(_RecurrentState):
     _layer_type = "rnn_state"
     is_croppable = True
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__()
         self.cumulative_length = 0
         self.record_past = False
@@ -88,7 +91,7 @@ class RecurrentStateLayer(_RecurrentState):
         self.is_initialized = True
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, steps: int | None = None, **kwargs
+        self, key_states: Tensor, value_states: Tensor, steps: int | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """
         Take the states (B, 1, n, *) after each of the last n steps; without recording only the last is kept. `steps`
@@ -131,14 +134,18 @@ class RecurrentStateLayer(_RecurrentState):
     def crop(self, tokens_to_remove: int) -> None:
         """Back to the state `-tokens_to_remove` steps ago; older states are then dropped. `crop(0)` only drops."""
         if tokens_to_remove > 0:
-            raise ValueError(f"tokens_to_remove must be zero or negative: minus the steps to undo; got {tokens_to_remove}")
+            raise ValueError(
+                f"tokens_to_remove must be zero or negative: minus the steps to undo; got {tokens_to_remove}"
+            )
         if not self.is_initialized:
             return
         if not self.record_past and tokens_to_remove < 0:
             raise RuntimeError("crop needs the past states: call activate_past_recording() before the steps to undo")
         kept = self.keys.shape[-2] + tokens_to_remove
         if kept < 0 or (kept == 0 and self.cumulative_length + tokens_to_remove > 0):
-            raise ValueError(f"tokens_to_remove={tokens_to_remove} goes back beyond the {self.keys.shape[-2]} states kept")
+            raise ValueError(
+                f"tokens_to_remove={tokens_to_remove} goes back beyond the {self.keys.shape[-2]} states kept"
+            )
         if kept == 0:
             self.reset()
             return
@@ -152,7 +159,7 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
     _layer_type = "rnn_state"
     is_compileable = True
 
-    def __init__(self, max_cache_len: int, **kwargs):
+    def __init__(self, max_cache_len: int, **kwargs: Any) -> None:
         StaticLayer.__init__(self, max_cache_len)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -176,7 +183,7 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
         self._finish_initialization()
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, steps: int | None = None, **kwargs
+        self, key_states: Tensor, value_states: Tensor, steps: int | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Take the state after the last of the steps (B, 1, n, *), in place."""
         if not self.is_initialized:
@@ -186,7 +193,7 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
         self.values.copy_(value_states[..., -1:, :])
         return self.keys, self.values
 
-    def get_seq_length(self) -> Tensor | int:
+    def get_seq_length(self) -> Tensor | int:  # type: ignore[override]
         return self.cumulative_length if self.is_initialized else 0
 
     def reset(self) -> None:
@@ -196,7 +203,7 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
         self.cumulative_length.zero_()
 
 
-def new_cache(config) -> EncoderDecoderCache:
+def new_cache(config: PreTrainedConfig) -> EncoderDecoderCache:
     """An empty cache, as `generate()` makes it."""
     return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
 
@@ -239,9 +246,11 @@ def is_recording(cache: Cache) -> bool:
 
 def load_source(cache: Cache | None, mask: Tensor | None) -> SourceMemory | None:
     """What `save_source` stored; None if there is nothing yet."""
-    if not isinstance(cache, EncoderDecoderCache) or not cache.cross_attention_cache.layers[0].is_initialized:
+    if not isinstance(cache, EncoderDecoderCache):
         return None
-    layer = cache.cross_attention_cache.layers[0]
+    layer: Any = cache.cross_attention_cache.layers[0]
+    if not layer.is_initialized:
+        return None
     return SourceMemory(layer.keys[:, 0], layer.values[:, 0], mask, layer.context)
 
 
@@ -252,4 +261,5 @@ def save_source(cache: Cache | None, source: SourceMemory) -> None:
     # Without attention there is only C: a memory of one position.
     keys = source.context[:, None] if source.keys is None else source.keys
     memory = source.context[:, None] if source.memory is None else source.memory
-    cache.cross_attention_cache.layers[0].store(keys.unsqueeze(1), memory.unsqueeze(1), source.context)
+    layer: Any = cache.cross_attention_cache.layers[0]
+    layer.store(keys.unsqueeze(1), memory.unsqueeze(1), source.context)

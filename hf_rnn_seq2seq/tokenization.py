@@ -8,6 +8,7 @@ sequence-to-sequence model.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,22 @@ def _empty_tokenizer(options: TokenizerOptions) -> tuple[Tokenizer, trainers.Tra
     return tokenizer, trainer
 
 
+def _reproducible_unigram(tokenizer: Tokenizer) -> models.Unigram:
+    """The trained unigram model with the accidents of the trainer's hash maps taken out.
+
+    Two trainings on the same text find the same pieces, but the trainer numbers pieces of equal score, and scores those
+    symbols that the text does not need (the lowest score plus a multiple of 0.0001), in a random order. Ids, and with
+    them the whole run, would differ.
+    """
+    vocabulary: list[tuple[str, float]] = [tuple(entry) for entry in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    special, pieces = vocabulary[: len(SPECIAL_TOKENS)], vocabulary[len(SPECIAL_TOKENS) :]
+    lowest = min(score for _, score in pieces)
+    band = lowest + 1e-4 * sum(len(piece) == 1 for piece, _ in pieces)
+    # Six decimals: sums in another order differ in the fifteenth.
+    scored = [(piece, round(lowest if len(piece) == 1 and score < band else score, 6)) for piece, score in pieces]
+    return models.Unigram([*special, *sorted(scored, key=lambda entry: (-entry[1], entry[0]))], 0, False)
+
+
 def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str = "source") -> PreTrainedTokenizerFast:
     """Train one tokenizer on texts and wrap it for `transformers`.
 
@@ -160,6 +177,8 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
     tokenizer.train_from_iterator(checked(), trainer)
     if not seen_text:
         raise ValueError(f"{name} tokenizer: the training text is empty, wanted at least one non-blank text")
+    if options.type == "unigram":
+        tokenizer.model = _reproducible_unigram(tokenizer)
     if options.add_eos:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"$A {EOS_TOKEN}",

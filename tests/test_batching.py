@@ -41,7 +41,11 @@ def test_processes_share_the_samples_in_equal_numbers_of_batches(
     samplers = [TokenBudgetBatchSampler(lengths, max_tokens, 7, world_size, rank) for rank in range(world_size)]
     shares = [list(sampler) for sampler in samplers]
     assert len({len(share) for share in shares}) == 1
-    assert Counter(sample for share in shares for batch in share for sample in batch) == Counter(range(len(lengths)))
+    seen = Counter(sample for share in shares for batch in share for sample in batch)
+    assert set(seen) == set(range(len(lengths)))
+    # Only where no batch can be halved are samples repeated, and then only to fill the last step.
+    largest = max(len(batch) for share in shares for batch in share)
+    assert seen.total() == len(lengths) or (largest == 1 and seen.total() < len(lengths) + world_size)
     assert all(batch for share in shares for batch in share)
 
 

@@ -24,6 +24,9 @@ MODEL_FILES = {
     "state",
     "attention",
     "bridge",
+    "pretrained",
+    "encoder",
+    "decoder",
     "modeling_rnn_seq2seq",
 }
 # huggingface_hub is a requirement of transformers: the `@strict` of its configurations comes from there.

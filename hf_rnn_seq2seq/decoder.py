@@ -1,0 +1,236 @@
+"""The decoder: one recurrence for structure 1, structure 2, input feeding and both orders of attention.
+
+Structure 1 (Sutskever 2014): C only sets the first state. Structure 2 (Cho 2014): C is an input of every step.
+Attention (Bahdanau 2015; Luong 2015): C becomes c_t. B batch, T target length, E embedding, H hidden, R readout, D
+memory. This file travels to the Hub: it imports only the standard library, torch, transformers and its flat siblings.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
+from transformers.utils import can_return_tuple
+
+from .attention import Attention
+from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .pretrained import RnnSeq2SeqPreTrainedModel
+from .recurrence import RecurrentStack, padding_of
+from .state import DecoderState, SourceMemory, is_recording, save_states
+
+
+# Which input a decoder step reads in place of the reference: (reference ids (B,), previous readout (B, R)) -> ids (B,)
+ChooseInput = Callable[[Tensor, Tensor], Tensor]
+# Readouts (B, T, R), attention weights (B, T, S), each layer's outputs (B, T, H), the states after the steps
+StepResults = tuple[Tensor, Tensor | None, tuple[Tensor, ...], list[DecoderState]]
+
+
+class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
+    """
+    The decoder: h_t = RNN([embedding of y_{t-1} ; C ; c_t ; feed], h_{t-1}), each part where the configuration has it.
+
+    All steps run at once where none needs the result of the one before (teacher forcing without input feeding);
+    otherwise one after the other. Both paths share parameters and give the same values.
+    """
+
+    def __init__(self, config: RnnSeq2SeqConfig):
+        super().__init__(config)
+        self.attends = config.attention_type != "none"
+        self.attends_before_step = self.attends and config.attention_query == "previous_state"
+        self.has_cell = config.rnn_type == "lstm"
+        if config.feed_previous_token:
+            self.embed_tokens = nn.Embedding(config.target_vocab_size, config.embedding_size)
+        embedding_size = config.embedding_size if config.feed_previous_token else 0
+        context_size = config.encoder_hidden_size
+        self.rnn = RecurrentStack(
+            config.rnn_type,
+            embedding_size
+            + context_size * (config.feeds_context + self.attends_before_step)
+            + config.output_size * config.input_feeding,
+            config.decoder_hidden_size,
+            config.decoder_layers,
+            dropout=config.hidden_dropout,
+            recurrent_dropout=config.recurrent_dropout,
+            layer_norm=config.layer_norm,
+            residual=config.residual,
+        )
+        if self.attends:
+            self.attention = Attention(
+                config.attention_type,
+                config.decoder_hidden_size,
+                config.encoder_hidden_size,
+                config.attention_size or config.decoder_hidden_size,
+            )
+        readout_input = config.decoder_hidden_size + context_size * (self.attends or config.feeds_context)
+        if config.readout_type == "tanh":
+            self.readout = nn.Linear(readout_input, config.readout_size, bias=False)
+        elif config.readout_type == "maxout":
+            self.readout = nn.Linear(readout_input + embedding_size, 2 * config.readout_size)
+        self.post_init()
+
+    def source_memory(
+        self, encoder_output: BaseModelOutput, mask: Tensor | None, context: Tensor | None
+    ) -> SourceMemory:
+        """What the steps read of the source: made once, so that no step projects the keys again."""
+        if not self.attends:
+            return SourceMemory(None, None, None, context)
+        memory = encoder_output.last_hidden_state
+        return SourceMemory(self.attention.keys(memory), memory, mask, context)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        state: DecoderState,
+        source: SourceMemory,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        choose_input: ChooseInput | None = None,
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, target_length)`): y_{t-1} for each step t.
+            state: The state before the first of these steps.
+            source: Of `source_memory()`.
+            attention_mask (`torch.Tensor` of shape `(batch_size, target_length)`, *optional*): 0 where a step is to be
+                passed over (padded prompts).
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, target_length, embedding_size)`, *optional*).
+            past_key_values: Cache that takes the state after these steps.
+            choose_input: Scheduled sampling: replaces the input of each step but the first.
+
+        Returns:
+            `last_hidden_state` (B, T, R), what the output layer reads; `cross_attentions`, one (B, 1, T, S) tensor.
+        """
+        embedded = self.embed(input_ids, inputs_embeds)
+        mask = None if attention_mask is None else attention_mask[:, -embedded.shape[1] :].bool()
+        if mask is not None:
+            embedded = embedded.masked_fill(~mask.unsqueeze(-1), 0)  # a NaN in the padding goes nowhere
+        one_by_one = (
+            self.config.input_feeding
+            or self.attends_before_step
+            or choose_input is not None
+            or embedded.shape[1] == 1
+            or (self.training and self.config.recurrent_dropout > 0)
+            or (past_key_values is not None and is_recording(past_key_values))
+        )
+        if one_by_one:
+            output, weights, layer_outputs, states = self._run_steps(
+                embedded, state, source, mask, input_ids if choose_input else None, choose_input
+            )
+        else:
+            output, weights, layer_outputs, states = self._run_at_once(embedded, state, source, mask)
+        if mask is not None:
+            # A step that is passed over gives what the last real one gave: generate() continues from the last
+            # position, whether or not a prompt is padded there.
+            last_real = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), 0).cummax(dim=1).values
+            rows = torch.arange(mask.shape[0], device=mask.device)[:, None]
+            output, weights = output[rows, last_real], None if weights is None else weights[rows, last_real]
+        if past_key_values is not None:
+            save_states(past_key_values, states, steps=embedded.shape[1])
+        return BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=output,
+            past_key_values=past_key_values,
+            hidden_states=(embedded, *layer_outputs[:-1], output) if output_hidden_states else None,
+            cross_attentions=(weights.unsqueeze(1),) if output_attentions and weights is not None else None,
+        )
+
+    def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None = None) -> Tensor:
+        """Embedded previous symbols (B, T, E), or (B, T, 0) for a decoder that does not read them."""
+        if not self.config.feed_previous_token:
+            like = input_ids if inputs_embeds is None else inputs_embeds
+            return torch.zeros(*like.shape[:2], 0, dtype=self.rnn.weights(0)[0].dtype, device=like.device)
+        embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        return F.dropout(embedded, self.config.embedding_dropout, self.training)
+
+    def step(
+        self,
+        embedded: Tensor,
+        state: DecoderState,
+        source: SourceMemory,
+        recurrent_masks: tuple[Tensor, ...] | None = None,
+    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...], DecoderState]:
+        """One step: embedded y_{t-1} (B, E) -> readout (B, R), attention (B, S), layers' outputs, new state."""
+        inputs = [embedded]
+        attended, weights = None, None
+        if self.config.feeds_context:
+            inputs.append(source.context)
+        if self.attends_before_step:
+            attended, weights = self._attend(state.layers[-1][0].unsqueeze(1), source)
+            inputs.append(attended.squeeze(1))
+        if self.config.input_feeding:
+            inputs.append(state.feed)
+        stack = self.rnn.step(torch.cat(inputs, dim=-1), state.layers, recurrent_masks)
+        top = stack.output.unsqueeze(1)  # (B, 1, H)
+        if self.attends and not self.attends_before_step:
+            attended, weights = self._attend(top, source)
+        output = self._read_out(top, attended, embedded.unsqueeze(1), source).squeeze(1)
+        new_state = DecoderState(stack.states, output if self.config.input_feeding else None)
+        return output, None if weights is None else weights.squeeze(1), stack.layer_outputs, new_state
+
+    def _run_at_once(
+        self, embedded: Tensor, state: DecoderState, source: SourceMemory, mask: Tensor | None
+    ) -> StepResults:
+        inputs = embedded
+        if self.config.feeds_context:
+            inputs = torch.cat([embedded, source.context.unsqueeze(1).expand(-1, embedded.shape[1], -1)], dim=-1)
+        stack = self.rnn(inputs, state.layers, padding_of(mask))
+        attended, weights = self._attend(stack.output, source) if self.attends else (None, None)
+        output = self._read_out(stack.output, attended, embedded, source)
+        return output, weights, stack.layer_outputs, [DecoderState(stack.states, None)]
+
+    def _run_steps(
+        self,
+        embedded: Tensor,
+        state: DecoderState,
+        source: SourceMemory,
+        mask: Tensor | None,
+        input_ids: Tensor | None,
+        choose_input: ChooseInput | None,
+    ) -> StepResults:
+        recurrent_masks = self.rnn.draw_recurrent_masks(embedded)
+        outputs: list[Tensor] = []
+        all_weights, all_layer_outputs, states = [], [], []
+        for t in range(embedded.shape[1]):
+            step_input = embedded[:, t]
+            if choose_input is not None and t > 0:
+                step_input = self.embed(choose_input(input_ids[:, t], outputs[-1])[:, None]).squeeze(1)
+            output, weights, layer_outputs, new_state = self.step(step_input, state, source, recurrent_masks)
+            state = new_state if mask is None else _where(mask[:, t], new_state, state)
+            outputs.append(output)
+            all_weights.append(weights)
+            all_layer_outputs.append(layer_outputs)
+            states.append(state)
+        weights = torch.stack(all_weights, dim=1) if self.attends else None
+        return torch.stack(outputs, 1), weights, tuple(torch.stack(o, 1) for o in zip(*all_layer_outputs)), states
+
+    def _attend(self, query: Tensor, source: SourceMemory) -> tuple[Tensor, Tensor]:
+        return self.attention(query, source.keys, source.memory, source.mask)
+
+    def _read_out(self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory) -> Tensor:
+        """What the output layer reads, (B, T, R), from h_t (B, T, H), c_t (B, T, D) and y_{t-1} (B, T, E)."""
+        if attended is None and self.config.feeds_context and self.config.readout_type != "none":
+            attended = source.context.unsqueeze(1).expand(-1, top.shape[1], -1)
+        context = [] if attended is None else [attended]
+        if self.config.readout_type == "tanh":
+            output = self.readout(torch.cat([*context, top], dim=-1)).tanh()
+        elif self.config.readout_type == "maxout":
+            pairs = self.readout(torch.cat([top, *context, embedded], dim=-1))
+            output = pairs.unflatten(-1, (-1, 2)).amax(-1)
+        else:
+            output = top
+        return F.dropout(output, self.config.hidden_dropout, self.training)
+
+
+def _where(real: Tensor, new: DecoderState, old: DecoderState) -> DecoderState:
+    """The new state in the rows of `real` (B,), the old one elsewhere."""
+    rows = real[:, None]
+    layers = tuple(
+        tuple(torch.where(rows, n, o) for n, o in zip(new_layer, old_layer))
+        for new_layer, old_layer in zip(new.layers, old.layers)
+    )
+    return DecoderState(layers, None if new.feed is None else torch.where(rows, new.feed, old.feed))

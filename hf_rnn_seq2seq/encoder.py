@@ -1,0 +1,124 @@
+"""The encoder: embeds and reads the source, in one direction or both.
+
+Its top states are the memory that attention reads (the annotations of Bahdanau 2015, section 3.2), its last states
+what the bridge takes (Sutskever 2014; Cho 2014). B batch, S source length, E embedding, D hidden, L layers. This file
+travels to the Hub: it imports only the standard library, torch, transformers and the flat files beside it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import can_return_tuple
+
+from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .pretrained import RnnSeq2SeqPreTrainedModel
+from .recurrence import LayerState, RecurrentStack, padding_of
+
+
+@dataclass
+class RnnEncoderOutput(BaseModelOutput):
+    """
+    Output of the encoder. Every tensor is batch-first, so that `generate()` can repeat it for its beams.
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, source_length, encoder_hidden_size)`):
+            The memory: states of the top layer, zero at padding.
+        final_hidden (`torch.FloatTensor` of shape `(batch_size, encoder_layers, encoder_hidden_size)`):
+            Last state h of each layer, [last forward ; last backward].
+        final_cell (`torch.FloatTensor` of the same shape, *optional*): Last cell state c of each layer (LSTM).
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*): Embeddings and each layer's outputs.
+    """
+
+    final_hidden: Tensor | None = None
+    final_cell: Tensor | None = None
+
+    @classmethod
+    def from_tuple(cls, values: tuple) -> "RnnEncoderOutput":
+        """Of what the encoder returns with `return_dict=False`: the fields that are not None, in order."""
+        memory, *others = values
+        hidden_states = others.pop(0) if others and isinstance(others[0], tuple) else None
+        final_hidden, final_cell = (*others, None, None)[:2]
+        return cls(memory, hidden_states, final_hidden=final_hidden, final_cell=final_cell)
+
+    @property
+    def final_states(self) -> tuple[LayerState, ...]:
+        """The last state of each layer, as tuples of (B, D)."""
+        parts = [part for part in (self.final_hidden, self.final_cell) if part is not None]
+        return tuple(zip(*(part.unbind(1) for part in parts)))
+
+
+class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
+    """Embeds and reads the source; its top states are the memory, its last states what the bridge takes."""
+
+    def __init__(self, config: RnnSeq2SeqConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.rnn = RecurrentStack(
+            config.rnn_type,
+            config.embedding_size,
+            config.encoder_hidden_size,
+            config.encoder_layers,
+            bidirectional=config.bidirectional_encoder,
+            dropout=config.hidden_dropout,
+            recurrent_dropout=config.recurrent_dropout,
+            layer_norm=config.layer_norm,
+            residual=config.residual,
+        )
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> RnnEncoderOutput:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, source_length)`): Source ids.
+            attention_mask (`torch.Tensor` of shape `(batch_size, source_length)`, *optional*): 1 at real positions, 0
+                at padding, which may be anywhere and never changes a result. Absent: ids equal to `pad_token_id` are
+                padding.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, source_length, embedding_size)`, *optional*):
+                Embedded source in place of `input_ids`.
+            output_hidden_states (`bool`, *optional*): Also return embeddings and each layer's outputs.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds to the encoder")
+        mask = self.source_mask(input_ids, attention_mask)
+        embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if embedded.shape[1] == 0:
+            raise ValueError(
+                f"the source is empty: got input of shape {tuple(embedded.shape[:2])}, wanted (batch, length)"
+            )
+        if mask is not None and mask.shape != embedded.shape[:2]:
+            raise ValueError(
+                f"attention_mask has shape {tuple(mask.shape)}, wanted {tuple(embedded.shape[:2])} as the input"
+            )
+        embedded = F.dropout(embedded, self.config.embedding_dropout, self.training)
+        stack = self.rnn(embedded, padding=padding_of(mask))
+        memory = F.dropout(stack.output, self.config.hidden_dropout, self.training)
+        finals = [torch.stack(parts, dim=1) for parts in zip(*stack.states)]  # one or two of (B, L, D)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        return RnnEncoderOutput(
+            last_hidden_state=memory,
+            hidden_states=(embedded, *stack.layer_outputs[:-1], memory) if output_hidden_states else None,
+            final_hidden=finals[0],
+            final_cell=finals[1] if len(finals) == 2 else None,
+        )
+
+    def source_mask(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
+        """(B, S) bool, True at real positions; None if nothing says that there is padding."""
+        if attention_mask is not None:
+            return attention_mask.bool()
+        pad, eos = self.config.pad_token_id, self.config.eos_token_id
+        if input_ids is None or pad is None or pad in (eos if isinstance(eos, list) else [eos]):
+            return None
+        return input_ids != pad

@@ -1,0 +1,62 @@
+"""What all models of the family share: initialisation, tied parameters, and what transformers has to know.
+
+This file travels to the Hub: it imports only torch, transformers and the flat files beside it.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .recurrence import RecurrentStack
+
+
+class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
+    """Initialisation, tying and what transformers has to know, for all models of the family."""
+
+    config_class = RnnSeq2SeqConfig
+    config: RnnSeq2SeqConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["RecurrentStack", "Attention", "Bridge"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, RecurrentStack):
+            module.reset_parameters()
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=self._std(module.embedding_dim**-0.5))
+        elif isinstance(module, nn.Linear):
+            if self.config.init_std is None:
+                init.xavier_uniform_(module.weight)
+            else:
+                init.normal_(module.weight, std=self.config.init_std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+    def _std(self, default: float) -> float:
+        return default if self.config.init_std is None else self.config.init_std
+
+    @property
+    def _tied_weights_keys(self) -> dict[str, str]:  # type: ignore[override]
+        """Tied parameters, target -> source. Not a class attribute, because it depends on the configuration."""
+        return {}
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """Unlike the base class, sharing embeddings does not need a tied output."""
+        if all_submodels:
+            return super().get_expanded_tied_weights_keys(all_submodels=True)
+        return self._tied_weights_keys
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """A batch of two short sources, for tools that only need some input."""
+        input_ids = torch.tensor([[0, 2, 3], [2, 0, 3]], device=self.device)
+        return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "decoder_input_ids": input_ids}
