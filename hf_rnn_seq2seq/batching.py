@@ -41,11 +41,10 @@ class TokenBudgetBatchSampler(Sampler[list[int]]):
         world_size: int = 1,
         rank: int = 0,
     ) -> None:
-        table = np.asarray(lengths, dtype=np.int64)
-        # (N, sides): one column for plain lengths, two for pairs.
-        self.lengths = table.reshape(len(table), -1)
-        if not len(self.lengths):
+        if not len(lengths):
             raise ValueError("lengths: got none, wanted at least one sample")
+        # (N, sides): one column for plain lengths, two for pairs.
+        self.lengths = np.asarray(lengths, dtype=np.int64).reshape(len(lengths), -1)
         if max_tokens < 1:
             raise ValueError(f"max_tokens: got {max_tokens}, wanted at least 1")
         if not 0 <= rank < world_size:

@@ -23,14 +23,14 @@ from typing import Any, TypeAlias
 
 try:
     from datasets import Dataset, DatasetDict, load_dataset
-except ImportError as error:  # pragma: no cover - depends on the installation
-    raise ImportError("hf_rnn_seq2seq.data needs datasets: pip install 'hf-rnn-seq2seq[train]'") from error
+except ImportError as error:
+    raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
 from transformers import PreTrainedTokenizerBase
 
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("jsonl", "csv", "tsv", "text")
+FORMATS = ("jsonl", "csv", "tsv")
 TOY_TASKS = ("copy", "reverse")
 SPLITS = ("train", "validation", "test")
 Pair: TypeAlias = tuple[str, str]

@@ -30,19 +30,23 @@ class RnnEncoderOutput(BaseModelOutput):
         final_hidden (`torch.FloatTensor` of shape `(batch_size, encoder_layers, encoder_hidden_size)`):
             Last state h of each layer, [last forward ; last backward].
         final_cell (`torch.FloatTensor` of the same shape, *optional*): Last cell state c of each layer (LSTM).
+        mask (`torch.BoolTensor` of shape `(batch_size, source_length)`, *optional*): True at real positions; None if
+            nothing says that there is padding. `generate()` asks no encoder-decoder for a mask that it was not given.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): Embeddings and each layer's outputs.
     """
 
     final_hidden: Tensor | None = None
     final_cell: Tensor | None = None
+    mask: Tensor | None = None
 
     @classmethod
     def from_tuple(cls, values: tuple) -> "RnnEncoderOutput":
         """Of what the encoder returns with `return_dict=False`: the fields that are not None, in order."""
         memory, *others = values
         hidden_states = others.pop(0) if others and isinstance(others[0], tuple) else None
+        mask = others.pop() if others and others[-1].dtype == torch.bool else None
         final_hidden, final_cell = (*others, None, None)[:2]
-        return cls(memory, hidden_states, final_hidden=final_hidden, final_cell=final_cell)
+        return cls(memory, hidden_states, final_hidden=final_hidden, final_cell=final_cell, mask=mask)
 
     @property
     def final_states(self) -> tuple[LayerState, ...]:
@@ -112,6 +116,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             hidden_states=(embedded, *stack.layer_outputs[:-1], memory) if output_hidden_states else None,
             final_hidden=finals[0],
             final_cell=finals[1] if len(finals) == 2 else None,
+            mask=mask,
         )
 
     def source_mask(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:

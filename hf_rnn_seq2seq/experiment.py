@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -186,20 +187,26 @@ def _prepare_output(recipe: Recipe, output_dir: Path, resume: bool, overwrite: b
         return last
     if last is not None and not overwrite:
         raise FileExistsError(
-            f"{output_dir} holds checkpoints of an earlier run: give --resume to go on, --overwrite to start again, or "
-            "another --output_dir"
+            f"{output_dir} holds checkpoints of an earlier run: give --resume to go on, --overwrite to start again, "
+            "or another --output_dir"
         )
-    for checkpoint in checkpoints_of(output_dir):
-        shutil.rmtree(checkpoint)
-    written.write_text(recipe.to_yaml(), encoding="utf-8")
+    # Of several processes (torchrun says which this is) one tidies up for all.
+    if os.environ.get("RANK", "0") == "0":
+        for checkpoint in checkpoints_of(output_dir):
+            shutil.rmtree(checkpoint)
+        written.write_text(recipe.to_yaml(), encoding="utf-8")
     return None
 
 
-def _use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
+def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
     """Put the averaged weights into the model, unless the best checkpoint scores better on the validation data.
 
+    Args:
+        trainer: after training, its model holding the best checkpoint (or, without validation data, the last weights).
+        recipe: how many checkpoints are averaged, and which.
+
     Returns:
-        What was done, in words.
+        Which weights the model has now, in words.
     """
     model, number = trainer.model, recipe.pipeline.average_checkpoints
     assert trainer.args.output_dir is not None and model is not None
@@ -296,7 +303,7 @@ def train(
     seconds = clock.seconds
     weights = "the best checkpoint" if validation is not None else "the last update"
     if recipe.pipeline.average_checkpoints > 1:
-        weights = _use_average(trainer, recipe)
+        weights = use_average(trainer, recipe)
     logger.info("trained for %.0f seconds; the model has the weights of %s", seconds, weights)
     trainer.save_model()
     report = TrainingReport(seconds, weights, trainer.state.epoch or 0.0, trainer.state.global_step, len(encoded))
@@ -312,9 +319,8 @@ def load_scorer(recipe: Recipe, directory: str | Path) -> Scorer:
     """
     source_tokenizer, target_tokenizer = load_tokenizers(directory)
     model = RnnSeq2SeqForConditionalGeneration.from_pretrained(str(directory))
-    accelerator = torch.accelerator.current_accelerator()
-    if accelerator is not None and not recipe.training.get("use_cpu", False):
-        model.to(accelerator)  # type: ignore[arg-type]  # transformers annotates .to() as if it took a model
+    if torch.accelerator.is_available() and not recipe.training.get("use_cpu", False):
+        model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]  # transformers annotates .to() as if it took a model
     return Scorer(recipe, model, source_tokenizer, target_tokenizer)
 
 

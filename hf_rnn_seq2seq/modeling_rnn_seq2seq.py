@@ -5,6 +5,7 @@ encoder hidden, H decoder hidden, R readout, V vocabulary. This file travels to 
 library, torch, transformers and the flat files beside it.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -111,11 +112,13 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         state = None if past_key_values is None else load_state(
             past_key_values, config.rnn_type == "lstm", config.decoder_hidden_size
         )  # fmt: skip
-        mask = self.encoder.source_mask(input_ids, attention_mask)
-        source = load_source(past_key_values, mask)
         if isinstance(encoder_outputs, tuple):  # with return_dict=False
             encoder_outputs = RnnEncoderOutput.from_tuple(encoder_outputs)
-        elif encoder_outputs is None and (state is None or (source is None and self._reads_source_at_each_step)):
+        mask = self.encoder.source_mask(input_ids, attention_mask)
+        if mask is None:
+            mask = getattr(encoder_outputs, "mask", None)
+        source = load_source(past_key_values, mask)
+        if encoder_outputs is None and (state is None or (source is None and self._reads_source_at_each_step)):
             encoder_outputs = self.encoder(
                 input_ids,
                 attention_mask,
@@ -230,6 +233,23 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
     def set_output_embeddings(self, value: nn.Linear) -> None:
         self.lm_head = value
 
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Of all symbols, which `generate()` gives where it goes on from a state, only those that it has not read."""
+        if next_sequence_length is None and past_key_values is not None:
+            read = int(past_key_values.get_seq_length())
+            if 0 < read < input_ids.shape[1]:
+                next_sequence_length = input_ids.shape[1] - read
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids, next_sequence_length=next_sequence_length, past_key_values=past_key_values, **kwargs
+        )
+        return inputs
+
     @staticmethod
     def create_masks_for_generate(attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
         """A recurrence reads its mask as it is, (B, T); there is no causal mask to make."""
@@ -326,6 +346,11 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
         """Labels (B, T) shifted to the right behind the start symbol; `DataCollatorForSeq2Seq` calls this."""
         return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
 
+    def compute_transition_scores(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As in `GenerationMixin`, which takes the number of target symbols from `vocab_size`: here the source's."""
+        target_side = SimpleNamespace(config=self.config.get_text_config(decoder=True))
+        return GenerationMixin.compute_transition_scores(target_side, *args, **kwargs)  # type: ignore[arg-type]
+
     @torch.no_grad()
     def alignments(self, sequences: Tensor, input_ids: Tensor | None = None, **model_inputs: Any) -> Tensor:
         """
@@ -357,7 +382,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
         _, inputs = self._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size=sequences.shape[0] // batch,
             is_encoder_decoder=True,
-            encoder_outputs=encoder_outputs,
+            encoder_outputs=type(encoder_outputs)(**encoder_outputs),  # a copy: it is expanded in place
             attention_mask=attention_mask,
         )
         outputs = self.model(

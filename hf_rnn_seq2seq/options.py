@@ -74,13 +74,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
+def _alternatives(arguments: tuple[Any, ...]) -> list[Any]:
+    """The members of a union. transformers writes `SomeEnum | str` where it takes the enum's values as text."""
+    enumerated = any(isinstance(argument, type) and issubclass(argument, Enum) for argument in arguments)
+    return [argument for argument in arguments if not (enumerated and argument is str)]
+
+
 def _matches(value: Any, hint: Any) -> bool:
     """Whether a YAML value fits a type annotation."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
     if origin in (Union, types.UnionType):
-        return any(_matches(value, argument) for argument in arguments)
+        return any(_matches(value, argument) for argument in _alternatives(arguments))
     if origin is Literal:
         return value in arguments
     if origin is list:
@@ -104,8 +110,8 @@ def _describe(hint: Any) -> str:
     """A type annotation in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        # bool | int reads as is; a number type swallows int.
-        words = dict.fromkeys(_describe(argument) for argument in arguments)
+        # "a number" says what "a whole number" says, and more.
+        words = dict.fromkeys(_describe(argument) for argument in _alternatives(arguments))
         if "a number" in words:
             words.pop("a whole number", None)
         return " or ".join(words)
@@ -176,6 +182,10 @@ def build_options(cls: type[T], values: Any, path: str) -> T:
         else:
             plain[name] = value
     check_types(plain, hints, path, {})
+    for option in dataclasses.fields(cls):  # type: ignore[arg-type]  # T is a dataclass
+        required = option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING
+        if required and option.name not in values:
+            raise OptionsError(f"{path}.{option.name}: missing, wanted {_describe(hints[option.name])}")
     try:
         return cls(**built, **plain)
     except ValueError as error:

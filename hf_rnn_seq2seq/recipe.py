@@ -279,7 +279,8 @@ class Recipe:
                 return RnnSeq2SeqConfig(**options)
             return RnnSeq2SeqConfig.from_preset(preset, **options)
         except (ValueError, StrictDataclassError) as error:
-            raise RecipeError(f"model: {error}") from error
+            # The configuration's own sentence, without what @strict says around it.
+            raise RecipeError(f"model: {error.__cause__ or error}") from error
 
     def to_yaml(self) -> str:
         """The recipe as YAML, overrides included, without comments."""

@@ -122,8 +122,8 @@ def _empty_tokenizer(options: TokenizerOptions) -> tuple[Tokenizer, trainers.Tra
 def _reproducible_unigram(tokenizer: Tokenizer) -> models.Unigram:
     """The trained unigram model with the accidents of the trainer's hash maps taken out.
 
-    Two trainings on the same text find the same pieces, but the trainer numbers pieces of equal score, and scores those
-    symbols that the text does not need (the lowest score plus a multiple of 0.0001), in a random order. Ids, and with
+    Two trainings on the same text find the same pieces, but in a random order the trainer numbers pieces of equal
+    score, and scores symbols that the text does not need (the lowest score plus a multiple of 0.0001). Ids, and with
     them the whole run, would differ.
     """
     vocabulary: list[tuple[str, float]] = [tuple(entry) for entry in json.loads(tokenizer.to_str())["model"]["vocab"]]

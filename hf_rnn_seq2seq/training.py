@@ -7,7 +7,6 @@ them together. Needs the extras `train` and `metrics`; must not be imported by t
 
 from __future__ import annotations
 
-import logging
 import math
 import shutil
 import time
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
@@ -31,13 +29,16 @@ from transformers import (
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput
 
+
+try:
+    from accelerate.data_loader import prepare_data_loader
+except ImportError as error:
+    raise ImportError("training needs accelerate: pip install 'hf_rnn_seq2seq[train]'") from error
 from .batching import TokenBudgetBatchSampler
 from .data import pair_lengths
 from .recipe import TeacherForcingOptions
 from .tokenization import TARGET_TOKENIZER_FOLDER
 
-
-logger = logging.getLogger(__name__)
 
 # ---- Scheduled sampling -----------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 
 import transformers
@@ -35,7 +36,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--eval_only", metavar="MODEL_DIR", help="do not train: evaluate the model saved there")
     parser.add_argument("--results", metavar="FILE", help="write the metrics to this JSON file")
     args = parser.parse_args(arguments)
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    # Under torchrun the first process speaks for all.
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
     # The bars of saving a file of a few megabytes; the Trainer has its own.
     transformers.utils.logging.disable_progress_bar()
     try:

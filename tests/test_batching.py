@@ -35,7 +35,9 @@ def test_processes_share_the_samples_in_equal_numbers_of_batches(
     lengths: list[tuple[int, int]], world_size: int, max_tokens: int
 ) -> None:
     if len(lengths) < world_size:
-        with pytest.raises(ValueError, match=f"world_size: got {world_size} processes for only {len(lengths)} samples"):
+        with pytest.raises(
+            ValueError, match=f"world_size: got {world_size} processes for only {len(lengths)} samples"
+        ):
             TokenBudgetBatchSampler(lengths, max_tokens, world_size=world_size)
         return
     samplers = [TokenBudgetBatchSampler(lengths, max_tokens, 7, world_size, rank) for rank in range(world_size)]

@@ -116,19 +116,20 @@ def test_a_hub_data_set(tmp_path: Path) -> None:
         load_data(options)
 
 
+JSON_COLUMNS = {"source_column": "s", "target_column": "t"}
 BAD_FILES: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
     "fewer columns": ("f.tsv", "a\tb\nc\n", {}, r"f\.tsv, line 2: 1 columns, wanted 2"),
     "more columns": ("f.csv", "a,b\nc,d,e\n", {}, r"f\.csv, line 2: 3 columns, wanted 2"),
     "a blank line": ("f.tsv.gz", "a\tb\n\nc\td\n", {}, r"f\.tsv\.gz, line 2: 1 columns, wanted 2"),
     "an empty source": ("f.tsv", "a\tb\n \td\n", {}, r"f\.tsv, line 2: empty source"),
     "no such column number": ("f.tsv", "a\tb\n", {"target_column": 3}, r"f\.tsv, line 1: data\.target_column is 3"),
-    "no such column name": ("f.tsv", "a\tb\n", {"source_column": "x"}, r"line 1: data\.source_column is 'x', the file has \['a'"),
+    "no such column name": ("f.tsv", "a\tb\n", {"source_column": "x"}, r"data\.source_column is 'x', the file has"),
     "a name without a header": ("f.tsv", "a\tb\n", {"source_column": "a", "header": False}, r"data\.header is false"),
     "broken quotes": ("f.csv", 'a,b\nc,"d"e\n', {}, r"f\.csv, line 2: "),
-    "no json": ("f.jsonl", '{"1": 2}\nx\n', {"source_column": "1", "target_column": "1"}, r"f\.jsonl, line 1: the source is int"),
-    "broken json": ("f.jsonl", '{"s": "a", "t": "b"}\n{"s":\n', {"source_column": "s", "target_column": "t"}, r"line 2: not JSON"),
-    "a json list": ("f.jsonl", "[]\n", {"source_column": "s", "target_column": "t"}, r"line 1: a JSON list, wanted an object"),
-    "a missing key": ("f.jsonl", '{"s": "a"}\n', {"source_column": "s", "target_column": "t"}, r"line 1: data\.target_column is 't', the record has \['s'\]"),
+    "no text": ("f.jsonl", '{"s": 2, "t": "b"}\n', JSON_COLUMNS, r"f\.jsonl, line 1: the source is int"),
+    "broken json": ("f.jsonl", '{"s": "a", "t": "b"}\n{"s":\n', JSON_COLUMNS, r"line 2: not JSON"),
+    "a json list": ("f.jsonl", "[]\n", JSON_COLUMNS, r"line 1: a JSON list, wanted an object"),
+    "a missing key": ("f.jsonl", '{"s": "a"}\n', JSON_COLUMNS, r"line 1: data\.target_column is 't', the record has"),
     "numbers for json": ("f.jsonl", '{"s": "a"}\n', {}, r"line 1: data\.source_column is 1"),
     "latin-1": ("f.tsv", "a\tb\n\xe4\tc\n".encode("latin-1"), {}, r"f\.tsv, line 2: not UTF-8"),
     "an unknown ending": ("f.txt", "a\tb\n", {}, r"f\.txt: the name tells no format"),
@@ -202,7 +203,10 @@ def test_references_of_one_source_are_grouped() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(
-    symbols=st.integers(3, 26), shortest=st.integers(1, 4), more=st.integers(3, 6), task=st.sampled_from(["copy", "reverse"])
+    symbols=st.integers(3, 26),
+    shortest=st.integers(1, 4),
+    more=st.integers(3, 6),
+    task=st.sampled_from(["copy", "reverse"]),
 )
 def test_toy_tasks_are_what_they_say(symbols: int, shortest: int, more: int, task: str) -> None:
     options = ToyOptions(symbols, shortest, shortest + more, train=30, validation=5, test=5)
@@ -270,7 +274,9 @@ def test_reversing_the_source_leaves_its_end_in_place() -> None:
 def test_pairs_that_are_too_long_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = train_tokenizer(["abc"], TokenizerOptions("character"))
     split = datasets.Dataset.from_dict({"source": ["a", "abc", "a"], "target": ["a", "a", "abc"]})
-    encoded = encode_dataset(split, tokenizer, tokenizer, DataOptions(max_source_length=2, max_target_length=2), "train")
+    encoded = encode_dataset(
+        split, tokenizer, tokenizer, DataOptions(max_source_length=2, max_target_length=2), "train"
+    )
     assert len(encoded) == 1
     assert "train: dropped 2 of 3 pairs" in caplog.text
     with pytest.raises(DataError, match=r"all 3 pairs are longer than data\.max_source_length=1"):

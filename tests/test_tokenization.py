@@ -46,7 +46,12 @@ def reloaded(tokenizer: PreTrainedTokenizerFast, folder: Path) -> PreTrainedToke
 def test_special_tokens_have_fixed_ids_after_loading(kind: str, tmp_path: Path) -> None:
     tokenizer = reloaded(train_tokenizer(CORPUS, options(kind)), tmp_path)
     assert tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == [0, 1, 2, 3]
-    assert [tokenizer.unk_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id] == [0, 1, 2, 3]
+    assert [tokenizer.unk_token_id, tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id] == [
+        0,
+        1,
+        2,
+        3,
+    ]
     # No holes: the size of the vocabulary is the size of the model's embedding table.
     assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
     assert list(tokenizer(CORPUS[0])) == ["input_ids", "attention_mask"]
@@ -64,9 +69,7 @@ def test_characters_are_reversible(texts: list[str], tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="module")
 def subwords(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreTrainedTokenizerFast]:
-    return {
-        kind: reloaded(train_tokenizer(CORPUS, options(kind)), tmp_path_factory.mktemp(kind)) for kind in SUBWORD
-    }
+    return {kind: reloaded(train_tokenizer(CORPUS, options(kind)), tmp_path_factory.mktemp(kind)) for kind in SUBWORD}
 
 
 @few
@@ -180,7 +183,11 @@ def test_two_vocabularies_live_in_one_model_folder(tmp_path: Path) -> None:
     ]
     one, same = load_tokenizers(tmp_path / "one")
     assert one is same
-    assert AutoTokenizer.from_pretrained(tmp_path / "two", subfolder="target_tokenizer")("Y X")["input_ids"] == [5, 4, 3]
+    assert AutoTokenizer.from_pretrained(tmp_path / "two", subfolder="target_tokenizer")("Y X")["input_ids"] == [
+        5,
+        4,
+        3,
+    ]
 
 
 def test_loading_a_folder_without_a_tokenizer_says_so(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from hf_rnn_seq2seq import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
 
@@ -49,6 +51,9 @@ STRUCTURES: dict[str, dict[str, Any]] = {
 ATTENDING = [name for name, options in STRUCTURES.items() if options["attention_type"] != "none"]
 
 PADDINGS = ("right", "left", "interior")
+
+# Options of generate() under which a random model does not repeat one symbol for ever, nor write padding.
+LIVELY: dict[str, Any] = {"do_sample": False, "no_repeat_ngram_size": 2, "suppress_tokens": [0, 1, 2]}
 
 
 def tiny_config(structure: str | None = None, **options: Any) -> RnnSeq2SeqConfig:
@@ -145,3 +150,15 @@ def numpy_step(rnn_type: str, x: np.ndarray, state: list[np.ndarray], weights: l
         n = np.tanh(w[2] @ x + b[2] + r * (u[2] @ h + d[2]))
         return [(1 - z) * n + z * h]
     return [np.tanh(w[0] @ x + b[0] + u[0] @ h + d[0])]
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of the twelve symbols of `SIZES`: special ones, then the letters a to h, one a symbol."""
+    symbols = ["<unk>", "<pad>", "<s>", "</s>", *"abcdefgh"]
+    backend = Tokenizer(models.WordLevel({symbol: n for n, symbol in enumerate(symbols)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    backend.decoder = decoders.Fuse()
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 3)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
