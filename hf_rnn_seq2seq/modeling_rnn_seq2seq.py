@@ -233,9 +233,9 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
     def set_output_embeddings(self, value: nn.Linear) -> None:
         self.lm_head = value
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self,
-        input_ids: Tensor,
+        input_ids: torch.LongTensor,
         next_sequence_length: int | None = None,
         past_key_values: Cache | None = None,
         **kwargs: Any,
@@ -245,7 +245,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
             read = int(past_key_values.get_seq_length())
             if 0 < read < input_ids.shape[1]:
                 next_sequence_length = input_ids.shape[1] - read
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids, next_sequence_length=next_sequence_length, past_key_values=past_key_values, **kwargs
         )
         return inputs
