@@ -11,15 +11,18 @@ import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from .data import encode_sources, evaluation_items
 from .decoding import Hypothesis, decode, target_log_probabilities
 from .metrics import load_metric
 from .recipe import Recipe
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 # Metrics of which less is better; of the others more is.

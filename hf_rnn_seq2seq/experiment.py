@@ -13,10 +13,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Dataset, DatasetDict
 from transformers import (
     DataCollatorForSeq2Seq,
     EarlyStoppingCallback,
@@ -45,6 +44,10 @@ from .training import (
     checkpoints_of,
     rank_checkpoints,
 )
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
 
 
 logger = logging.getLogger(__name__)

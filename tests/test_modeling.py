@@ -194,9 +194,12 @@ TYING = {
 
 
 def tables(model: RnnSeq2SeqForConditionalGeneration) -> set[int]:
-    """The storages of the two embeddings and the output matrix."""
+    """The storages of the two embeddings and the output matrix; what is tied is tied to the right one."""
     parts = (model.model.encoder.embed_tokens, model.model.decoder.embed_tokens, model.lm_head)
-    return {part.weight.data_ptr() for part in parts}
+    encoder, decoder, output = (part.weight.data_ptr() for part in parts)
+    assert (encoder == decoder) == model.config.share_embeddings
+    assert (output == decoder) == model.config.tie_word_embeddings
+    return {encoder, decoder, output}
 
 
 @pytest.mark.parametrize("tying", TYING)

@@ -33,7 +33,7 @@ MODEL_FILES = {
 MODEL_FILES_MAY_IMPORT = {*sys.stdlib_module_names, "torch", "transformers", "huggingface_hub"}
 # What the extras install, and transformers does not require by itself.
 OPTIONAL = {
-    *("accelerate", "datasets", "evaluate", "jiwer", "matplotlib", "onnx", "onnxruntime", "sacrebleu"),
+    *("accelerate", "datasets", "evaluate", "matplotlib", "onnx", "onnxruntime", "rapidfuzz", "sacrebleu"),
     *("soundfile", "tensorboard"),
 }
 LONGEST_FILE = 500
@@ -138,6 +138,23 @@ def test_the_package_works_without_its_optional_requirements() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "torch.Size([2, 4])\n"
+
+
+def test_a_tool_without_its_requirements_says_which_extra_to_install() -> None:
+    tools = sorted(set(MODULES) - MODEL_FILES - {"__init__"})
+    program = (
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({sorted(OPTIONAL)!r}))\n"
+        f"for name in {tools!r}:\n"
+        "    try:\n"
+        "        importlib.import_module('hf_rnn_seq2seq.' + name)\n"
+        "    except ImportError as error:\n"
+        "        print(name, error, sep=': ')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    complaints = done.stdout.splitlines()
+    assert {"data", "metrics", "training", "visualize"} <= {line.partition(":")[0] for line in complaints}
+    assert [line for line in complaints if "pip install 'hf_rnn_seq2seq[" not in line] == []
 
 
 def test_requirements_are_only_torch_and_transformers() -> None:

@@ -137,7 +137,7 @@ def textbook(model: Any, w: Weights, source: list[int], targets: list[int]) -> l
 def bahdanau(model: Any, w: Weights, source: list[int], targets: list[int]) -> list[Vector]:
     """s_i = f(s_{i-1}, y_{i-1}, c_i), c_i = sum_j a_ij h_j, a_i = softmax over j of v.tanh(W s_{i-1} + U h_j)."""
     annotations, finals = encode(model, w, source)
-    states = [[np.tanh(linear(w, "bridge.hidden_projections.0", finals[-1][0]))]]
+    states = [[np.tanh(linear(w, f"bridge.hidden_projections.{k}", h))] for k, (h,) in enumerate(finals)]
     v = w["decoder.attention.score_projection.weight"][0]
     logits = []
     for symbol in targets:
@@ -193,6 +193,15 @@ def test_the_equations_hold_for_every_unit(unit: str, equations: Callable[..., l
     model = tiny_model(equations.__name__, rnn_type=unit)
     source, target = random_ids(1, 6), random_ids(1, 3, seed=2)
     wanted = equations(model, weights_of(model), source[0].tolist(), target[0].tolist())
+    logits = model(source, decoder_input_ids=target).logits
+    np.testing.assert_allclose(logits[0].numpy(), np.stack(wanted), atol=1e-11)
+
+
+@torch.no_grad()
+def test_a_deep_decoder_attends_with_the_previous_state_of_its_top_layer() -> None:
+    model = tiny_model("bahdanau", encoder_layers=3, decoder_layers=3)
+    source, target = random_ids(1, 6), random_ids(1, 4, seed=2)
+    wanted = bahdanau(model, weights_of(model), source[0].tolist(), target[0].tolist())
     logits = model(source, decoder_input_ids=target).logits
     np.testing.assert_allclose(logits[0].numpy(), np.stack(wanted), atol=1e-11)
 

@@ -1,4 +1,4 @@
-"""The README's promises: its snippet runs and says what its comment says, its commands work, its links lead somewhere."""
+"""The README's promises: its snippet prints what its comment says, its commands work, its links lead somewhere."""
 
 from __future__ import annotations
 

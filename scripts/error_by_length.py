@@ -1,0 +1,61 @@
+#!/usr/bin/env python
+"""Draw the error rate of several runs against the length of the source: the first weakness of a fixed context vector.
+
+    python scripts/error_by_length.py PNG NAME=PREDICTIONS.tsv [NAME=PREDICTIONS.tsv ...]
+
+PREDICTIONS.tsv is the predictions_test.tsv that run_seq2seq.py writes. Prints, and draws, the share of sources whose
+best hypothesis is none of the references, by source length in characters (as Cho et al. 2014, Fig. 4, and Bahdanau et
+al. 2015, Fig. 2, do with BLEU).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+def error_by_length(path: Path, smallest: int) -> dict[int, tuple[float, int]]:
+    """Source length -> (wrong sources in percent, number of sources), lengths with fewer than `smallest` left out."""
+    wrong: dict[int, list[bool]] = defaultdict(list)
+    with path.open(encoding="utf-8", newline="") as handle:
+        for row in csv.DictReader(handle, delimiter="\t"):
+            if row["rank"] == "1":
+                wrong[len(row["source"])].append(row["prediction"] not in row["references"].split(" | "))
+    return {n: (100 * sum(w) / len(w), len(w)) for n, w in sorted(wrong.items()) if len(w) >= smallest}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; `arguments` is what follows the program's name."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", metavar="PNG")
+    parser.add_argument("runs", nargs="+", metavar="NAME=PREDICTIONS")
+    parser.add_argument("--smallest", type=int, default=50, help="leave out lengths with fewer sources than this")
+    args = parser.parse_args(arguments)
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for run in args.runs:
+        name, separator, path = run.partition("=")
+        if not separator:
+            parser.error(f"wanted NAME=PREDICTIONS, got {run!r}")
+        rates = error_by_length(Path(path), args.smallest)
+        if not rates:
+            parser.error(f"{path}: no source length has {args.smallest} sources; see --smallest")
+        axes.plot(list(rates), [rate for rate, _ in rates.values()], marker="o", label=name)
+        for length, (rate, count) in rates.items():
+            print(f"{name}\tlength {length}\t{rate:.2f} % of {count}")
+    axes.set_xlabel("length of the source in characters")
+    axes.set_ylabel("sources with a wrong output, %")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(args.picture, dpi=150)
+    print(f"drawn to {args.picture}")
+
+
+if __name__ == "__main__":
+    main()
