@@ -299,6 +299,8 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     def _contradictions(self) -> Iterator[tuple[str, str]]:
         """Pairs (what is wrong, what to change) of the options that exclude each other."""
         attends = self.attention_type != "none"
+        if not self.is_encoder_decoder:
+            yield "is_encoder_decoder=False, but this is an encoder-decoder", "leave is_encoder_decoder out"
         if self.bidirectional_encoder and self.encoder_hidden_size % 2:
             yield (
                 f"encoder_hidden_size={self.encoder_hidden_size} cannot be split over two directions",

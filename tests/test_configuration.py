@@ -69,6 +69,7 @@ def test_options_that_follow_from_others_are_filled_in(options: dict[str, Any], 
         ({"decoder_start_token_id": -1}, "decoder_start_token_id=-1"),
         ({"eos_token_id": [3, 99]}, "eos_token_id=99"),
         # combinations that cannot work
+        ({"is_encoder_decoder": False}, "is_encoder_decoder=False.*leave is_encoder_decoder out"),
         ({"encoder_hidden_size": 7}, "encoder_hidden_size=7.*even.*bidirectional_encoder=False"),
         ({"bridge_type": "copy", "decoder_hidden_size": 6}, "bridge_type='copy'.*make them equal"),
         ({"attention_type": "dot", "decoder_hidden_size": 6}, "attention_type='dot'.*'general'"),
