@@ -63,7 +63,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "readout_type": "maxout",
         "readout_size": 500,
     },
-    # Bahdanau et al. 2015, appendix A (RNNsearch): additive attention queried by the previous state, deep output.
+    # Bahdanau et al. 2015, appendix A (RNNsearch): additive attention queried by the previous state, deep output. Two
+    # liberties: the first state is made of both directions (the paper: of the backward one), and the GRU is torch's.
     "bahdanau2015": {
         "rnn_type": "gru",
         "vocab_size": 30_000,
