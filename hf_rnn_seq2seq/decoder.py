@@ -104,7 +104,9 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             choose_input: Scheduled sampling: replaces the input of each step but the first.
 
         Returns:
-            `last_hidden_state` (B, T, R), what the output layer reads; `cross_attentions`, one (B, 1, T, S) tensor.
+            `last_hidden_state` (B, T, R), what the output layer reads. Where attentions are asked for,
+            `cross_attentions`, one (B, 1, T, S) tensor or none, and empty `attentions`: it has no self-attention, but
+            `generate()` wants to go through them.
         """
         embedded = self.embed(input_ids, inputs_embeds)
         mask = None if attention_mask is None else attention_mask[:, -embedded.shape[1] :].bool()
@@ -136,7 +138,8 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             last_hidden_state=output,
             past_key_values=past_key_values,
             hidden_states=(embedded, *layer_outputs[:-1], output) if output_hidden_states else None,
-            cross_attentions=(weights.unsqueeze(1),) if output_attentions and weights is not None else None,
+            attentions=() if output_attentions else None,
+            cross_attentions=(() if weights is None else (weights.unsqueeze(1),)) if output_attentions else None,
         )
 
     def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None = None) -> Tensor:

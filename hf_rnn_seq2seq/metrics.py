@@ -21,7 +21,7 @@ try:
     from rapidfuzz.distance import Levenshtein
 except ImportError as error:
     raise ImportError(
-        f"hf_rnn_seq2seq.metrics needs the package '{error.name}': pip install 'hf_rnn_seq2seq[metrics]'"
+        f"hf_rnn_seq2seq.metrics: {error}; install what it needs with pip install 'hf_rnn_seq2seq[metrics]'"
     ) from error
 
 # Labels that are not counted, as everywhere in torch and transformers.

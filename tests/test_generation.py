@@ -226,6 +226,19 @@ def test_drafted_symbols_change_nothing_and_are_rolled_back(structure: str, way:
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
+def test_drafted_symbols_come_with_the_attentions_of_greedy_search(structure: str) -> None:
+    model, source = tiny_model(structure, eos_token_id=None), random_ids(1, 5)
+    options = {"do_sample": False, "max_new_tokens": 12, "output_attentions": True, "return_dict_in_generate": True}
+    plain = model.generate(source, **options)
+    drafted = model.generate(source, **options, prompt_lookup_num_tokens=3)
+    assert torch.equal(drafted.sequences, plain.sequences)
+    for got, wanted in zip(drafted.cross_attentions, plain.cross_attentions, strict=True):
+        assert len(got) == len(wanted) == (structure in ATTENDING)
+        for weights, wanted_weights in zip(got, wanted, strict=True):
+            torch.testing.assert_close(weights, wanted_weights)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
 def test_an_assistant_that_never_errs_is_never_undone(structure: str) -> None:
     # Its own state must be right too, in each round: the model runs once for five drafted symbols and one of its own.
     model, assistant = (tiny_model(structure, eos_token_id=None) for _ in range(2))

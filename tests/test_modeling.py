@@ -107,7 +107,7 @@ def test_hidden_states_and_attentions_come_out_when_asked_for(structure: str) ->
     if structure in ATTENDING:
         assert [weights.shape for weights in out.cross_attentions] == [(3, 1, 4, WIDTH)]
     else:
-        assert out.cross_attentions is None
+        assert out.cross_attentions == ()
     for layer in range(config.encoder_layers):
         # The layer's outputs over an unpadded row are its hidden states.
         row = out.encoder_hidden_states[layer + 1][2]
