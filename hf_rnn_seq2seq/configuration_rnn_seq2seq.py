@@ -30,6 +30,9 @@ _SIZES = (
     "decoder_layers attention_size readout_size"
 ).split()
 
+# Options that are probabilities, of which one is none: it would leave nothing over.
+_RATES = ("embedding_dropout", "hidden_dropout", "recurrent_dropout", "label_smoothing", "classifier_dropout")
+
 # Sizes and structures as printed in the papers. The source is reversed by the data pipeline, not by the model.
 PRESETS: dict[str, dict[str, Any]] = {
     # Sutskever et al. 2014, section 3.4: deep LSTMs, C is the last state of each layer and only starts the decoder.
@@ -171,6 +174,14 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
         init_std (`float`, *optional*): Standard deviation of embeddings and projections. Default: `size ** -0.5` for
             embeddings, Xavier for projections. Recurrent matrices are always orthogonal per gate, the LSTM's forget
             bias is 1 (Jozefowicz 2015).
+        use_crf (`bool`, defaults to `False`): Token classification scores the labels of a sequence together, in a
+            linear-chain conditional random field (Lafferty 2001), instead of one by one. `label_smoothing` then does
+            nothing.
+        classifier_pooling (`str`, defaults to `"last"`): What sequence classification reads: the `"last"` state, the
+            `"mean"` or `"max"` over all states, or their mix by `"attention"` of one learned query (Raffel & Ellis
+            2015).
+        classifier_dropout (`float`, defaults to 0.0): Dropout on what the output layer of a classifier reads, beside
+            `hidden_dropout` on the encoder's memory.
 
     Example:
 
@@ -215,6 +226,9 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     residual: bool = False
     label_smoothing: float | int = 0.0
     init_std: float | int | None = None
+    use_crf: bool = False
+    classifier_pooling: Literal["last", "mean", "max", "attention"] = "last"
+    classifier_dropout: float | int = 0.0
     use_cache: bool = True
     is_encoder_decoder: bool = True
     pad_token_id: int | None = 1
@@ -289,7 +303,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
-        for name in ("embedding_dropout", "hidden_dropout", "recurrent_dropout", "label_smoothing"):
+        for name in _RATES:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and less than 1; got {getattr(self, name)}")
         if self.init_std is not None and not 0 <= self.init_std < float("inf"):

@@ -1,0 +1,164 @@
+"""The linear-chain conditional random field: labels of a sequence scored together, not one by one.
+
+Lafferty et al. 2001; on top of a recurrent network, Huang et al. 2015 and Lample et al. 2016. log p(y | x) is
+score(y) - log Z, score(y) = start[y_1] + sum_t emission_t[y_t] + sum_t transition[y_{t-1}, y_t] + end[y_S]. B batch, S
+length, C labels. This file travels to the Hub: it imports only the standard library, torch and the recurrence.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .recurrence import Padding
+
+
+# What a label that is ruled out adds to a score: exp of it is exactly zero, and yet no difference of two is NaN.
+_IMPOSSIBLE = -1e30
+
+
+class LinearChainCRF(nn.Module):
+    """
+    Scores of label sequences, by the forward algorithm and by Viterbi's, over a whole batch at once.
+
+    Every method takes emissions (B, S, C) and a mask (B, S), True at real positions, or None. The chain runs over the
+    real positions only: wherever padding is, it is passed over as if it were not there. Scores are computed in single
+    precision at least, under autocast too.
+
+    Args:
+        num_labels (`int`): C.
+
+    Attributes:
+        transitions: (C, C), from row to column. `start_transitions`, `end_transitions`: (C,), of the first and of the
+            last label.
+    """
+
+    def __init__(self, num_labels: int):
+        super().__init__()
+        self.transitions = nn.Parameter(torch.zeros(num_labels, num_labels))
+        self.start_transitions = nn.Parameter(torch.zeros(num_labels))
+        self.end_transitions = nn.Parameter(torch.zeros(num_labels))
+
+    def extra_repr(self) -> str:
+        return f"num_labels={self.transitions.shape[0]}"
+
+    def log_likelihood(self, emissions: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """
+        log p of each row's labels.
+
+        Args:
+            labels: (B, S) in 0 .. C-1. A label of -100 at a real position is unknown: the probabilities of all labels
+                that it could be are summed, so the chain is the same one with and without labels.
+
+        Returns:
+            (B,), in nats a sequence; zero for a row without real positions or without labels.
+        """
+        chain = _Chain.of(self, emissions, mask)
+        labels = labels if chain.padding is None else labels.gather(1, chain.padding.order)
+        other = torch.arange(chain.emissions.shape[-1], device=labels.device) != labels.unsqueeze(-1)  # (B, S, C)
+        other &= (labels != -100).unsqueeze(-1)
+        constrained = chain._replace(emissions=chain.emissions.masked_fill(other, _IMPOSSIBLE))
+        return constrained.total(torch.logsumexp) - chain.total(torch.logsumexp)
+
+    def log_partition(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """log Z, (B,): the log of the sum of exp(score) over all label sequences."""
+        return _Chain.of(self, emissions, mask).total(torch.logsumexp)
+
+    def log_marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, S, C) log p(y_t = c | x), by the forward-backward algorithm; zero at padding."""
+        return _Chain.of(self, emissions, mask).through(torch.logsumexp)
+
+    def log_max_marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """
+        (B, S, C) log p of the best label sequence that has label c at position t; zero at padding.
+
+        Its largest entry at every position is log p of the best sequence of all, so the argmax over c is Viterbi's
+        path (where two sequences tie, position by position one of theirs; `decode` then gives one of the two).
+        """
+        return _Chain.of(self, emissions, mask).through(torch.amax)
+
+    def decode(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, S) the most probable label sequence (Viterbi 1967), -100 at padding."""
+        chain = _Chain.of(self, emissions, mask)
+        score, pointers = chain.first(), []
+        stay = torch.arange(score.shape[1], device=score.device).expand_as(score)
+        for t in range(1, chain.emissions.shape[1]):
+            best, pointer = (score.unsqueeze(2) + chain.transitions).max(dim=1)  # over the previous label
+            over = chain.over(t)
+            score = torch.where(over, score, best + chain.emissions[:, t])
+            pointers.append(torch.where(over, stay, pointer))
+        path = [(score + chain.end).argmax(dim=1, keepdim=True)]
+        for pointer in reversed(pointers):
+            path.append(pointer.gather(1, path[-1]))
+        labels = torch.cat(path[::-1], dim=1)
+        if chain.padding is None:
+            return labels
+        return labels.gather(1, chain.padding.restore).masked_fill(~chain.padding.mask, -100)
+
+
+Reduction = Callable[..., Tensor]  # over labels: logsumexp sums probabilities, amax keeps the best
+
+
+class _Chain(NamedTuple):
+    """The lattices of a batch, compact (padding only trails), with everything in the precision of the sums."""
+
+    emissions: Tensor  # (B, S, C)
+    transitions: Tensor
+    start: Tensor
+    end: Tensor
+    padding: Padding | None
+
+    @classmethod
+    def of(cls, crf: LinearChainCRF, emissions: Tensor, mask: Tensor | None) -> "_Chain":
+        padding = None if mask is None else Padding.from_mask(mask)
+        emissions = emissions if padding is None else padding.compact(emissions)
+        dtype = torch.promote_types(torch.promote_types(emissions.dtype, crf.transitions.dtype), torch.float32)
+        parameters = (crf.transitions, crf.start_transitions, crf.end_transitions)
+        return cls(emissions.to(dtype), *(parameter.to(dtype) for parameter in parameters), padding)
+
+    def first(self) -> Tensor:
+        """(B, C) scores of the first label."""
+        return self.start + self.emissions[:, 0]
+
+    def over(self, t: int) -> Tensor:
+        """(B, 1) True where the sequence has ended before position t."""
+        if self.padding is None:
+            return torch.zeros(1, 1, dtype=torch.bool, device=self.emissions.device)
+        return t >= self.padding.lengths[:, None]
+
+    def prefixes(self, reduce: Reduction) -> list[Tensor]:
+        """At each position, (B, C): the sequences up to there that end in a label; of the last one, once over."""
+        scores = [self.first()]
+        for t in range(1, self.emissions.shape[1]):
+            score = reduce(scores[-1].unsqueeze(2) + self.transitions, dim=1) + self.emissions[:, t]
+            scores.append(torch.where(self.over(t), scores[-1], score))
+        return scores
+
+    def suffixes(self, reduce: Reduction) -> list[Tensor]:
+        """At each position, (B, C): what can follow a label there."""
+        scores = [self.end.expand_as(self.emissions[:, 0])]
+        for t in range(self.emissions.shape[1] - 1, 0, -1):
+            score = reduce(self.transitions + (self.emissions[:, t] + scores[-1]).unsqueeze(1), dim=2)
+            scores.append(torch.where(self.over(t), scores[-1], score))
+        return scores[::-1]
+
+    def total(self, reduce: Reduction) -> Tensor:
+        """(B,) over all sequences; zero for a row without real positions."""
+        return self._end(self.prefixes(reduce)[-1], reduce)
+
+    def through(self, reduce: Reduction) -> Tensor:
+        """(B, S, C) log probability of all sequences, or of the best one, through a label at a position."""
+        prefixes = self.prefixes(torch.logsumexp)
+        log_z = self._end(prefixes[-1], torch.logsumexp)
+        if reduce is not torch.logsumexp:
+            prefixes = self.prefixes(reduce)
+        scores = torch.stack(prefixes, dim=1) + torch.stack(self.suffixes(reduce), dim=1) - log_z[:, None, None]
+        return scores if self.padding is None else self.padding.spread(scores)
+
+    def _end(self, last: Tensor, reduce: Reduction) -> Tensor:
+        score = reduce(last + self.end, dim=1)
+        return score if self.padding is None else score.masked_fill(self.padding.lengths == 0, 0)
+
+
+__all__ = ["LinearChainCRF"]
