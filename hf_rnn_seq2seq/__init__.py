@@ -9,11 +9,7 @@ from transformers import (
 )
 
 from .configuration_rnn_seq2seq import PRESETS, RnnSeq2SeqConfig
-from .modeling_heads import (
-    RnnSeq2SeqEncoderModel,
-    RnnSeq2SeqForSequenceClassification,
-    RnnSeq2SeqForTokenClassification,
-)
+from .modeling_heads import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from .modeling_rnn_seq2seq import (
     RnnEncoderOutput,
     RnnSeq2SeqDecoder,
@@ -46,7 +42,6 @@ __all__ = [
     "RnnSeq2SeqConfig",
     "RnnSeq2SeqDecoder",
     "RnnSeq2SeqEncoder",
-    "RnnSeq2SeqEncoderModel",
     "RnnSeq2SeqForConditionalGeneration",
     "RnnSeq2SeqForSequenceClassification",
     "RnnSeq2SeqForTokenClassification",

@@ -176,7 +176,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
             bias is 1 (Jozefowicz 2015).
         use_crf (`bool`, defaults to `False`): Token classification scores the labels of a sequence together, in a
             linear-chain conditional random field (Lafferty 2001), instead of one by one. `label_smoothing` then does
-            nothing.
+            nothing, and Trainer's own `label_smoothing_factor` must stay 0: it would train without the CRF.
         classifier_pooling (`str`, defaults to `"last"`): What sequence classification reads: the `"last"` state, the
             `"mean"` or `"max"` over all states, or their mix by `"attention"` of one learned query (Raffel & Ellis
             2015).

@@ -55,7 +55,11 @@ class LinearChainCRF(nn.Module):
             (B,), in nats a sequence; zero for a row without real positions or without labels.
         """
         chain = _Chain.of(self, emissions, mask)
-        labels = labels if chain.padding is None else labels.gather(1, chain.padding.order)
+        if chain.padding is not None:
+            labels = labels.gather(1, chain.padding.order).masked_fill(chain.padding.trailing, 0)
+        if not torch.compiler.is_compiling() and bool((labels >= 0).all()):
+            # One sequence needs no lattice. The answer is worth waiting for, also on an accelerator.
+            return chain.score(labels) - chain.total(torch.logsumexp)
         other = torch.arange(chain.emissions.shape[-1], device=labels.device) != labels.unsqueeze(-1)  # (B, S, C)
         other &= (labels != -100).unsqueeze(-1)
         constrained = chain._replace(emissions=chain.emissions.masked_fill(other, _IMPOSSIBLE))
@@ -115,7 +119,8 @@ class _Chain(NamedTuple):
         emissions = emissions if padding is None else padding.compact(emissions)
         dtype = torch.promote_types(torch.promote_types(emissions.dtype, crf.transitions.dtype), torch.float32)
         parameters = (crf.transitions, crf.start_transitions, crf.end_transitions)
-        return cls(emissions.to(dtype), *(parameter.to(dtype) for parameter in parameters), padding)
+        transitions, start, end = (parameter.to(dtype) for parameter in parameters)
+        return cls(emissions.to(dtype), transitions, start, end, padding)
 
     def first(self) -> Tensor:
         """(B, C) scores of the first label."""
@@ -126,6 +131,17 @@ class _Chain(NamedTuple):
         if self.padding is None:
             return torch.zeros(1, 1, dtype=torch.bool, device=self.emissions.device)
         return t >= self.padding.lengths[:, None]
+
+    def score(self, labels: Tensor) -> Tensor:
+        """(B,) of one label sequence a row, compact (B, S)."""
+        emitted = self.emissions.gather(2, labels.unsqueeze(2)).squeeze(2)
+        moved = self.transitions[labels[:, :-1], labels[:, 1:]]
+        if self.padding is None:
+            return self.start[labels[:, 0]] + emitted.sum(1) + moved.sum(1) + self.end[labels[:, -1]]
+        trailing, lengths = self.padding.trailing, self.padding.lengths
+        last = labels.gather(1, (lengths - 1).clamp(min=0)[:, None]).squeeze(1)
+        inner = emitted.masked_fill(trailing, 0).sum(1) + moved.masked_fill(trailing[:, 1:], 0).sum(1)
+        return (self.start[labels[:, 0]] + inner + self.end[last]).masked_fill(lengths == 0, 0)
 
     def prefixes(self, reduce: Reduction) -> list[Tensor]:
         """At each position, (B, C): the sequences up to there that end in a label; of the last one, once over."""

@@ -309,16 +309,14 @@ class RnnSeq2SeqForSequenceClassification(RnnSeq2SeqClassifier):
             )
         if classes:
             self._check_classes(labels)
-            total, count = self._cross_entropy(logits, labels), (labels != -100).sum().clamp(min=1)
+            total = self._cross_entropy(logits, labels)
         else:
             numbers = logits.to(torch.promote_types(logits.dtype, torch.float32))
             loss = F.mse_loss if config.problem_type == "regression" else F.binary_cross_entropy_with_logits
-            total, count = loss(numbers, labels.to(numbers.dtype), reduction="sum"), labels.numel()
-        return total / (count if num_items_in_batch is None else num_items_in_batch)
+            total = loss(numbers, labels.to(numbers.dtype), reduction="sum")
+        if num_items_in_batch is None:
+            num_items_in_batch = (labels != -100).sum().clamp(min=1) if classes else labels.numel()
+        return total / num_items_in_batch
 
 
-__all__ = [
-    "RnnSeq2SeqEncoderModel",
-    "RnnSeq2SeqForSequenceClassification",
-    "RnnSeq2SeqForTokenClassification",
-]
+__all__ = ["RnnSeq2SeqForSequenceClassification", "RnnSeq2SeqForTokenClassification"]

@@ -59,13 +59,13 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
         """One vocabulary has up to three tables; the base class resizes the encoder's and the output layer's."""
-        if self.config.decoder_vocab_size is not None:
+        decoder = getattr(getattr(self, self.base_model_prefix, self), "decoder", None)
+        if decoder is not None and self.config.decoder_vocab_size is not None:
             raise ValueError(
                 "resize_token_embeddings cannot tell which of two vocabularies is meant: got "
                 f"vocab_size={self.config.vocab_size} and decoder_vocab_size={self.config.decoder_vocab_size}"
             )
         source: nn.Embedding = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        decoder = getattr(getattr(self, self.base_model_prefix, self), "decoder", None)
         if decoder is not None and self.config.feed_previous_token:
             decoder.embed_tokens = self._get_resized_embeddings(
                 decoder.embed_tokens, source.num_embeddings, mean_resizing=mean_resizing

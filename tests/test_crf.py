@@ -73,6 +73,22 @@ def test_the_likelihood_of_unknown_labels_is_summed_over_what_they_could_be() ->
     assert crf.log_likelihood(emissions, torch.full((1, 4), -100)).item() == 0
 
 
+def test_a_known_sequence_scores_the_same_in_a_batch_with_unknown_labels() -> None:
+    # Alone it is scored directly, beside an unknown label through a lattice: values and gradients agree.
+    crf, emissions = random_crf(), random_emissions(4, WIDTH).requires_grad_()
+    mask, labels = padding_mask("left", LENGTHS, WIDTH), torch.ones(4, WIDTH, dtype=torch.long)
+    beside = torch.cat([labels, torch.full((1, WIDTH), -100)])
+    direct = crf.log_likelihood(emissions, labels, mask)
+    lattice = crf.log_likelihood(
+        torch.cat([emissions, emissions[:1]]), beside, torch.cat([mask, torch.ones(1, WIDTH, dtype=torch.long)])
+    )
+    torch.testing.assert_close(lattice[:4], direct)
+    parameters = [emissions, *crf.parameters()]
+    torch.testing.assert_close(
+        torch.autograd.grad(lattice[:4].sum(), parameters), torch.autograd.grad(direct.sum(), parameters)
+    )
+
+
 @pytest.mark.parametrize("length", [1, 2, 5])
 @pytest.mark.parametrize("seed", range(5))
 def test_viterbi_finds_the_best_of_all_sequences(length: int, seed: int) -> None:
@@ -124,28 +140,9 @@ def test_gradients_are_those_of_finite_differences() -> None:
     crf = random_crf()
     labels = torch.tensor([[0, 2, -100, 1], [1, 1, 0, 0], [2, -100, 0, 1]])
     mask = padding_mask("interior", [4, 2, 3], 4)
-    parameters = dict(crf.named_parameters())
-
-    def likelihood(emissions: Tensor, *values: Tensor) -> Tensor:
-        call = {"labels": labels, "mask": mask}
-        module = _Method(crf)
-        return torch.func.functional_call(
-            module, {f"crf.{name}": value for name, value in zip(parameters, values, strict=True)}, (emissions,), call
-        )
-
-    values = [value.detach().clone().requires_grad_() for value in parameters.values()]
-    assert torch.autograd.gradcheck(likelihood, (random_emissions(3, 4).requires_grad_(), *values))
-
-
-class _Method(torch.nn.Module):
-    """`functional_call` calls a module: this one's call is the likelihood."""
-
-    def __init__(self, crf: LinearChainCRF):
-        super().__init__()
-        self.crf = crf
-
-    def forward(self, emissions: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        return self.crf.log_likelihood(emissions, labels, mask)
+    # gradcheck shakes its inputs in place, so that the parameters reach the chain through the module.
+    inputs = (random_emissions(3, 4).requires_grad_(), *crf.parameters())
+    assert torch.autograd.gradcheck(lambda emissions, *_: crf.log_likelihood(emissions, labels, mask), inputs)
 
 
 @pytest.mark.parametrize("kind", PADDINGS)
