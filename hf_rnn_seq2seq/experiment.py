@@ -7,6 +7,7 @@ it gives the same numbers. Needs the extras `train` and `metrics`; must not be i
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import os
 import shutil
@@ -253,6 +254,16 @@ class TrainingReport:
     updates: int
     pairs: int
 
+    def save(self, directory: str | Path) -> None:
+        """Write it beside the model, for those who evaluate that later."""
+        (Path(directory) / "training_report.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, directory: str | Path) -> TrainingReport | None:
+        """What `save` wrote, or `None` if the model was not trained by a recipe."""
+        path = Path(directory) / "training_report.json"
+        return cls(**json.loads(path.read_text())) if path.is_file() else None
+
 
 def train(
     recipe: Recipe, data: DatasetDict, output_dir: str | Path, checkpoint: str | None = None
@@ -310,6 +321,8 @@ def train(
     logger.info("trained for %.0f seconds; the model has the weights of %s", seconds, weights)
     trainer.save_model()
     report = TrainingReport(seconds, weights, trainer.state.epoch or 0.0, trainer.state.global_step, len(encoded))
+    if trainer.is_world_process_zero():
+        report.save(output_dir)
     return scorer, report
 
 
@@ -416,12 +429,12 @@ def run_recipe(
         scorer, report = train(recipe, data, output_dir, checkpoint)
     else:
         data = load_data(recipe.data, data_dir)
-        scorer = load_scorer(recipe, eval_only)
+        scorer, report = load_scorer(recipe, eval_only), TrainingReport.load(eval_only)
     if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
         return {}
 
     metrics, details = evaluate(scorer, data, output_dir)
-    if recipe.card is not None and report is not None:
+    if recipe.card is not None and eval_only is None and report is not None:
         save_model_card(
             output_dir,
             scorer.model,
