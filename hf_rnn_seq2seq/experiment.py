@@ -1,41 +1,31 @@
 """A whole run of a recipe: tokenizers, model, training, averaging, scores, predictions, results file, model card.
 
-`scripts/run_seq2seq.py` is the command line of `run_recipe`. Everything follows from the recipe: run twice on a CPU,
-it gives the same numbers. Needs the extras `train` and `metrics`; must not be imported by the model files.
+The kinds of output are `task.Task`s; `command.py` is the command line of `run_recipe`. Everything follows from the
+recipe: run twice on a CPU, it gives the same numbers. Needs the extras `train` and `metrics`; must not be imported by
+the model files.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import (
-    DataCollatorForSeq2Seq,
-    EarlyStoppingCallback,
-    GenerationConfig,
-    PreTrainedTokenizerBase,
-    Seq2SeqTrainingArguments,
-    TrainerCallback,
-    set_seed,
-)
+from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from .data import encode_dataset, evaluation_items, load_data, pair_lengths
-from .evaluation import Scorer, greater_is_better, write_predictions
+from .evaluation import greater_is_better
 from .hub import save_model_card
-from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from .options import read_yaml
 from .recipe import Recipe, RecipeError
 from .results import write_results
-from .tokenization import load_tokenizers, train_tokenizer
+from .task import Scores, Task, TrainingReport
 from .training import (
     KeepBestCheckpoints,
     RecipeTrainer,
@@ -48,69 +38,16 @@ from .training import (
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import DatasetDict
 
 
 logger = logging.getLogger(__name__)
 
 RECIPE_FILE = "recipe.yaml"
-# The sections that the weights depend on ...
-_TRAINED_SECTIONS = ("data", "tokenizer", "model", "training")
-# ... and what may differ in them between a run and its continuation: how long it goes on, and what it says.
+# The sections that the weights do not depend on ...
+_NOT_TRAINED_SECTIONS = ("generation", "evaluation", "card")
+# ... and what may differ in the others between a run and its continuation: how long it goes on, and what it says.
 _FREE_AT_RESUME = frozenset({"num_train_epochs", "max_steps", "logging_steps", "report_to", "disable_tqdm"})
-
-
-def build_tokenizers(recipe: Recipe, train: Dataset) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
-    """Train the tokenizers on the training data.
-
-    Args:
-        recipe: types and sizes.
-        train: the training split.
-
-    Returns:
-        The source and the target tokenizer, the same object twice if they are shared.
-    """
-    options = recipe.tokenizer
-    if options.target is None:
-        shared = train_tokenizer([*train["source"], *train["target"]], options.source, "shared")
-        return shared, shared
-    return train_tokenizer(train["source"], options.source), train_tokenizer(train["target"], options.target, "target")
-
-
-def build_model(
-    recipe: Recipe,
-    source_tokenizer: PreTrainedTokenizerBase,
-    target_tokenizer: PreTrainedTokenizerBase,
-    longest_target: int,
-) -> RnnSeq2SeqForConditionalGeneration:
-    """A fresh model of a recipe; its weights follow from `training.seed`.
-
-    Args:
-        recipe: the model's options and the search it is saved with (without `num_return_sequences`: a user who does
-            not ask gets one hypothesis).
-        source_tokenizer: gives the source vocabulary's size.
-        target_tokenizer: gives the target vocabulary's size and the special ids.
-        longest_target: longest training target in tokens; unless the recipe sets `max_new_tokens` or `max_length`, a
-            hypothesis may be half as long again.
-
-    Returns:
-        The model, with its `generation_config`.
-    """
-    ids = {
-        "pad_token_id": target_tokenizer.pad_token_id,
-        "bos_token_id": target_tokenizer.bos_token_id,
-        "eos_token_id": target_tokenizer.eos_token_id,
-        "decoder_start_token_id": target_tokenizer.bos_token_id,
-    }
-    shared = source_tokenizer is target_tokenizer
-    config = recipe.model_config(len(source_tokenizer), None if shared else len(target_tokenizer), **ids)
-    set_seed(recipe.seed)
-    model = RnnSeq2SeqForConditionalGeneration(config)
-    generation = {name: value for name, value in recipe.generation.items() if name != "num_return_sequences"}
-    if generation.get("max_new_tokens") is None and generation.get("max_length") is None:
-        generation["max_new_tokens"] = longest_target + (longest_target + 1) // 2
-    model.generation_config = GenerationConfig(**generation, **ids)
-    return model
 
 
 def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: bool) -> Seq2SeqTrainingArguments:
@@ -183,7 +120,8 @@ def _prepare_output(recipe: Recipe, output_dir: Path, resume: bool, overwrite: b
     if last is not None and resume:
         before = read_yaml(written.read_text(encoding="utf-8"), str(written)) if written.is_file() else recipe.content
         old, new = (
-            {name: content.get(name) or {} for name in _TRAINED_SECTIONS} for content in (before, recipe.content)
+            {name: options or {} for name, options in content.items() if name not in _NOT_TRAINED_SECTIONS}
+            for content in (before, recipe.content)
         )
         differing = _differences(old, new)
         if differing:
@@ -236,60 +174,26 @@ def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
     return f"the mean of {names}"
 
 
-@dataclass
-class TrainingReport:
-    """How a training went.
+def train(task: Task, data: DatasetDict, output_dir: str | Path, checkpoint: str | None = None) -> TrainingReport:
+    """Train a task's model and save it with its tokenizers.
 
     Args:
-        seconds: seconds of training, evaluations and those before a resume included.
-        weights: which weights the model has, in words.
-        epochs: epochs trained.
-        updates: updates of the weights.
-        pairs: pairs in the training data.
-    """
-
-    seconds: float
-    weights: str
-    epochs: float
-    updates: int
-    pairs: int
-
-    def save(self, directory: str | Path) -> None:
-        """Write it beside the model, for those who evaluate that later."""
-        (Path(directory) / "training_report.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
-
-    @classmethod
-    def load(cls, directory: str | Path) -> TrainingReport | None:
-        """What `save` wrote, or `None` if the model was not trained by a recipe."""
-        path = Path(directory) / "training_report.json"
-        return cls(**json.loads(path.read_text())) if path.is_file() else None
-
-
-def train(
-    recipe: Recipe, data: DatasetDict, output_dir: str | Path, checkpoint: str | None = None
-) -> tuple[Scorer, TrainingReport]:
-    """Train a recipe's model and save it with its tokenizers.
-
-    Args:
-        recipe: the recipe.
-        data: its data, as `load_data` gives it.
+        task: before `build`; its model is the trained one afterwards.
+        data: its data, as its `load_data` gives it.
         output_dir: the model goes here, checkpoints beneath it.
         checkpoint: checkpoint to go on from, or `None`.
 
     Returns:
-        What decodes with the trained model (`scorer.model`), and how it went.
+        How it went.
     """
-    source_tokenizer, target_tokenizer = build_tokenizers(recipe, data["train"])
-    encoded = encode_dataset(data["train"], source_tokenizer, target_tokenizer, recipe.data)
-    longest_target = max(length for _, length in pair_lengths(encoded))
-    model = build_model(recipe, source_tokenizer, target_tokenizer, longest_target)
-    vocabularies = len(source_tokenizer), len(target_tokenizer)
-    logger.info("vocabularies: %d source and %d target entries; %d parameters", *vocabularies, model.num_parameters())
-    scorer = Scorer(recipe, model, source_tokenizer, target_tokenizer)
+    recipe = task.recipe
+    task.build(data)
+    logger.info("%s: %d parameters", type(task.model).__name__, task.model.num_parameters())
+    encoded = task.encode(data["train"], "train")
     validation = None
     if "validation" in data:
-        validation = encode_dataset(data["validation"], source_tokenizer, target_tokenizer, recipe.data, "validation")
-        lengths = pair_lengths(validation)
+        validation = task.encode(data["validation"], "validation")
+        lengths = task.lengths(validation)
         # Batches of like length: the loss costs a fraction of what it would in file order.
         validation = validation.select(sorted(range(len(lengths)), key=lambda row: lengths[row]))
 
@@ -300,16 +204,16 @@ def train(
     if recipe.pipeline.average_checkpoints > 1 and recipe.pipeline.average_which == "best":
         callbacks.append(KeepBestCheckpoints(recipe.pipeline.average_checkpoints))
     trainer = RecipeTrainer(
-        model=model,
+        model=task.model,
         args=training_arguments(recipe, output_dir, validation is not None),
         train_dataset=encoded,
         eval_dataset=validation,
-        data_collator=DataCollatorForSeq2Seq(source_tokenizer, model=model),
-        processing_class=source_tokenizer,
+        data_collator=task.collate,
         callbacks=callbacks,
         max_tokens=recipe.pipeline.max_tokens,
-        target_tokenizer=target_tokenizer,
-        score_validation=None if validation is None else scorer.validation_scorer(data["validation"]),
+        lengths=task.lengths(encoded),
+        save_processors=task.save_processors,
+        score_validation=None if validation is None else task.validation_scorer(data["validation"]),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     # A resume puts a clock of its own, which knows the time before, into the place of ours.
@@ -323,50 +227,39 @@ def train(
     report = TrainingReport(seconds, weights, trainer.state.epoch or 0.0, trainer.state.global_step, len(encoded))
     if trainer.is_world_process_zero():
         report.save(output_dir)
-    return scorer, report
+    return report
 
 
-def load_scorer(recipe: Recipe, directory: str | Path) -> Scorer:
-    """What decodes with a saved model.
-
-    Args:
-        recipe: metrics, search and source reversal.
-        directory: where `train` or `save_pretrained` put the model; a checkpoint will do.
-    """
-    source_tokenizer, target_tokenizer = load_tokenizers(directory)
-    model = RnnSeq2SeqForConditionalGeneration.from_pretrained(str(directory))
-    if torch.accelerator.is_available() and not recipe.training.get("use_cpu", False):
-        model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]  # transformers annotates .to() as if it took a model
-    return Scorer(recipe, model, source_tokenizer, target_tokenizer)
+def _reported_splits(recipe: Recipe, data: DatasetDict) -> list[str]:
+    """The splits of `evaluation.splits`, by default all that are not trained on."""
+    known = [name for name in data if name != "train"]
+    for split in recipe.evaluation.splits or []:
+        if split not in known:
+            raise RecipeError(f"evaluation.splits: got {split!r}, the data has {', '.join(known) or 'only train'}")
+    return known if recipe.evaluation.splits is None else recipe.evaluation.splits
 
 
-def evaluate(scorer: Scorer, data: DatasetDict, output_dir: str | Path) -> tuple[dict[str, float], dict[str, str]]:
-    """Decode and score the splits of `evaluation.splits`, and write `predictions_<split>.tsv`.
+def evaluate(task: Task, data: DatasetDict, output_dir: str | Path) -> Scores:
+    """Score the splits of `evaluation.splits`, and write `predictions_<split>.tsv`.
 
     Args:
-        scorer: model, tokenizers and recipe.
-        data: as `load_data` gives it; splits it does not hold are left out.
+        task: with its model.
+        data: as its `load_data` gives it.
         output_dir: where the predictions go.
 
     Returns:
-        Metrics and what they say besides, under plain names for test and as `validation_<name>` for validation.
+        Metrics and what they say besides: under plain names for the split "test", as `<split>_<name>` for others.
     """
-    recipe = scorer.recipe
-    metrics: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     details: dict[str, str] = {}
-    for split in recipe.evaluation.splits:
-        if split not in data:
-            continue
-        sources, references = evaluation_items(data[split], recipe.data.group_references)
-        logger.info("%s: decoding %d items", split, len(sources))
-        ranked = scorer.hypotheses(sources, scorer.search(), with_scores=True)
-        write_predictions(Path(output_dir) / f"predictions_{split}.tsv", sources, references, ranked)
-        numbers, said = scorer.metrics(sources, references, [hypotheses[0].text for hypotheses in ranked])
+    for split in _reported_splits(task.recipe, data):
+        logger.info("%s: predicting %d items", split, len(data[split]))
+        scores = task.evaluate(data[split], Path(output_dir) / f"predictions_{split}.tsv")
         prefix = "" if split == "test" else f"{split}_"
-        metrics |= {f"{prefix}{name}": value for name, value in numbers.items()}
-        details |= {f"{prefix}{name}": value for name, value in said.items()}
-        logger.info("%s: %s", split, ", ".join(f"{name} {value:.2f}" for name, value in numbers.items()))
-    return metrics, details
+        numbers |= {f"{prefix}{name}": value for name, value in scores.numbers.items()}
+        details |= {f"{prefix}{name}": value for name, value in scores.details.items()}
+        logger.info("%s: %s", split, ", ".join(f"{name} {value:.2f}" for name, value in scores.numbers.items()))
+    return Scores(numbers, details)
 
 
 def _training_summary(recipe: Recipe, report: TrainingReport) -> dict[str, object]:
@@ -378,7 +271,7 @@ def _training_summary(recipe: Recipe, report: TrainingReport) -> dict[str, objec
         else training.get("per_device_train_batch_size", Seq2SeqTrainingArguments.per_device_train_batch_size)
     )
     return {
-        "training pairs": f"{report.pairs:,}",
+        "training items": f"{report.items:,}",
         "epochs, updates": f"{report.epochs:g}, {report.updates:,}",
         "batches": batches,
         "optimizer": training.get("optim", Seq2SeqTrainingArguments.optim),
@@ -390,7 +283,7 @@ def _training_summary(recipe: Recipe, report: TrainingReport) -> dict[str, objec
 
 
 def run_recipe(
-    recipe: Recipe,
+    task: Task,
     data_dir: str | Path,
     output_dir: str | Path,
     *,
@@ -400,10 +293,10 @@ def run_recipe(
     results: str | Path | None = None,
     command: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Train, evaluate and predict as a recipe says.
+    """Train, evaluate and predict as a task's recipe says.
 
     Args:
-        recipe: the recipe.
+        task: one kind of output for one recipe.
         data_dir: folder that the recipe's file names are relative to.
         output_dir: the model with tokenizers and card, `recipe.yaml`, checkpoints and `predictions_<split>.tsv` go
             here.
@@ -420,40 +313,43 @@ def run_recipe(
         FileExistsError: `output_dir` holds checkpoints, and neither `resume` nor `overwrite` is set.
         OptionsError, DataError: the recipe or the data cannot be used, or the recipe is not that of the run to resume.
     """
-    output_dir = Path(output_dir)
+    recipe, output_dir = task.recipe, Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    report = None
+    checkpoint = _prepare_output(recipe, output_dir, resume, overwrite) if eval_only is None else None
+    data = task.load_data(data_dir)
+    _reported_splits(recipe, data)  # refused before the training, not after it
+    report: TrainingReport | None
     if eval_only is None:
-        checkpoint = _prepare_output(recipe, output_dir, resume, overwrite)
-        data = load_data(recipe.data, data_dir)
-        scorer, report = train(recipe, data, output_dir, checkpoint)
+        report = train(task, data, output_dir, checkpoint)
     else:
-        data = load_data(recipe.data, data_dir)
-        scorer, report = load_scorer(recipe, eval_only), TrainingReport.load(eval_only)
+        task.load(eval_only)
+        report = TrainingReport.load(eval_only)
+        if torch.accelerator.is_available() and not recipe.training.get("use_cpu", False):
+            task.model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]  # annotated as if for a model
     if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
         return {}
 
-    metrics, details = evaluate(scorer, data, output_dir)
+    scores = evaluate(task, data, output_dir)
     if recipe.card is not None and eval_only is None and report is not None:
         save_model_card(
             output_dir,
-            scorer.model,
+            task.model,
             **asdict(recipe.card),
-            metrics=metrics,
+            metrics=scores.numbers,
             recipe=f"{recipe.name}.yaml",
             training_summary=_training_summary(recipe, report),
-            reverse_source=recipe.data.reverse_source,
+            **task.card_fields(),
         )
-    if results is not None and metrics:
+    if results is not None and scores.numbers:
         write_results(
             results,
             recipe=recipe.name,
             command=command,
             seeds=[recipe.seed],
-            metrics=metrics,
-            parameters=scorer.model.num_parameters(),
+            metrics=dict(scores.numbers),
+            parameters=task.model.num_parameters(),
             training_seconds=0.0 if report is None else report.seconds,
-            device=scorer.model.device,
-            details=details,
+            device=task.model.device,
+            details=dict(scores.details),
         )
-    return metrics
+    return dict(scores.numbers)

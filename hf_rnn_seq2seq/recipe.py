@@ -1,16 +1,17 @@
 """Recipes: one YAML file that says everything a training run depends on.
 
-Sections: `data`, `tokenizer`, `model`, `training`, `generation`, `evaluation`, `card`. Every key is checked before
-anything is read or trained: an unknown one is refused with the nearest known name, a wrong type with `section.key`.
-The sections map onto `DataOptions`, `TokenizerOptions`, `RnnSeq2SeqConfig`, `Seq2SeqTrainingArguments` and
-`GenerationConfig`. Needs the extras `train` and `metrics`; must not be imported by the model files.
+Sections: `data`, `tokenizer`, `model`, `training`, `generation`, `evaluation`, `card`, and what a `RecipeKind` adds.
+Every key is checked before anything is read or trained: an unknown one is refused with the nearest known name, a wrong
+type with `section.key`. The sections map onto options classes of this package, `RnnSeq2SeqConfig`,
+`Seq2SeqTrainingArguments` and `GenerationConfig`. Needs the extras `train` and `metrics`; must not be imported by the
+model files.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +26,6 @@ from .options import OptionsError, build_options, check_types, nearest, read_yam
 from .tokenization import TokenizerOptions
 
 
-SECTIONS = ("data", "tokenizer", "model", "training", "generation", "evaluation", "card")
-
 # Settings that follow from something else, and where to make them instead.
 _SET_BY_TOKENIZERS = "it follows from the tokenizers"
 _RESERVED: dict[str, dict[str, str]] = {
@@ -35,13 +34,15 @@ _RESERVED: dict[str, dict[str, str]] = {
         for name in (
             "vocab_size",
             "decoder_vocab_size",
+            "character_vocab_size",
             "pad_token_id",
             "bos_token_id",
             "eos_token_id",
             "decoder_start_token_id",
             "is_encoder_decoder",
         )
-    },
+    }
+    | {name: "it follows from the data" for name in ("input_feature_size", "num_labels", "id2label", "label2id")},
     "training": {
         "output_dir": "give --output_dir",
         "resume_from_checkpoint": "give --resume",
@@ -123,6 +124,10 @@ class TokenizerSection:
         if not self.shared and self.target is None:
             self.target = TokenizerOptions()
 
+    def stand_in_sizes(self) -> dict[str, int | None]:
+        """Vocabulary sizes for checking a model's options before there are tokenizers."""
+        return {"vocab_size": 1000, "decoder_vocab_size": None if self.shared else 1000}
+
 
 @dataclass
 class PipelineOptions:
@@ -165,14 +170,14 @@ class EvaluationOptions:
         validation_samples: score this many validation items by greedy decoding at each evaluation, evenly taken;
             `None`: all, 0: none (then `best_metric` must be "loss").
         batch_size: number of items decoded at a time.
-        splits: which splits are decoded and reported after training.
+        splits: which splits are predicted and reported after training; `None`: validation and all test splits.
     """
 
     metrics: list[str] | dict[str, str | dict[str, Any]] = field(default_factory=list)
     best_metric: str = "loss"
     validation_samples: int | None = None
     batch_size: int = 64
-    splits: list[str] = field(default_factory=lambda: ["validation", "test"])
+    splits: list[str] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -190,9 +195,6 @@ class EvaluationOptions:
         if self.best_metric not in computed:
             reported = ", ".join(computed)
             raise ValueError(f"best_metric: got {self.best_metric!r}, wanted one of those computed: {reported}")
-        for split in self.splits:
-            if split not in ("validation", "test"):
-                raise ValueError(f"splits: got {split!r}, wanted validation or test")
 
     @property
     def metric_specs(self) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -228,14 +230,42 @@ class CardOptions:
     limitations: str | None = None
 
 
+@dataclass(frozen=True)
+class RecipeKind:
+    """The sections that recipes of one kind of task have, beside those of every recipe.
+
+    Args:
+        data: options class of the section `data`.
+        tokenizer: options class of the section `tokenizer`; its method `stand_in_sizes()` gives the sizes that a
+            model's configuration takes from the tokenizers, for checking a recipe before they exist.
+        generates: whether there is a section `generation`.
+        more: other sections and their options classes.
+    """
+
+    data: type
+    tokenizer: type
+    generates: bool = False
+    more: Mapping[str, type] = field(default_factory=dict)
+
+    @property
+    def sections(self) -> list[str]:
+        """Names of all sections, in the order in which they are written."""
+        generation = ["generation"] if self.generates else []
+        return ["data", *self.more, "tokenizer", "model", "training", *generation, "evaluation", "card"]
+
+
+# Text to text.
+SEQ2SEQ = RecipeKind(DataOptions, TokenizerSection, generates=True)
+
+
 @dataclass
 class Recipe:
     """A checked recipe.
 
     Args:
         name: stem of the recipe's file name; names the results file.
-        data: what is read.
-        tokenizer: how the vocabularies are made.
+        data: what is read, of the kind's class.
+        tokenizer: how the vocabularies are made, of the kind's class.
         model: options of `RnnSeq2SeqConfig`, and optionally `preset`.
         training: fields of `Seq2SeqTrainingArguments`.
         pipeline: the other keys of the section `training`.
@@ -243,11 +273,12 @@ class Recipe:
         evaluation: metrics and selection.
         card: texts of the model card, or `None`.
         content: the recipe as written, overrides included.
+        more: the other sections of the kind.
     """
 
     name: str
-    data: DataOptions
-    tokenizer: TokenizerSection
+    data: Any
+    tokenizer: Any
     model: dict[str, Any]
     training: dict[str, Any]
     pipeline: PipelineOptions
@@ -255,24 +286,23 @@ class Recipe:
     evaluation: EvaluationOptions
     card: CardOptions | None
     content: dict[str, Any]
+    more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
         """Seed of the weights, of dropout and of the data's order."""
         return int(self.training.get("seed", Seq2SeqTrainingArguments.seed))
 
-    def model_config(self, vocab_size: int, decoder_vocab_size: int | None, **token_ids: int) -> RnnSeq2SeqConfig:
+    def model_config(self, **fixed: Any) -> RnnSeq2SeqConfig:
         """The model's configuration.
 
         Args:
-            vocab_size: entries of the source vocabulary.
-            decoder_vocab_size: entries of the target vocabulary, or `None` if there is only one.
-            token_ids: `pad_token_id` and the like.
+            fixed: what follows from the data: `vocab_size`, `decoder_vocab_size`, `pad_token_id` and the like.
 
         Raises:
             RecipeError: the options of the section `model` contradict each other or are out of range.
         """
-        options = {**self.model, "vocab_size": vocab_size, "decoder_vocab_size": decoder_vocab_size, **token_ids}
+        options = {**self.model, **fixed}
         preset = options.pop("preset", None)
         try:
             if preset is None:
@@ -328,12 +358,13 @@ def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[s
     return content
 
 
-def build_recipe(content: dict[str, Any], name: str) -> Recipe:
+def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ) -> Recipe:
     """Check a recipe's content.
 
     Args:
         content: the mapping read from YAML.
         name: what the results file is called.
+        kind: the sections that it may have.
 
     Returns:
         The recipe.
@@ -342,13 +373,13 @@ def build_recipe(content: dict[str, Any], name: str) -> Recipe:
         OptionsError: anything unknown, of a wrong type, out of range or contradictory.
     """
     if not isinstance(content, dict):
-        raise RecipeError(f"{name}: wanted the sections {', '.join(SECTIONS)}, got {type(content).__name__}")
+        raise RecipeError(f"{name}: wanted the sections {', '.join(kind.sections)}, got {type(content).__name__}")
     for section in content:
-        if section not in SECTIONS:
-            raise RecipeError(f"{section}: unknown section{nearest(str(section), SECTIONS)}")
+        if section not in kind.sections:
+            raise RecipeError(f"{section}: unknown section{nearest(str(section), kind.sections)}")
     if content.get("data") is None:
         raise RecipeError("data: the section is missing")
-    sections: dict[str, Any] = {section: content.get(section) or {} for section in SECTIONS}
+    sections: dict[str, Any] = {section: content.get(section) or {} for section in (*kind.sections, "generation")}
     for section, values in sections.items():
         if not isinstance(values, dict):
             raise RecipeError(f"{section}: wanted a mapping of keys, got {values!r} (type {type(values).__name__})")
@@ -369,8 +400,8 @@ def build_recipe(content: dict[str, Any], name: str) -> Recipe:
 
     recipe = Recipe(
         name=name,
-        data=build_options(DataOptions, sections["data"], "data"),
-        tokenizer=build_options(TokenizerSection, sections["tokenizer"], "tokenizer"),
+        data=build_options(kind.data, sections["data"], "data"),
+        tokenizer=build_options(kind.tokenizer, sections["tokenizer"], "tokenizer"),
         model=sections["model"],
         training=training,
         pipeline=build_options(PipelineOptions, pipeline, "training"),
@@ -378,18 +409,20 @@ def build_recipe(content: dict[str, Any], name: str) -> Recipe:
         evaluation=build_options(EvaluationOptions, sections["evaluation"], "evaluation"),
         card=build_options(CardOptions, sections["card"], "card") if sections["card"] else None,
         content=content,
+        more={section: build_options(cls, sections[section], section) for section, cls in kind.more.items()},
     )
-    # Contradictory model options are refused now, not after the data has been read; the sizes are stand-ins.
-    recipe.model_config(vocab_size=1000, decoder_vocab_size=None if recipe.tokenizer.shared else 1000)
+    # Contradictory model options are refused now, not after the data has been read.
+    recipe.model_config(**recipe.tokenizer.stand_in_sizes())
     return recipe
 
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Iterable[str] = (), kind: RecipeKind = SEQ2SEQ) -> Recipe:
     """Read and check a recipe file.
 
     Args:
         path: the YAML file.
         overrides: changes such as "training.num_train_epochs=1".
+        kind: the sections that it may have.
 
     Returns:
         The recipe, named after the file.
@@ -401,5 +434,5 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     path = Path(path)
     content = read_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(content, dict):
-        raise RecipeError(f"{path}: wanted the sections {', '.join(SECTIONS)}, got {type(content).__name__}")
-    return build_recipe(apply_overrides(content, overrides), path.stem)
+        raise RecipeError(f"{path}: wanted the sections {', '.join(kind.sections)}, got {type(content).__name__}")
+    return build_recipe(apply_overrides(content, overrides), path.stem, kind)

@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import (
-    PreTrainedTokenizerBase,
     Seq2SeqTrainer,
     TrainerCallback,
     TrainerControl,
@@ -34,9 +33,7 @@ try:
 except ImportError as error:
     raise ImportError("training needs accelerate: pip install 'hf_rnn_seq2seq[train]'") from error
 from .batching import TokenBudgetBatchSampler
-from .data import pair_lengths
 from .recipe import TeacherForcingOptions
-from .tokenization import TARGET_TOKENIZER_FOLDER
 
 
 if TYPE_CHECKING:
@@ -195,7 +192,8 @@ class RecipeTrainer(Seq2SeqTrainer):
 
     Args:
         max_tokens: token budget of a training batch; `None`: the Trainer's own batches.
-        target_tokenizer: saved beside the source tokenizer if it is another one.
+        lengths: (source, target) length of every training item, for `max_tokens`.
+        save_processors: called with each directory that the model is saved in, to save tokenizers there.
         score_validation: called at each evaluation; what it returns is logged with the loss.
         **kwargs: as for `Seq2SeqTrainer`.
     """
@@ -204,13 +202,15 @@ class RecipeTrainer(Seq2SeqTrainer):
         self,
         *,
         max_tokens: int | None,
-        target_tokenizer: PreTrainedTokenizerBase,
+        lengths: Sequence[tuple[int, int]],
+        save_processors: Callable[[Path], None],
         score_validation: Callable[[], dict[str, float]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.max_tokens = max_tokens
-        self.target_tokenizer = target_tokenizer
+        self.lengths = lengths
+        self.save_processors = save_processors
         self.score_validation = score_validation
 
     def get_train_dataloader(self) -> DataLoader:
@@ -218,7 +218,7 @@ class RecipeTrainer(Seq2SeqTrainer):
         if self.max_tokens is None:
             return super().get_train_dataloader()
         sampler = TokenBudgetBatchSampler(
-            pair_lengths(cast("Dataset", self.train_dataset)),
+            self.lengths,
             self.max_tokens,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
             world_size=self.args.world_size,
@@ -254,8 +254,8 @@ class RecipeTrainer(Seq2SeqTrainer):
         return output
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save model and tokenizers, in checkpoints as well."""
+        """Save the model and what `save_processors` saves, in checkpoints as well."""
         super().save_model(output_dir, _internal_call)
-        if self.args.should_save and self.target_tokenizer is not self.processing_class:
+        if self.args.should_save:
             assert self.args.output_dir is not None
-            self.target_tokenizer.save_pretrained(Path(output_dir or self.args.output_dir) / TARGET_TOKENIZER_FOLDER)
+            self.save_processors(Path(output_dir or self.args.output_dir))

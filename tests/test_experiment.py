@@ -1,7 +1,6 @@
 """Whole runs of tiny recipes through the script: same numbers twice, resumed = uninterrupted, what is left behind."""
 
 import csv
-import importlib.util
 import json
 import os
 import shutil
@@ -17,12 +16,14 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, TrainerState
 
+from hf_rnn_seq2seq.command import main as run_command
 from hf_rnn_seq2seq.decoding import Hypothesis
 from hf_rnn_seq2seq.evaluation import evenly_taken, write_predictions
-from hf_rnn_seq2seq.experiment import build_model, build_tokenizers, run_recipe, training_arguments, use_average
+from hf_rnn_seq2seq.experiment import run_recipe, training_arguments, use_average
 from hf_rnn_seq2seq.options import OptionsError, write_yaml
 from hf_rnn_seq2seq.recipe import Recipe, build_recipe
 from hf_rnn_seq2seq.results import read_results
+from hf_rnn_seq2seq.seq2seq_task import Seq2SeqTask, build_model, build_tokenizers
 
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "run_seq2seq.py"
@@ -80,13 +81,8 @@ def recipe(**changes: Any) -> Recipe:
 
 
 def main(*arguments: str | Path) -> dict[str, float]:
-    """The script's `main()`, in this process."""
-    spec = importlib.util.spec_from_file_location("run_seq2seq", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    result: dict[str, float] = module.main([str(argument) for argument in arguments])
-    return result
+    """The command line of `run_seq2seq.py`, in this process."""
+    return run_command(Seq2SeqTask, None, [str(argument) for argument in arguments])
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -201,7 +197,7 @@ def test_the_mean_of_the_best_checkpoints_competes_with_the_best(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"):
-        run_recipe(recipe(evaluation__splits=[]), ".", tmp_path)
+        run_recipe(Seq2SeqTask(recipe(evaluation__splits=[])), ".", tmp_path)
     last = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     log = json.loads((last / "trainer_state.json").read_text())["log_history"]
     losses = {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
@@ -233,9 +229,8 @@ def test_the_mean_is_used_unless_it_scores_worse(loss: float, wanted: float, tmp
 
 
 def test_the_best_of_all_evaluations_is_the_model(tmp_path: Path) -> None:
-    run_recipe(
-        recipe(training__average_checkpoints=0, training__learning_rate=0.5, evaluation__splits=[]), ".", tmp_path
-    )
+    changed = recipe(training__average_checkpoints=0, training__learning_rate=0.5, evaluation__splits=[])
+    run_recipe(Seq2SeqTask(changed), ".", tmp_path)
     last = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     state = json.loads((last / "trainer_state.json").read_text())
     losses = {entry["step"]: entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry}
@@ -245,9 +240,15 @@ def test_the_best_of_all_evaluations_is_the_model(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == {f"checkpoint-{best}", last.name}
 
 
+def test_a_split_that_the_data_does_not_have_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match=r"evaluation\.splits: got 'tset', the data has validation, test"):
+        run_recipe(Seq2SeqTask(recipe(evaluation__splits=["tset"])), ".", tmp_path)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
 def test_training_stops_early(tmp_path: Path) -> None:
     changed = content(training__early_stopping_patience=2, training__learning_rate=0.0, training__num_train_epochs=9)
-    run_recipe(build_recipe({**changed, "evaluation": {"splits": []}}, "tiny"), ".", tmp_path)
+    run_recipe(Seq2SeqTask(build_recipe({**changed, "evaluation": {"splits": []}}, "tiny")), ".", tmp_path)
     assert (tmp_path / "checkpoint-9").is_dir() and not (tmp_path / "checkpoint-12").exists()
 
 
@@ -262,7 +263,7 @@ def test_local_files_with_several_references_and_a_shared_subword_vocabulary(tmp
         evaluation={"metrics": {"right": "exact_match"}},
     )  # fmt: skip
     # Without validation data: no best checkpoint, and only the test data is reported.
-    assert run_recipe(settings, tmp_path, tmp_path / "out") == {"right": 100.0}
+    assert run_recipe(Seq2SeqTask(settings), tmp_path, tmp_path / "out") == {"right": 100.0}
     assert not (tmp_path / "out" / "target_tokenizer").exists()
     rows = list(csv.DictReader((tmp_path / "out" / "predictions_test.tsv").open(newline=""), delimiter="\t"))
     assert [(row["source"], row["references"]) for row in rows if row["rank"] == "1"] == [

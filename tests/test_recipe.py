@@ -48,7 +48,7 @@ def test_a_recipe_says_what_it_says() -> None:
     assert recipe.pipeline.max_tokens == 100 and recipe.pipeline.teacher_forcing.slope == 1e-3
     assert recipe.generation == CONTENT["generation"]
     assert recipe.evaluation.metric_specs == {"wer": ("g2p_wer", {}), "bleu": ("bleu", {"tokenize": "none"})}
-    config = recipe.model_config(10, 20, pad_token_id=1)
+    config = recipe.model_config(vocab_size=10, decoder_vocab_size=20, pad_token_id=1)
     assert (config.rnn_type, config.embedding_size, config.vocab_size, config.decoder_vocab_size) == (
         "gru",
         16,
@@ -69,7 +69,7 @@ def test_metrics_may_be_a_list_of_names() -> None:
 
 
 def test_a_preset_can_be_named_and_overridden() -> None:
-    config = build({"model.preset": "bahdanau2015", "model.rnn_type": "lstm"}).model_config(30, None)
+    config = build({"model.preset": "bahdanau2015", "model.rnn_type": "lstm"}).model_config(vocab_size=30)
     assert config.attention_type == "additive" and config.attention_query == "previous_state"
     assert config.rnn_type == "lstm" and config.embedding_size == 16 and config.vocab_size == 30
 
@@ -117,7 +117,6 @@ MISTAKES: dict[str, tuple[str, Any, str]] = {
     "best not computed": ("evaluation.validation_samples", 0, r"^evaluation\.best_metric: got 'wer', .*: loss$"),
     "negative samples": ("evaluation.validation_samples", -1, r"^evaluation\.validation_samples: got -1"),
     "batch size": ("evaluation.batch_size", 0, r"^evaluation\.batch_size: got 0"),
-    "split": ("evaluation.splits", ["train"], r"^evaluation\.splits: got 'train'"),
     "from tokenizers": ("model.vocab_size", 9, r"^model\.vocab_size: cannot be set in a recipe; it follows"),
     "elsewhere": ("training.output_dir", "x", r"^training\.output_dir: cannot be set in a recipe; give --output_dir"),
     "pad": ("generation.pad_token_id", 0, r"^generation\.pad_token_id: cannot be set in a recipe"),

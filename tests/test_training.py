@@ -151,13 +151,14 @@ def test_the_clock_goes_on_where_it_was() -> None:
 
 
 def trainer(folder: Path, **options: Any) -> RecipeTrainer:
-    source, target = (train_tokenizer(["a b c d e f g h"], TokenizerOptions("word")) for _ in range(2))
+    source = train_tokenizer(["a b c d e f g h"], TokenizerOptions("word"))
     rows = [list(range(4, 5 + number % 7)) for number in range(40)]
     data = Dataset.from_dict(
         {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows], "labels": [[*row, 3] for row in rows]}
     )
     model = tiny_model(dtype=torch.float32)
-    settings = {"max_tokens": 20, "target_tokenizer": target, **options}
+    lengths = [(len(row), len(row) + 1) for row in rows]
+    settings = {"max_tokens": 20, "lengths": lengths, "save_processors": source.save_pretrained, **options}
     arguments = Seq2SeqTrainingArguments(
         str(folder), num_train_epochs=2, report_to="none", seed=3, use_cpu=True, save_strategy="no", disable_tqdm=True
     )
@@ -167,7 +168,6 @@ def trainer(folder: Path, **options: Any) -> RecipeTrainer:
         train_dataset=data,
         eval_dataset=data,
         data_collator=DataCollatorForSeq2Seq(source, model=model),
-        processing_class=source,
         **settings,
     )
 
@@ -198,12 +198,8 @@ def test_scores_are_logged_beside_the_loss(tmp_path: Path) -> None:
     assert found.state.log_history[-1]["eval_per"] == 12.5
 
 
-def test_checkpoints_hold_both_tokenizers(tmp_path: Path) -> None:
+def test_what_reads_raw_input_is_saved_with_the_model(tmp_path: Path) -> None:
     found = trainer(tmp_path)
     found.save_model(str(tmp_path / "model"))
     assert (tmp_path / "model" / "tokenizer.json").is_file()
-    assert (tmp_path / "model" / "target_tokenizer" / "tokenizer.json").is_file()
     assert load_file(tmp_path / "model" / "model.safetensors")
-    found.target_tokenizer = found.processing_class  # type: ignore[assignment]
-    found.save_model(str(tmp_path / "shared"))
-    assert not (tmp_path / "shared" / "target_tokenizer").exists()

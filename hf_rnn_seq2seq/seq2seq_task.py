@@ -1,0 +1,151 @@
+"""Text to text as a task: tokenizers of both sides, the encoder-decoder, decoding by `generate()`.
+
+The scores of decoded text are computed by `evaluation.Scorer`. Needs the extras `train` and `metrics`; must not be
+imported by the model files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import DataCollatorForSeq2Seq, GenerationConfig, PreTrainedTokenizerBase, set_seed
+
+from .data import encode_dataset, evaluation_items, load_data, pair_lengths
+from .evaluation import Scorer, write_predictions
+from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
+from .recipe import SEQ2SEQ, Recipe
+from .task import Scores, Task
+from .tokenization import TARGET_TOKENIZER_FOLDER, load_tokenizers, train_tokenizer
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+
+def build_tokenizers(recipe: Recipe, train: Dataset) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
+    """Train the tokenizers on the training data.
+
+    Args:
+        recipe: types and sizes.
+        train: the training split.
+
+    Returns:
+        The source and the target tokenizer, the same object twice if they are shared.
+    """
+    options = recipe.tokenizer
+    if options.target is None:
+        shared = train_tokenizer([*train["source"], *train["target"]], options.source, "shared")
+        return shared, shared
+    return train_tokenizer(train["source"], options.source), train_tokenizer(train["target"], options.target, "target")
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The special ids that a model's configurations name, from the tokenizer of its target side."""
+    return {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": tokenizer.bos_token_id,
+    }
+
+
+def generation_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, longest_target: int) -> GenerationConfig:
+    """The search that a model is saved with: the recipe's, but a user who does not ask gets one hypothesis.
+
+    Args:
+        recipe: the section `generation`.
+        tokenizer: of the target side.
+        longest_target: longest training target in tokens; unless the recipe sets `max_new_tokens` or `max_length`, a
+            hypothesis may be half as long again.
+    """
+    options = {name: value for name, value in recipe.generation.items() if name != "num_return_sequences"}
+    if options.get("max_new_tokens") is None and options.get("max_length") is None:
+        options["max_new_tokens"] = longest_target + (longest_target + 1) // 2
+    return GenerationConfig(**options, **token_ids(tokenizer))
+
+
+def build_model(
+    recipe: Recipe,
+    source_tokenizer: PreTrainedTokenizerBase,
+    target_tokenizer: PreTrainedTokenizerBase,
+    longest_target: int,
+) -> RnnSeq2SeqForConditionalGeneration:
+    """A fresh model of a recipe; its weights follow from `training.seed`.
+
+    Args:
+        recipe: the model's options and the search it is saved with.
+        source_tokenizer: gives the source vocabulary's size.
+        target_tokenizer: gives the target vocabulary's size and the special ids.
+        longest_target: as for `generation_config`.
+
+    Returns:
+        The model, with its `generation_config`.
+    """
+    shared = source_tokenizer is target_tokenizer
+    config = recipe.model_config(
+        vocab_size=len(source_tokenizer),
+        decoder_vocab_size=None if shared else len(target_tokenizer),
+        **token_ids(target_tokenizer),
+    )
+    set_seed(recipe.seed)
+    model = RnnSeq2SeqForConditionalGeneration(config)
+    model.generation_config = generation_config(recipe, target_tokenizer, longest_target)
+    return model
+
+
+class Seq2SeqTask(Task):
+    """A sequence whose length the model decides, of a text (translation, dialogue, inflection, pronunciation)."""
+
+    kind = SEQ2SEQ
+    model: RnnSeq2SeqForConditionalGeneration
+    source_tokenizer: PreTrainedTokenizerBase
+    target_tokenizer: PreTrainedTokenizerBase
+
+    def load_data(self, data_dir: str | Path) -> DatasetDict:
+        return load_data(self.recipe.data, data_dir)
+
+    def build(self, data: DatasetDict) -> None:
+        self.source_tokenizer, self.target_tokenizer = build_tokenizers(self.recipe, data["train"])
+        targets = self.target_tokenizer(list(data["train"]["target"]), add_special_tokens=False)["input_ids"]
+        limit = self.recipe.data.max_target_length
+        longest = max(len(ids) + 1 for ids in targets if limit is None or len(ids) < limit)
+        self.model = build_model(self.recipe, self.source_tokenizer, self.target_tokenizer, longest)
+
+    def load(self, directory: str | Path) -> None:
+        self.source_tokenizer, self.target_tokenizer = load_tokenizers(directory)
+        self.model = RnnSeq2SeqForConditionalGeneration.from_pretrained(str(directory))
+
+    def save_processors(self, directory: str | Path) -> None:
+        self.source_tokenizer.save_pretrained(directory)
+        if self.target_tokenizer is not self.source_tokenizer:
+            self.target_tokenizer.save_pretrained(Path(directory) / TARGET_TOKENIZER_FOLDER)
+
+    def encode(self, split: Dataset, name: str) -> Dataset:
+        return encode_dataset(split, self.source_tokenizer, self.target_tokenizer, self.recipe.data, name)
+
+    def lengths(self, encoded: Dataset) -> list[tuple[int, int]]:
+        return pair_lengths(encoded)
+
+    def collate(self, rows: list[dict[str, Any]]) -> Mapping[str, Any]:
+        batch: Mapping[str, Any] = DataCollatorForSeq2Seq(self.source_tokenizer, model=self.model)(rows)
+        return batch
+
+    @property
+    def scorer(self) -> Scorer:
+        """What decodes with the model as it is now."""
+        return Scorer(self.recipe, self.model, self.source_tokenizer, self.target_tokenizer)
+
+    def validation_scorer(self, validation: Dataset) -> Callable[[], dict[str, float]] | None:
+        return self.scorer.validation_scorer(validation)
+
+    def evaluate(self, split: Dataset, predictions: Path) -> Scores:
+        scorer = self.scorer
+        sources, references = evaluation_items(split, self.recipe.data.group_references)
+        ranked = scorer.hypotheses(sources, scorer.search(), with_scores=True)
+        write_predictions(predictions, sources, references, ranked)
+        return Scores(*scorer.metrics(sources, references, [hypotheses[0].text for hypotheses in ranked]))
+
+    def card_fields(self) -> dict[str, Any]:
+        return {"reverse_source": self.recipe.data.reverse_source}
