@@ -2,13 +2,18 @@
 
 from transformers import (
     AutoConfig,
+    AutoFeatureExtractor,
     AutoModel,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForSpeechSeq2Seq,
     AutoModelForTokenClassification,
+    AutoTokenizer,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
 from .configuration_rnn_seq2seq import PRESETS, RnnSeq2SeqConfig
+from .feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from .modeling_heads import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from .modeling_rnn_seq2seq import (
     RnnEncoderOutput,
@@ -18,6 +23,8 @@ from .modeling_rnn_seq2seq import (
     RnnSeq2SeqModel,
     RnnSeq2SeqPreTrainedModel,
 )
+from .modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
+from .tokenization_words import RnnSeq2SeqWordTokenizer
 
 
 __version__ = "0.1.0"
@@ -27,14 +34,22 @@ AutoConfig.register(RnnSeq2SeqConfig.model_type, RnnSeq2SeqConfig, exist_ok=True
 AutoModel.register(RnnSeq2SeqConfig, RnnSeq2SeqModel, exist_ok=True)
 AutoModelForSeq2SeqLM.register(RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration, exist_ok=True)
 AutoModelForSequenceClassification.register(RnnSeq2SeqConfig, RnnSeq2SeqForSequenceClassification, exist_ok=True)
+AutoModelForSpeechSeq2Seq.register(RnnSeq2SeqConfig, RnnSeq2SeqForSpeechSeq2Seq, exist_ok=True)
 AutoModelForTokenClassification.register(RnnSeq2SeqConfig, RnnSeq2SeqForTokenClassification, exist_ok=True)
+AutoFeatureExtractor.register(RnnSeq2SeqConfig, RnnSeq2SeqFeatureExtractor, exist_ok=True)
+AutoTokenizer.register(RnnSeq2SeqConfig, RnnSeq2SeqWordTokenizer, exist_ok=True)
+# The pipeline "automatic-speech-recognition" tells by the name of the class that a model generates its text.
+MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES[RnnSeq2SeqConfig.model_type] = RnnSeq2SeqForSpeechSeq2Seq.__name__
 
 # ... and a saved model carries its code along, for those who have not installed it (trust_remote_code=True).
 RnnSeq2SeqConfig.register_for_auto_class()
 RnnSeq2SeqModel.register_for_auto_class("AutoModel")
 RnnSeq2SeqForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
 RnnSeq2SeqForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+RnnSeq2SeqForSpeechSeq2Seq.register_for_auto_class("AutoModelForSpeechSeq2Seq")
 RnnSeq2SeqForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
+RnnSeq2SeqFeatureExtractor.register_for_auto_class()
+RnnSeq2SeqWordTokenizer.register_for_auto_class()
 
 __all__ = [
     "PRESETS",
@@ -42,9 +57,12 @@ __all__ = [
     "RnnSeq2SeqConfig",
     "RnnSeq2SeqDecoder",
     "RnnSeq2SeqEncoder",
+    "RnnSeq2SeqFeatureExtractor",
     "RnnSeq2SeqForConditionalGeneration",
     "RnnSeq2SeqForSequenceClassification",
+    "RnnSeq2SeqForSpeechSeq2Seq",
     "RnnSeq2SeqForTokenClassification",
     "RnnSeq2SeqModel",
     "RnnSeq2SeqPreTrainedModel",
+    "RnnSeq2SeqWordTokenizer",
 ]

@@ -18,9 +18,13 @@ class Attention(nn.Module):
         query_size (`int`): H of the decoder.
         memory_size (`int`): Size of a memory vector, the encoder's.
         attention_size (`int`): Hidden size of the additive score.
+        coverage (`bool`): The score also reads how much each position was attended to so far, g_j (See 2017, 2.3):
+            additive v.tanh(W q + U m_j + w g_j); the others add w g_j with one learned number w to the score.
     """
 
-    def __init__(self, attention_type: str, query_size: int, memory_size: int, attention_size: int):
+    def __init__(
+        self, attention_type: str, query_size: int, memory_size: int, attention_size: int, coverage: bool = False
+    ):
         super().__init__()
         self.attention_type = attention_type
         if attention_type == "general":
@@ -29,32 +33,44 @@ class Attention(nn.Module):
             self.key_projection = nn.Linear(memory_size, attention_size, bias=False)
             self.query_projection = nn.Linear(query_size, attention_size, bias=True)
             self.score_projection = nn.Linear(attention_size, 1, bias=False)
+        if coverage:
+            self.coverage_weight = nn.Parameter(torch.zeros(attention_size if attention_type == "additive" else 1))
 
     def keys(self, memory: Tensor) -> Tensor:
         """What queries are scored against, (B, S, K), from the memory (B, S, D). Once a source sequence."""
         return memory if self.attention_type == "dot" else self.key_projection(memory)
 
-    def forward(self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor | None, coverage: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """
         Args:
             query: (B, T, H), all steps at once or one (T = 1).
             keys: (B, S, K), of `keys()`.
             memory: (B, S, D), zero at padding.
             mask: (B, S) bool, True at real positions; None if there is no padding.
+            coverage: (B, S), sum of the weights so far, where the scores read it.
 
         Returns:
-            Context vectors (B, T, D) and weights (B, T, S), which sum to one over the real positions.
+            Context vectors (B, T, D) and weights (B, T, S), which sum to one over the real positions; the weights are
+            in single precision at least.
         """
+        # (B, S, A) in the additive score, (B, S, 1) in the others
+        covered = None if coverage is None else coverage.to(memory.dtype).unsqueeze(-1) * self.coverage_weight
         if self.attention_type == "additive":
+            if covered is not None:
+                keys = keys + covered
             # (B, T, 1, A) + (B, 1, S, A): the one score that cannot be a matrix product
             hidden = torch.tanh(self.query_projection(query).unsqueeze(2) + keys.unsqueeze(1))
             scores = self.score_projection(hidden).squeeze(-1)  # (B, T, S)
         else:
             scores = query @ keys.transpose(1, 2)  # (B, T, S)
+            if covered is not None:
+                scores = scores + covered.transpose(1, 2)
         # Softmax in single precision at least, half precision loses small weights.
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if mask is not None:
             # Not -inf: a source that is all padding must give zeros (its memory), not NaN.
             scores = scores.masked_fill(~mask.unsqueeze(1), torch.finfo(scores.dtype).min)
-        weights = scores.softmax(dim=-1).to(memory.dtype)
-        return weights @ memory, weights
+        weights = scores.softmax(dim=-1)
+        return weights.to(memory.dtype) @ memory, weights

@@ -10,13 +10,16 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import transformers
 
-from .data import DataError
 from .experiment import run_recipe
+from .files import DataError
 from .options import OptionsError
-from .recipe import load_recipe
+from .recipe import build_recipe, read_recipe
+from .suite import SECTION, expand, run_suite
 from .task import Task
 
 
@@ -40,26 +43,59 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in output_dir, if any")
     parser.add_argument("--overwrite", action="store_true", help="delete an earlier run's checkpoints in output_dir")
-    parser.add_argument("--eval_only", metavar="MODEL_DIR", help="do not train: evaluate the model saved there")
-    parser.add_argument("--results", metavar="FILE", help="write the metrics to this JSON file")
+    parser.add_argument(
+        "--eval_only",
+        nargs="+",
+        default=[],
+        metavar="MODEL_DIR",
+        help="do not train: evaluate the model saved there, or the ensemble of several",
+    )
+    parser.add_argument(
+        "--average", action="store_true", help="with --eval_only: take the mean of the weights, not an ensemble"
+    )
+    parser.add_argument("--results", type=Path, metavar="FILE", help="write the metrics to this JSON file")
     args = parser.parse_args(arguments)
     # Under torchrun the first process speaks for all.
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
     # The bars of saving a file of a few megabytes; the Trainer has its own.
     transformers.utils.logging.disable_progress_bar()
-    try:
-        recipe = load_recipe(args.recipe, args.set, task.kind)
-        metrics = run_recipe(
-            task(recipe),
+    if args.average and len(args.eval_only) < 2:
+        parser.error("--average needs two or more checkpoints after --eval_only")
+    command = ["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
+    name = Path(args.recipe).stem
+    output_dir = Path(args.output_dir or f"runs/{name}")
+
+    def run(content: dict[str, Any], folder: Path, results: Path | None, run_name: str = "") -> dict[str, float]:
+        return run_recipe(
+            task(build_recipe(content, name, task.kind)),
             args.data_dir,
-            args.output_dir or f"runs/{recipe.name}",
+            folder,
             resume=args.resume,
             overwrite=args.overwrite,
-            eval_only=args.eval_only,
-            results=args.results,
-            command=["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)],
+            eval_only=[Path(directory) / run_name for directory in args.eval_only],
+            average=args.average,
+            results=results,
+            command=command,
         )
+
+    try:
+        content = read_recipe(args.recipe, args.set)
+        if SECTION not in content:
+            metrics = run(content, output_dir, args.results)
+        else:
+            for one in expand(content):  # nothing is refused after the first run
+                build_recipe(one.content, name, task.kind)
+            metrics = run_suite(
+                content,
+                name,
+                lambda one, folder, results: run(one.content, folder, results, one.name),
+                output_dir,
+                resume=args.resume,
+                overwrite=args.overwrite or bool(args.eval_only),  # their results, not their models
+                results=args.results,
+                command=command,
+            )
     except (OptionsError, DataError, FileExistsError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     sys.stdout.writelines(f"{name} = {value:.4f}\n" for name, value in metrics.items())

@@ -2,7 +2,7 @@
 
 The options are those of Sutskever 2014, Cho 2014, Bahdanau 2015 and Luong 2015. What cannot work together is refused
 when the configuration is made, with a sentence that says what to change. This file travels to the Hub with a saved
-model: it imports only the standard library, transformers and huggingface_hub.
+model: it imports only the standard library, transformers, huggingface_hub and the presets beside it.
 """
 
 import copy
@@ -13,6 +13,8 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.generation import GenerationConfig
+
+from .presets import PRESETS
 
 
 # What PreTrainedConfig itself takes beside its fields; every other unknown keyword is a misspelling.
@@ -27,95 +29,14 @@ _FOREIGN_KEYWORDS = frozenset(
 # Options that count something: at least one.
 _SIZES = (
     "vocab_size decoder_vocab_size embedding_size encoder_hidden_size decoder_hidden_size encoder_layers "
+    "input_feature_size character_vocab_size character_embedding_size character_hidden_size "
     "decoder_layers attention_size readout_size"
 ).split()
 
 # Options that are probabilities, of which one is none: it would leave nothing over.
-_RATES = ("embedding_dropout", "hidden_dropout", "recurrent_dropout", "label_smoothing", "classifier_dropout")
-
-# Sizes and structures as printed in the papers. The source is reversed by the data pipeline, not by the model.
-PRESETS: dict[str, dict[str, Any]] = {
-    # Sutskever et al. 2014, section 3.4: deep LSTMs, C is the last state of each layer and only starts the decoder.
-    "sutskever2014": {
-        "rnn_type": "lstm",
-        "vocab_size": 160_000,
-        "decoder_vocab_size": 80_000,
-        "embedding_size": 1000,
-        "encoder_hidden_size": 1000,
-        "decoder_hidden_size": 1000,
-        "encoder_layers": 4,
-        "decoder_layers": 4,
-        "bidirectional_encoder": False,
-        "attention_type": "none",
-        "context_feeding": "initial_state",
-        "bridge_type": "copy",
-    },
-    # Cho et al. 2014, appendix A: C starts the decoder through tanh(V c), and is read by each step and the readout.
-    "cho2014": {
-        "rnn_type": "gru",
-        "vocab_size": 15_000,
-        "embedding_size": 100,
-        "encoder_hidden_size": 1000,
-        "decoder_hidden_size": 1000,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "bidirectional_encoder": False,
-        "attention_type": "none",
-        "context_feeding": "both",
-        "bridge_type": "mlp",
-        "readout_type": "maxout",
-        "readout_size": 500,
-    },
-    # Bahdanau et al. 2015, appendix A (RNNsearch): additive attention queried by the previous state, deep output. Two
-    # liberties: the first state is made of both directions (the paper: of the backward one), and the GRU is torch's.
-    "bahdanau2015": {
-        "rnn_type": "gru",
-        "vocab_size": 30_000,
-        "embedding_size": 620,
-        "encoder_hidden_size": 2000,
-        "decoder_hidden_size": 1000,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "bidirectional_encoder": True,
-        "attention_type": "additive",
-        "attention_size": 1000,
-        "attention_query": "previous_state",
-        "context_vector": "last",
-        "bridge_type": "mlp",
-        "readout_type": "maxout",
-        "readout_size": 500,
-    },
-    # Luong et al. 2015, section 4.1: stacked LSTMs, global attention (general), attentional vector, input feeding.
-    "luong2015": {
-        "rnn_type": "lstm",
-        "vocab_size": 50_000,
-        "embedding_size": 1000,
-        "encoder_hidden_size": 1000,
-        "decoder_hidden_size": 1000,
-        "encoder_layers": 4,
-        "decoder_layers": 4,
-        "bidirectional_encoder": False,
-        "attention_type": "general",
-        "attention_query": "new_state",
-        "input_feeding": True,
-        "bridge_type": "copy",
-        "hidden_dropout": 0.2,
-    },
-    # The decoder of the textbooks: it reads nothing but its own state and C.
-    "textbook": {
-        "rnn_type": "rnn_tanh",
-        "embedding_size": 128,
-        "encoder_hidden_size": 256,
-        "decoder_hidden_size": 256,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "bidirectional_encoder": False,
-        "attention_type": "none",
-        "context_feeding": "both",
-        "bridge_type": "linear",
-        "feed_previous_token": False,
-    },
-}
+_RATES = (
+    "token_dropout embedding_dropout hidden_dropout recurrent_dropout label_smoothing classifier_dropout"
+).split()
 
 
 @strict
@@ -126,7 +47,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     Shapes in this package: B batch, S source length, T target length, E embedding, H hidden, L layers, V vocabulary.
 
     Args:
-        vocab_size (`int`, defaults to 8000): Number of source symbols.
+        vocab_size (`int`, defaults to 8000): Number of source symbols; with `input_feature_size`, of target symbols.
         decoder_vocab_size (`int`, *optional*): Number of target symbols; `None` means one vocabulary for both sides.
         rnn_type (`str`, defaults to `"lstm"`): The cell: `"lstm"` (Hochreiter & Schmidhuber 1997, with forget gate),
             `"gru"` (Cho 2014; torch's variant) or `"rnn_tanh"` (Elman 1990).
@@ -159,10 +80,29 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
             fed at every step, and absent otherwise. Default: `"tanh"` with attention, else `"none"`.
         readout_size (`int`, *optional*): Width of the readout vector. Default: `embedding_size` with
             `tie_word_embeddings`, else `decoder_hidden_size`.
+        use_copy (`bool`, defaults to `False`): Pointer-generator (See 2017, 2.2): each step mixes the vocabulary's
+            distribution with the attention over the source's symbols, P(w) = p_gen P_vocab(w) + (1 - p_gen)
+            sum_{j: x_j = w} a_j. It needs an attention and one vocabulary for both sides; the model's `logits` are
+            then log P.
+        coverage (`bool`, defaults to `False`): The score reads how much each position was attended to so far (See
+            2017, 2.3): `"additive"` inside the tanh, `"dot"` and `"general"` times one learned number. Its weights
+            start at zero, so that it can be added to a trained model. Training then runs step by step, several times
+            slower, and adds the coverage loss.
+        coverage_loss_weight (`float`, defaults to 1.0): Weight of the coverage loss sum_j min(a_j, coverage_j) beside
+            the cross entropy of each target symbol (eq. 13); in training only. Trainer's `label_smoothing_factor`
+            must stay 0 (it would train without this loss): use `label_smoothing`.
         share_embeddings (`bool`, defaults to `False`): One embedding table for source and target.
         tie_word_embeddings (`bool`, defaults to `False`): The output matrix is the decoder's embedding table (Press &
             Wolf 2017); with `share_embeddings`, one table for all three.
-        embedding_dropout (`float`, defaults to 0.0): Dropout on embedded symbols.
+        character_vocab_size (`int`, *optional*): Number of characters. A word's vector is then its embedding beside
+            the last states of a bidirectional RNN over its characters (Ling 2015; Lample 2016), which the encoder
+            takes as `character_ids`. `None`: words have no characters.
+        character_embedding_size (`int`, defaults to 32): Size of an embedded character.
+        character_hidden_size (`int`, defaults to 64): Size of what the characters say, both directions together.
+        token_dropout (`float`, defaults to 0.0): In training, the probability that a source id is replaced by
+            `unk_token_id`, so that the model learns to read a word that it does not know, by its characters if it has
+            them (Lample 2016 do so to words seen once).
+        embedding_dropout (`float`, defaults to 0.0): Dropout on embedded symbols, and on what characters say.
         hidden_dropout (`float`, defaults to 0.0): Dropout on what each layer hands upward, on the encoder's memory and
             on what the output layer reads. Never on the recurrence.
         recurrent_dropout (`float`, defaults to 0.0): Variational dropout of the recurrent state: one mask a sequence
@@ -182,6 +122,15 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
             2015).
         classifier_dropout (`float`, defaults to 0.0): Dropout on what the output layer of a classifier reads, beside
             `hidden_dropout` on the encoder's memory.
+        input_feature_size (`int`, *optional*): F: the input is a sequence of vectors of this size, `input_features`
+            (speech, sensors), and the encoder has no embedding table. `None`: the input is token ids.
+        time_reduction (`int`, defaults to 1): 1, 2, 4, 8 ...: how many input vectors become one position of the
+            memory. Each encoder layer from the second on reads pairs of consecutive states, concatenated, until the
+            factor is reached (Chan 2016, eq. 5); a layer that does so has no `residual`. What the layers cannot do is
+            done by stacking input vectors.
+        ctc_weight (`float`, defaults to 0.0): Of the speech model: weight of the CTC branch on the encoder in the
+            training loss, (1 - w) attention + w CTC, and in decoding unless `generate(ctc_weight=...)` says otherwise
+            (Watanabe 2017). 0: there is no CTC branch. The blank is `pad_token_id`.
 
     Example:
 
@@ -217,8 +166,15 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     feed_previous_token: bool = True
     readout_type: Literal["none", "tanh", "maxout"] | None = None
     readout_size: int | None = None
+    use_copy: bool = False
+    coverage: bool = False
+    coverage_loss_weight: float | int = 1.0
     share_embeddings: bool = False
     tie_word_embeddings: bool = False
+    character_vocab_size: int | None = None
+    character_embedding_size: int = 32
+    character_hidden_size: int = 64
+    token_dropout: float | int = 0.0
     embedding_dropout: float | int = 0.0
     hidden_dropout: float | int = 0.0
     recurrent_dropout: float | int = 0.0
@@ -229,8 +185,12 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     use_crf: bool = False
     classifier_pooling: Literal["last", "mean", "max", "attention"] = "last"
     classifier_dropout: float | int = 0.0
+    input_feature_size: int | None = None
+    time_reduction: int = 1
+    ctc_weight: float | int = 0.0
     use_cache: bool = True
     is_encoder_decoder: bool = True
+    unk_token_id: int | None = 0
     pad_token_id: int | None = 1
     bos_token_id: int | None = 2
     eos_token_id: int | list[int] | None = 3
@@ -308,6 +268,14 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at least 0 and less than 1; got {getattr(self, name)}")
         if self.init_std is not None and not 0 <= self.init_std < float("inf"):
             raise ValueError(f"init_std must be a number that is not negative; got {self.init_std}")
+        if self.time_reduction < 1 or self.time_reduction & (self.time_reduction - 1):
+            raise ValueError(f"time_reduction must be 1, 2, 4, 8 or another power of two; got {self.time_reduction}")
+        if not 0 <= self.ctc_weight <= 1:
+            raise ValueError(f"ctc_weight must be at least 0 and at most 1; got {self.ctc_weight}")
+        if not 0 <= self.coverage_loss_weight < float("inf"):
+            raise ValueError(
+                f"coverage_loss_weight must be a number that is not negative; got {self.coverage_loss_weight}"
+            )
         for problem, advice in self._contradictions():
             raise ValueError(f"{problem}: {advice}")
 
@@ -374,12 +342,30 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
                 "readout_size needs a readout, got readout_type='none'",
                 "leave readout_size out, or set readout_type='tanh'",
             )
+        for name in ("use_copy", "coverage"):
+            if getattr(self, name) and not attends:
+                yield (
+                    f"{name}=True needs the weights of an attention, got attention_type='none'",
+                    f"choose an attention_type, or set {name}=False",
+                )
+        if self.use_copy and self.decoder_vocab_size is not None:
+            yield (
+                f"use_copy=True copies source symbols as they are, got decoder_vocab_size={self.decoder_vocab_size} "
+                "for a target vocabulary of its own",
+                "make one vocabulary for both sides and leave decoder_vocab_size out, or set use_copy=False",
+            )
+        if self.coverage_loss_weight != 1 and not self.coverage:
+            yield (
+                f"coverage_loss_weight={self.coverage_loss_weight} belongs to coverage=True, got coverage=False",
+                "set coverage=True, or leave coverage_loss_weight out",
+            )
         if self.share_embeddings and self.target_vocab_size != self.vocab_size:
             yield (
                 f"share_embeddings needs one vocabulary, got vocab_size={self.vocab_size} and "
                 f"decoder_vocab_size={self.decoder_vocab_size}",
                 "leave decoder_vocab_size out, or set share_embeddings=False",
             )
+        yield from self._contradictions_of_vector_input()
         if (self.share_embeddings or self.tie_word_embeddings) and not self.feed_previous_token:
             yield (
                 "with feed_previous_token=False the decoder has no embedding table to share or tie",
@@ -393,10 +379,29 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
                     f"tie_word_embeddings needs an output vector of embedding_size={self.embedding_size}, got {size}",
                     "set readout_type='tanh' with readout_size equal to embedding_size, or make the sizes equal",
                 )
-        for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id"):
+        if self.character_vocab_size is not None:
+            if self.character_hidden_size % 2:
+                yield (
+                    f"character_hidden_size={self.character_hidden_size} cannot be split over two directions",
+                    "make it even",
+                )
+            if self.pad_token_id is None or self.pad_token_id >= self.character_vocab_size:
+                yield (
+                    f"characters are padded with pad_token_id, got pad_token_id={self.pad_token_id} and "
+                    f"character_vocab_size={self.character_vocab_size}",
+                    "give a pad_token_id that is in both vocabularies, or leave character_vocab_size out",
+                )
+        if self.token_dropout > 0 and self.unk_token_id is None:
+            yield (
+                f"token_dropout={self.token_dropout} puts unk_token_id in a symbol's place, got unk_token_id=None",
+                "give an unk_token_id, or set token_dropout=0",
+            )
+        reads_symbols = self.input_feature_size is None
+        for name in ("unk_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id"):
             value = getattr(self, name)
-            # The padding id is used on both sides; the others only in the decoder.
-            limit = min(self.vocab_size, self.target_vocab_size) if name == "pad_token_id" else self.target_vocab_size
+            # The unknown id is put into the source, the padding id is used on both sides, the others in the decoder.
+            limit = self.vocab_size if name == "unk_token_id" else self.target_vocab_size
+            limit = min(limit, self.vocab_size) if name == "pad_token_id" and reads_symbols else limit
             if value is not None and not 0 <= value < limit:
                 yield f"{name}={value} is not in the vocabulary", f"give an id from 0 to {limit - 1}, or None"
         eos = self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]
@@ -406,6 +411,34 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
                     f"eos_token_id={value} is not in the vocabulary",
                     f"give an id from 0 to {self.target_vocab_size - 1}, or None",
                 )
+
+    def _contradictions_of_vector_input(self) -> Iterator[tuple[str, str]]:
+        """As above, of the options that ask what the input is."""
+        if self.input_feature_size is None:
+            if self.time_reduction > 1:
+                yield (
+                    f"time_reduction={self.time_reduction} makes a sequence of vectors shorter, got token ids as "
+                    "input (input_feature_size=None)",
+                    "give input_feature_size, or set time_reduction=1",
+                )
+            if self.ctc_weight > 0:
+                yield (
+                    f"ctc_weight={self.ctc_weight} is for a model that reads vectors, got input_feature_size=None",
+                    "give input_feature_size, or set ctc_weight=0",
+                )
+            return
+        for name in ("share_embeddings", "use_copy", "character_vocab_size", "token_dropout"):
+            if getattr(self, name):
+                yield (
+                    f"{name}={getattr(self, name)} needs source symbols, got vectors as input "
+                    f"(input_feature_size={self.input_feature_size})",
+                    f"leave {name} out, or leave input_feature_size out",
+                )
+        if self.ctc_weight > 0 and self.pad_token_id is None:
+            yield (
+                f"ctc_weight={self.ctc_weight} needs a blank, which is pad_token_id, got pad_token_id=None",
+                "give pad_token_id, or set ctc_weight=0",
+            )
 
     def _refuse_misspellings(self, kwargs: dict[str, Any]) -> None:
         generation = GenerationConfig._get_default_generation_params()

@@ -1,24 +1,20 @@
-"""Data for training: reading pairs, grouping references, encoding.
+"""Text-to-text data for training: reading pairs, grouping references, encoding.
 
-A data set is a Hub name, local files (jsonl, csv, tsv or two parallel text files, also gzipped) or a toy task, and
-comes out as a `datasets.DatasetDict` with the string columns `source` and `target`. Bad files are refused with file
-and line number. Needs `datasets` (extra `train`); must not import the model files, so that it works for any
+A data set is a Hub name, local files (jsonl, csv, tsv, dialogues or two parallel text files, also gzipped) or a toy
+task, and comes out as a `datasets.DatasetDict` with the string columns `source` and `target`. Bad files are refused
+with file and line number. Needs `datasets` (extra `train`); must not import the model files, so that it works for any
 sequence-to-sequence model.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import logging
-import random
-import string
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 
 try:
@@ -27,48 +23,18 @@ except ImportError as error:
     raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
 from transformers import PreTrainedTokenizerBase
 
+from .dialogues import read_dialogues
+from .files import DataError, json_columns, record_columns, table_columns, text_lines
+from .toy_tasks import LONGER_SPLIT, Pair, ToyOptions, toy_pairs
+
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("jsonl", "csv", "tsv")
-TOY_TASKS = ("copy", "reverse")
+FORMATS = ("jsonl", "csv", "tsv", "dialog")
 SPLITS = ("train", "validation", "test")
-Pair: TypeAlias = tuple[str, str]
-
-
-class DataError(ValueError):
-    """Data that cannot be used; the message names the file and the line, or the option."""
-
-
-@dataclass
-class ToyOptions:
-    """Size of a generated toy task: `dataset_name: toy:copy` or `toy:reverse`.
-
-    Args:
-        symbols: number of different letters, 1 to 26.
-        min_length: shortest string.
-        max_length: longest string.
-        train: number of training strings.
-        validation: number of validation strings.
-        test: number of test strings; the three splits share no string.
-        seed: seed of the generator.
-    """
-
-    symbols: int = 8
-    min_length: int = 1
-    max_length: int = 8
-    train: int = 4000
-    validation: int = 200
-    test: int = 200
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.symbols <= 26:
-            raise ValueError(f"symbols: got {self.symbols}, wanted 1 to 26")
-        if not 1 <= self.min_length <= self.max_length:
-            raise ValueError(
-                f"max_length: got {self.max_length}, wanted at least min_length={self.min_length}, and that 1"
-            )
+# What one split is read from: a file, several, or two parallel ones.
+Files: TypeAlias = str | list[str] | dict[str, str]
+_PARALLEL_KEYS = {"source", "target"}
 
 
 @dataclass
@@ -76,16 +42,21 @@ class DataOptions:
     """What is read and how it is prepared (the `data` section of a recipe).
 
     Args:
-        dataset_name: a Hub data set, or `toy:copy` / `toy:reverse`; `None`: local files.
+        dataset_name: a Hub data set, or `toy:copy` and the like (see `ToyOptions`); `None`: local files.
         dataset_config: configuration of the Hub data set.
         train: a file, a list of files, or `{source: file, target: file}` for parallel text; for a Hub data set the
             split's name.
         validation: the same for the split that selects the model.
-        test: the same for the split that is reported.
-        format: "jsonl", "csv" or "tsv"; `None`: from the file name (`.gz` may follow). Ignored for parallel text.
+        test: the same for the split that is reported, or several by name: `{test_2016: ..., test_2017: ...}`.
+        format: "jsonl", "csv", "tsv" or "dialog" (see `read_dialogues`); `None`: from the file name (`.gz` may
+            follow). Ignored for parallel text.
         source_column: column name (dots reach into nested fields) or number, 1 being the first.
         target_column: the same for the target.
         header: whether the first line of csv and tsv names the columns; `None`: yes if a column is given by name.
+        source_replacements: `[regular expression, replacement]` pairs, applied to every source one after the other
+            as by `re.sub`.
+        vocabulary_files: text files whose words the tokenizers see besides the training data, so that names that
+            occur only there have an entry in the vocabulary, and can be copied.
         reverse_source: reverse the order of the source tokens (Sutskever et al. 2014, section 3.3).
         max_source_length: longest source in tokens, `</s>` included; longer training and validation pairs are dropped.
         max_target_length: the same for the target.
@@ -99,13 +70,15 @@ class DataOptions:
 
     dataset_name: str | None = None
     dataset_config: str | None = None
-    train: str | list[str] | dict[str, str] | None = None
-    validation: str | list[str] | dict[str, str] | None = None
-    test: str | list[str] | dict[str, str] | None = None
+    train: Files | None = None
+    validation: Files | None = None
+    test: Files | dict[str, Files] | None = None
     format: str | None = None
     source_column: str | int = 1
     target_column: str | int = 2
     header: bool | None = None
+    source_replacements: list[list[str]] = field(default_factory=list)
+    vocabulary_files: list[str] = field(default_factory=list)
     reverse_source: bool = False
     max_source_length: int | None = None
     max_target_length: int | None = None
@@ -127,39 +100,38 @@ class DataOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: got {value}, wanted at least 1 or null")
+        for pair in self.source_replacements:
+            if len(pair) != 2:
+                raise ValueError(f"source_replacements: got {pair}, wanted [regular expression, replacement]")
+            try:
+                re.sub(pair[0], pair[1], "")
+            except re.error as error:
+                raise ValueError(f"source_replacements: got {pair}: {error}") from error
+        for name in self.test_files:
+            if not name.isidentifier() or name in ("train", "validation", *_PARALLEL_KEYS):
+                raise ValueError(
+                    f"test: got the name {name!r}, wanted names of letters, digits and _ other than train and "
+                    "validation, or {source: file, target: file}"
+                )
+
+    @property
+    def test_files(self) -> dict[str, Files]:
+        """What each test split is read from, under its name; "test" if there is one without a name."""
+        if self.test is None:
+            return {}
+        if isinstance(self.test, dict) and not _PARALLEL_KEYS & set(self.test):
+            return dict(self.test)
+        return {"test": self.test}  # type: ignore[dict-item]  # mypy cannot see which dict it is
+
+    @property
+    def test_splits(self) -> list[str]:
+        """Names of the test splits that `load_data` gives."""
+        if self.dataset_name is not None and self.dataset_name.startswith("toy:"):
+            return ["test", LONGER_SPLIT] if self.toy.test_longer else ["test"]
+        return list(self.test_files)
 
 
 # ---- Reading files ----------------------------------------------------------------------------------------------
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Lines of a UTF-8 file, gzipped or not, without their line ends. Only \\n and \\r\\n end a line."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file (files are looked up under --data_dir)")
-    number = 0
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as handle:
-        try:
-            for number, raw in enumerate(handle, start=1):
-                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield text.removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start})") from error
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise DataError(f"{path}, after line {number}: broken gzip file ({error})") from error
-
-
-def _rows(path: Path, file_format: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of a csv file (quoted as in RFC 4180) or a tsv file (never quoted)."""
-    if file_format == "tsv":
-        for number, line in enumerate(_lines(path), start=1):
-            yield number, line.split("\t")
-        return
-    reader = csv.reader((line + "\n" for line in _lines(path)), strict=True)
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}") from error
 
 
 def _checked(path: Path, number: int, source: object, target: object) -> Pair:
@@ -175,72 +147,18 @@ def _checked(path: Path, number: int, source: object, target: object) -> Pair:
 
 def _read_table(path: Path, file_format: str, options: DataOptions) -> Iterator[Pair]:
     columns = {"source_column": options.source_column, "target_column": options.target_column}
-    named = any(isinstance(column, str) for column in columns.values())
-    header = named if options.header is None else options.header
-    if named and not header:
-        raise DataError(f"{path}: columns are given by name {columns}, but data.header is false")
-    indices: list[int] = []
-    width = 0
-    for number, row in _rows(path, file_format):
-        if not indices:
-            width = len(row)
-            for name, column in columns.items():
-                if isinstance(column, int) and column <= width:
-                    indices.append(column - 1)
-                elif isinstance(column, str) and column in row:
-                    indices.append(row.index(column))
-                else:
-                    found = row if header else f"{width} columns"
-                    raise DataError(f"{path}, line {number}: data.{name} is {column!r}, the file has {found}")
-            if header:
-                continue
-        if len(row) != width:
-            raise DataError(f"{path}, line {number}: {len(row)} columns, wanted {width} as in the first line")
-        yield _checked(path, number, row[indices[0]], row[indices[1]])
-
-
-def _lookup(record: Any, column: str | int) -> Any:
-    """The value of a column, `translation.en` reaching into a nested record; KeyError if it is missing."""
-    if not isinstance(column, str):
-        raise KeyError(column)
-    if column in record:
-        return record[column]
-    value = record
-    for key in column.split("."):
-        if not isinstance(value, dict):
-            raise KeyError(column)
-        value = value[key]
-    return value
-
-
-def _pair_of(record: Any, options: DataOptions) -> tuple[Any, Any]:
-    columns = {"source_column": options.source_column, "target_column": options.target_column}
-    values = []
-    for name, column in columns.items():
-        try:
-            values.append(_lookup(record, column))
-        except KeyError as error:
-            raise DataError(f"data.{name} is {column!r}, the record has {sorted(record)}") from error
-    return values[0], values[1]
+    for number, (source, target) in table_columns(path, file_format, columns, options.header):
+        yield _checked(path, number, source, target)
 
 
 def _read_jsonl(path: Path, options: DataOptions) -> Iterator[Pair]:
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: not JSON ({error})") from error
-        if not isinstance(record, dict):
-            raise DataError(f"{path}, line {number}: a JSON {type(record).__name__}, wanted an object")
-        try:
-            source, target = _pair_of(record, options)
-        except DataError as error:
-            raise DataError(f"{path}, line {number}: {error}") from error
+    columns = {"source_column": options.source_column, "target_column": options.target_column}
+    for number, (source, target) in json_columns(path, columns):
         yield _checked(path, number, source, target)
 
 
 def _read_parallel(source_path: Path, target_path: Path) -> Iterator[Pair]:
-    both = zip_longest(_lines(source_path), _lines(target_path))
+    both = zip_longest(text_lines(source_path), text_lines(target_path))
     for number, (source, target) in enumerate(both, start=1):
         if source is None or target is None:
             short, long = (source_path, target_path) if source is None else (target_path, source_path)
@@ -250,9 +168,9 @@ def _read_parallel(source_path: Path, target_path: Path) -> Iterator[Pair]:
         yield _checked(source_path, number, source, target)
 
 
-def _read_files(files: str | list[str] | dict[str, str], options: DataOptions, data_dir: Path) -> Iterator[Pair]:
+def _read_files(files: Files, options: DataOptions, data_dir: Path) -> Iterator[Pair]:
     if isinstance(files, dict):
-        if set(files) != {"source", "target"}:
+        if set(files) != _PARALLEL_KEYS:
             raise DataError(f"data: parallel files are {{source: file, target: file}}, got the keys {sorted(files)}")
         yield from _read_parallel(data_dir / files["source"], data_dir / files["target"])
         return
@@ -264,6 +182,9 @@ def _read_files(files: str | list[str] | dict[str, str], options: DataOptions, d
             yield from _read_jsonl(path, options)
         elif file_format in ("csv", "tsv"):
             yield from _read_table(path, file_format, options)
+        elif file_format == "dialog":
+            for number, source, target in read_dialogues(path):
+                yield _checked(path, number, source, target)
         else:
             raise DataError(
                 f"{path}: the name tells no format; end it in .jsonl, .csv or .tsv (.gz may follow), set data.format, "
@@ -274,54 +195,14 @@ def _read_files(files: str | list[str] | dict[str, str], options: DataOptions, d
 # ---- Whole data sets --------------------------------------------------------------------------------------------
 
 
-def toy_pairs(task: str, options: ToyOptions) -> dict[str, list[Pair]]:
-    """Random strings to copy or to reverse; the splits share no string.
-
-    Args:
-        task: "copy" or "reverse".
-        options: sizes, lengths and seed.
-
-    Returns:
-        The pairs of each split.
-
-    Raises:
-        DataError: unknown task, or there are not enough different strings.
-    """
-    if task not in TOY_TASKS:
-        raise DataError(f"data.dataset_name: no toy task {task!r}, wanted one of {', '.join(TOY_TASKS)}")
-    letters = string.ascii_lowercase[: options.symbols]
-    sizes = {"train": options.train, "validation": options.validation, "test": options.test}
-    wanted = sum(sizes.values())
-    possible = sum(options.symbols**length for length in range(options.min_length, options.max_length + 1))
-    # Half of all strings, so that drawing without repetition ends soon.
-    if 2 * wanted > possible:
-        raise DataError(
-            f"data.toy: {wanted} strings wanted, but only {possible} exist; use more symbols or longer strings"
-        )
-    generator = random.Random(options.seed)
-    strings: dict[str, None] = {}
-    while len(strings) < wanted:
-        length = generator.randint(options.min_length, options.max_length)
-        strings["".join(generator.choices(letters, k=length))] = None
-    drawn = list(strings)
-    # Short strings run out first, so the end of the list holds longer ones: shuffle before cutting it into splits.
-    generator.shuffle(drawn)
-    pairs: dict[str, list[Pair]] = {}
-    start = 0
-    for split, size in sizes.items():
-        part = drawn[start : start + size]
-        pairs[split] = [(text, text if task == "copy" else text[::-1]) for text in part]
-        start += size
-    return pairs
-
-
-def _hub_pairs(options: DataOptions, files: str | list[str] | dict[str, str], split: str) -> Iterator[Pair]:
+def _hub_pairs(options: DataOptions, files: Files, split: str) -> Iterator[Pair]:
     name = f"{options.dataset_name}, split {files}"
     if not isinstance(files, str):
         raise DataError(f"data.{split}: got {files!r}, wanted the name of a split of {options.dataset_name}")
+    columns = {"source_column": options.source_column, "target_column": options.target_column}
     for number, record in enumerate(load_dataset(options.dataset_name, options.dataset_config, split=files), start=1):
         try:
-            source, target = _pair_of(record, options)
+            source, target = record_columns(record, columns)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
         yield _checked(Path(name), number, source, target)
@@ -335,8 +216,8 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
         data_dir: folder that file names are relative to.
 
     Returns:
-        The splits that the options name ("train", "validation", "test"), each with the string columns `source` and
-        `target`, one row a line.
+        The splits that the options name ("train", "validation" and `options.test_splits`), each with the string
+        columns `source` and `target`, one row a line.
 
     Raises:
         DataError: a file is missing or bad (the message names file and line), or nothing is left to train on.
@@ -345,8 +226,8 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
     if options.dataset_name is not None and options.dataset_name.startswith("toy:"):
         pairs = toy_pairs(options.dataset_name.removeprefix("toy:"), options.toy)
     else:
-        for split in SPLITS:
-            files = getattr(options, split)
+        named = {"train": options.train, "validation": options.validation, **options.test_files}
+        for split, files in named.items():
             if files is None:
                 continue
             reader = (
@@ -359,6 +240,9 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
                 raise DataError(f"data.{split}: {files!r} holds no line")
     if "train" not in pairs:
         raise DataError("data.train: not set, wanted a file, a list of files or a split name")
+    for pattern, replacement in options.source_replacements:
+        for split, rows in pairs.items():
+            pairs[split] = [(re.sub(pattern, replacement, source), target) for source, target in rows]
     if options.drop_validation_overlap and "validation" in pairs:
         trained = {source for source, _ in pairs["train"]}
         kept = [pair for pair in pairs["validation"] if pair[0] not in trained]
@@ -368,13 +252,27 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
             raise DataError("data.drop_validation_overlap: no validation line is left, every source is in train")
         pairs["validation"] = kept
     for split in pairs:
-        pairs[split] = pairs[split][: getattr(options, f"max_{split}_samples")]
+        kind = split if split in SPLITS else "test"
+        pairs[split] = pairs[split][: getattr(options, f"max_{kind}_samples")]
     return DatasetDict(
         {
             split: Dataset.from_dict({"source": [p[0] for p in rows], "target": [p[1] for p in rows]})
             for split, rows in pairs.items()
         }
     )
+
+
+def vocabulary_texts(options: DataOptions, data_dir: str | Path = ".") -> list[str]:
+    """The lines of `vocabulary_files`, for the training of the tokenizers.
+
+    Args:
+        options: the `data` section.
+        data_dir: folder that file names are relative to.
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
+    return [line for name in options.vocabulary_files for line in text_lines(Path(data_dir) / name)]
 
 
 def evaluation_items(dataset: Dataset, group_references: bool) -> tuple[list[str], list[list[str]]]:

@@ -1,11 +1,14 @@
 """The decoder: one recurrence for structure 1, structure 2, input feeding and both orders of attention.
 
 Structure 1 (Sutskever 2014): C only sets the first state. Structure 2 (Cho 2014): C is an input of every step.
-Attention (Bahdanau 2015; Luong 2015): C becomes c_t. B batch, T target length, E embedding, H hidden, R readout, D
-memory. This file travels to the Hub: it imports only the standard library, torch, transformers and its flat siblings.
+Attention (Bahdanau 2015; Luong 2015): C becomes c_t. Copying and coverage: See 2017. B batch, S source length, T
+target length, E embedding, H hidden, R readout, D memory. This file travels to the Hub: it imports only the standard
+library, torch, transformers and its flat siblings.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,22 +19,51 @@ from transformers.utils import can_return_tuple
 
 from .attention import Attention
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .copying import Pointer, source_symbols
 from .pretrained import RnnSeq2SeqPreTrainedModel
 from .recurrence import RecurrentStack, padding_of
 from .state import DecoderState, SourceMemory, is_recording, save_states
 
 
-# Which input a decoder step reads in place of the reference: (reference ids (B,), previous readout (B, R)) -> ids (B,)
-ChooseInput = Callable[[Tensor, Tensor], Tensor]
-# Readouts (B, T, R), attention weights (B, T, S), each layer's outputs (B, T, H), the states after the steps
-StepResults = tuple[Tensor, Tensor | None, tuple[Tensor, ...], list[DecoderState]]
+# Which input a decoder step reads in place of the reference: (reference ids (B,), previous readout (B, R), and if it
+# copies, the Pointer of that one step) -> ids (B,)
+ChooseInput = Callable[..., Tensor]
+# Far beyond where a sigmoid saturates to exactly one.
+_SATURATION = 1e4
+
+
+@dataclass
+class RnnDecoderOutput(BaseModelOutputWithPastAndCrossAttentions):
+    """
+    Output of the decoder.
+
+    Args:
+        pointer (`Pointer`, *optional*): What copying needs of each step, with `use_copy`.
+        coverage_loss (`torch.FloatTensor` of shape `(batch_size, target_length)`, *optional*): What each step attended
+            to again (See 2017, eq. 12); in training, with `coverage`.
+    """
+
+    pointer: Pointer | None = None
+    coverage_loss: Tensor | None = None
+
+
+class StepResults(NamedTuple):
+    """What steps give: of T steps with the axes shown, of one step without T."""
+
+    output: Tensor  # (B, T, R) readouts
+    weights: Tensor | None  # (B, T, S) attention
+    gate: Tensor | None  # (B, T, 1) logit of p_gen
+    layer_outputs: tuple[Tensor, ...]  # (B, T, H) tensors
+    states: list[DecoderState]  # after each step, or only after the last
+    coverage_loss: Tensor | None = None  # (B, T)
 
 
 class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
     """
     The decoder: h_t = RNN([embedding of y_{t-1} ; C ; c_t ; feed], h_{t-1}), each part where the configuration has it.
 
-    All steps run at once where none needs the result of the one before (teacher forcing without input feeding);
+    All steps run at once where none needs the result of the one before (teacher forcing without input feeding and
+    coverage);
     otherwise one after the other. Both paths share parameters and give the same values.
     """
 
@@ -62,22 +94,37 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
                 config.decoder_hidden_size,
                 config.encoder_hidden_size,
                 config.attention_size or config.decoder_hidden_size,
+                coverage=config.coverage,
             )
         readout_input = config.decoder_hidden_size + context_size * (self.attends or config.feeds_context)
         if config.readout_type == "tanh":
             self.readout = nn.Linear(readout_input, config.readout_size, bias=False)
         elif config.readout_type == "maxout":
             self.readout = nn.Linear(readout_input + embedding_size, 2 * config.readout_size)
+        if config.use_copy:
+            self.generation_gate = nn.Linear(context_size + config.decoder_hidden_size + embedding_size, 1)
         self.post_init()
 
     def source_memory(
-        self, encoder_output: BaseModelOutput, mask: Tensor | None, context: Tensor | None
+        self,
+        encoder_output: BaseModelOutput,
+        mask: Tensor | None,
+        context: Tensor | None,
+        source_ids: Tensor | None = None,
     ) -> SourceMemory:
         """What the steps read of the source: made once, so that no step projects the keys again."""
         if not self.attends:
             return SourceMemory(None, None, None, context)
         memory = encoder_output.last_hidden_state
-        return SourceMemory(self.attention.keys(memory), memory, mask, context)
+        symbols = None
+        if self.config.use_copy:
+            if source_ids is None:
+                raise ValueError(
+                    "use_copy=True copies symbols of the source, but got only vectors: give input_ids, not "
+                    "inputs_embeds; or encoder_outputs with source_ids, as model.get_encoder()(input_ids) returns them"
+                )
+            symbols = source_symbols(source_ids)
+        return SourceMemory(self.attention.keys(memory), memory, mask, context, symbols)
 
     @can_return_tuple
     def forward(
@@ -91,7 +138,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         choose_input: ChooseInput | None = None,
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
+    ) -> RnnDecoderOutput:
         """
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, target_length)`): y_{t-1} for each step t.
@@ -106,7 +153,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         Returns:
             `last_hidden_state` (B, T, R), what the output layer reads. Where attentions are asked for,
             `cross_attentions`, one (B, 1, T, S) tensor or none, and empty `attentions`: it has no self-attention, but
-            `generate()` wants to go through them.
+            `generate()` wants to go through them. `pointer` and `coverage_loss` as in `RnnDecoderOutput`.
         """
         embedded = self.embed(input_ids, inputs_embeds)
         mask = None if attention_mask is None else attention_mask[:, -embedded.shape[1] :].bool()
@@ -114,6 +161,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             embedded = embedded.masked_fill(~mask.unsqueeze(-1), 0)  # a NaN in the padding goes nowhere
         one_by_one = (
             self.config.input_feeding
+            or self.config.coverage
             or self.attends_before_step
             or choose_input is not None
             or embedded.shape[1] == 1
@@ -121,25 +169,27 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             or (past_key_values is not None and is_recording(past_key_values))
         )
         if one_by_one:
-            output, weights, layer_outputs, states = self._run_steps(
-                embedded, state, source, mask, input_ids if choose_input else None, choose_input
-            )
+            steps = self._run_steps(embedded, state, source, mask, input_ids if choose_input else None, choose_input)
         else:
-            output, weights, layer_outputs, states = self._run_at_once(embedded, state, source, mask)
+            steps = self._run_at_once(embedded, state, source, mask)
         if mask is not None:
             # A step that is passed over gives what the last real one gave: generate() continues from the last
             # position, whether or not a prompt is padded there.
             last_real = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), 0).cummax(dim=1).values
             rows = torch.arange(mask.shape[0], device=mask.device)[:, None]
-            output, weights = output[rows, last_real], None if weights is None else weights[rows, last_real]
+            parts = {name: getattr(steps, name) for name in ("output", "weights", "gate", "coverage_loss")}
+            steps = steps._replace(**{k: part[rows, last_real] for k, part in parts.items() if part is not None})
         if past_key_values is not None:
-            save_states(past_key_values, states, steps=embedded.shape[1])
-        return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=output,
+            save_states(past_key_values, steps.states, steps=embedded.shape[1])
+        weights = steps.weights
+        return RnnDecoderOutput(
+            last_hidden_state=steps.output,
             past_key_values=past_key_values,
-            hidden_states=(embedded, *layer_outputs[:-1], output) if output_hidden_states else None,
+            hidden_states=(embedded, *steps.layer_outputs[:-1], steps.output) if output_hidden_states else None,
             attentions=() if output_attentions else None,
             cross_attentions=(() if weights is None else (weights.unsqueeze(1),)) if output_attentions else None,
+            pointer=Pointer(steps.gate, weights, source.symbols) if self.config.use_copy else None,
+            coverage_loss=steps.coverage_loss,
         )
 
     def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None = None) -> Tensor:
@@ -156,24 +206,31 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         state: DecoderState,
         source: SourceMemory,
         recurrent_masks: tuple[Tensor, ...] | None = None,
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...], DecoderState]:
+    ) -> StepResults:
         """One step: embedded y_{t-1} (B, E) -> readout (B, R), attention (B, S), layers' outputs, new state."""
         inputs = [embedded]
         attended, weights = None, None
         if self.config.feeds_context:
             inputs.append(source.context)
         if self.attends_before_step:
-            attended, weights = self._attend(state.layers[-1][0].unsqueeze(1), source)
+            attended, weights = self._attend(state.layers[-1][0].unsqueeze(1), source, state.coverage)
             inputs.append(attended.squeeze(1))
         if self.config.input_feeding:
             inputs.append(state.feed)
         stack = self.rnn.step(torch.cat(inputs, dim=-1), state.layers, recurrent_masks)
         top = stack.output.unsqueeze(1)  # (B, 1, H)
         if self.attends and not self.attends_before_step:
-            attended, weights = self._attend(top, source)
+            attended, weights = self._attend(top, source, state.coverage)
         output = self._read_out(top, attended, embedded.unsqueeze(1), source).squeeze(1)
-        new_state = DecoderState(stack.states, output if self.config.input_feeding else None)
-        return output, None if weights is None else weights.squeeze(1), stack.layer_outputs, new_state
+        gate = self._generation_gate(top, attended, embedded.unsqueeze(1), source)
+        weights = None if weights is None else weights.squeeze(1)
+        new_state = DecoderState(
+            stack.states,
+            output if self.config.input_feeding else None,
+            state.coverage + weights if self.config.coverage else None,
+        )
+        gate = None if gate is None else gate.squeeze(1)
+        return StepResults(output, weights, gate, stack.layer_outputs, [new_state])
 
     def _run_at_once(
         self, embedded: Tensor, state: DecoderState, source: SourceMemory, mask: Tensor | None
@@ -184,7 +241,8 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         stack = self.rnn(inputs, state.layers, padding_of(mask))
         attended, weights = self._attend(stack.output, source) if self.attends else (None, None)
         output = self._read_out(stack.output, attended, embedded, source)
-        return output, weights, stack.layer_outputs, [DecoderState(stack.states, None)]
+        gate = self._generation_gate(stack.output, attended, embedded, source)
+        return StepResults(output, weights, gate, stack.layer_outputs, [DecoderState(stack.states, None)])
 
     def _run_steps(
         self,
@@ -196,23 +254,49 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         choose_input: ChooseInput | None,
     ) -> StepResults:
         recurrent_masks = self.rnn.draw_recurrent_masks(embedded)
-        outputs: list[Tensor] = []
-        all_weights, all_layer_outputs, states = [], [], []
+        results: list[StepResults] = []
+        states = [state]
         for t in range(embedded.shape[1]):
             step_input = embedded[:, t]
             if choose_input is not None and t > 0:
-                step_input = self.embed(choose_input(input_ids[:, t], outputs[-1])[:, None]).squeeze(1)
-            output, weights, layer_outputs, new_state = self.step(step_input, state, source, recurrent_masks)
-            state = new_state if mask is None else _where(mask[:, t], new_state, state)
-            outputs.append(output)
-            all_weights.append(weights)
-            all_layer_outputs.append(layer_outputs)
+                last = results[-1]
+                pointer: tuple[Pointer, ...] = ()
+                if self.config.use_copy:
+                    pointer = (Pointer(last.gate.unsqueeze(1), last.weights.unsqueeze(1), source.symbols),)
+                step_input = self.embed(choose_input(input_ids[:, t], last.output, *pointer)[:, None]).squeeze(1)
+            step = self.step(step_input, state, source, recurrent_masks)
+            state = step.states[0] if mask is None else _where(mask[:, t], step.states[0], state)
+            results.append(step)
             states.append(state)
+        outputs, all_weights, gates, layer_outputs, *_ = zip(*results)
         weights = torch.stack(all_weights, dim=1) if self.attends else None
-        return torch.stack(outputs, 1), weights, tuple(torch.stack(o, 1) for o in zip(*all_layer_outputs)), states
+        coverage_loss = None
+        if self.config.coverage and self.training:
+            before = torch.stack([state.coverage for state in states[:-1]], dim=1)  # (B, T, S)
+            coverage_loss = torch.minimum(weights, before).sum(-1)
+        return StepResults(
+            torch.stack(outputs, dim=1),
+            weights,
+            torch.stack(gates, dim=1) if self.config.use_copy else None,
+            tuple(torch.stack(layer, dim=1) for layer in zip(*layer_outputs)),
+            states[1:],
+            coverage_loss,
+        )
 
-    def _attend(self, query: Tensor, source: SourceMemory) -> tuple[Tensor, Tensor]:
-        return self.attention(query, source.keys, source.memory, source.mask)
+    def _attend(self, query: Tensor, source: SourceMemory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.attention(query, source.keys, source.memory, source.mask, coverage)
+
+    def _generation_gate(
+        self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory
+    ) -> Tensor | None:
+        """Logit of p_gen (B, T, 1) from c_t, h_t and y_{t-1} (See 2017, eq. 8); None if the decoder cannot copy."""
+        if not self.config.use_copy:
+            return None
+        gate = self.generation_gate(torch.cat([attended, top, embedded], dim=-1))
+        if source.mask is not None:
+            # From a source that is all padding there is nothing to copy.
+            gate = gate.masked_fill(~source.mask.any(1)[:, None, None], _SATURATION)
+        return gate
 
     def _read_out(self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory) -> Tensor:
         """What the output layer reads, (B, T, R), from h_t (B, T, H), c_t (B, T, D) and y_{t-1} (B, T, E)."""
@@ -236,4 +320,5 @@ def _where(real: Tensor, new: DecoderState, old: DecoderState) -> DecoderState:
         tuple(torch.where(rows, n, o) for n, o in zip(new_layer, old_layer))
         for new_layer, old_layer in zip(new.layers, old.layers)
     )
-    return DecoderState(layers, None if new.feed is None else torch.where(rows, new.feed, old.feed))
+    feed = None if new.feed is None else torch.where(rows, new.feed, old.feed)
+    return DecoderState(layers, feed, None if new.coverage is None else torch.where(rows, new.coverage, old.coverage))

@@ -1,7 +1,8 @@
 """Decoding a whole split: sources sorted by length, decoded in batches by `generate()`, n-best texts in their order.
 
 Also the log-probabilities of given targets (one forward pass with the reference fed), which score hypotheses whatever
-search found them. Works with any encoder-decoder of `transformers`; needs only torch and transformers.
+search found them. Works with any encoder-decoder of `transformers`, of ids or of vectors (speech); needs only torch and
+transformers.
 """
 
 from __future__ import annotations
@@ -45,8 +46,12 @@ def _pad(sequences: Sequence[Sequence[int]], value: int, device: torch.device) -
     return torch.tensor([[*sequence, *[value] * (longest - len(sequence))] for sequence in sequences], device=device)
 
 
-def _inputs(model: Any, sources: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+def _inputs(model: Any, sources: Sequence[Any]) -> dict[str, torch.Tensor]:
     mask = _pad([[1] * len(source) for source in sources], 0, model.device)
+    if getattr(sources[0], "ndim", 1) == 2:
+        vectors = [torch.as_tensor(source, dtype=torch.float32) for source in sources]
+        features = torch.nn.utils.rnn.pad_sequence(vectors, batch_first=True)  # (B, S, F)
+        return {"input_features": features.to(model.device, model.dtype), "attention_mask": mask}
     return {"input_ids": _pad(sources, model.config.pad_token_id, model.device), "attention_mask": mask}
 
 
@@ -63,13 +68,13 @@ def _hypothesis_tokens(sequence: Sequence[int], start: int, end: set[int], pad: 
 
 @torch.no_grad()
 def target_log_probabilities(
-    model: Any, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], batch_size: int = 64
+    model: Any, sources: Sequence[Any], targets: Sequence[Sequence[int]], batch_size: int = 64
 ) -> list[list[float]]:
     """Natural log-probability of every token of given targets.
 
     Args:
         model: an encoder-decoder with `prepare_decoder_input_ids_from_labels`.
-        sources: source ids, one list an item.
+        sources: source ids, one list an item, or vectors, one array (S, F) an item.
         targets: target ids ending in `</s>`, as many lists.
         batch_size: items a forward pass.
 
@@ -97,7 +102,7 @@ def target_log_probabilities(
 @torch.no_grad()
 def decode(
     model: Any,
-    sources: Sequence[Sequence[int]],
+    sources: Sequence[Any],
     target_tokenizer: PreTrainedTokenizerBase,
     generation_config: GenerationConfig,
     batch_size: int = 64,
@@ -107,7 +112,7 @@ def decode(
 
     Args:
         model: an encoder-decoder with `generate()`.
-        sources: source ids, one list an item.
+        sources: source ids, one list an item, or vectors, one array (S, F) an item.
         target_tokenizer: turns ids into text.
         generation_config: search, lengths, and `num_return_sequences` for n-best lists.
         batch_size: items decoded at a time.

@@ -14,9 +14,11 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import can_return_tuple
 
+from .characters import CharacterEncoder
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .pretrained import RnnSeq2SeqPreTrainedModel
 from .recurrence import LayerState, RecurrentStack, padding_of
+from .subsampling import reduced_mask, reduction_plan
 
 
 @dataclass
@@ -26,27 +28,34 @@ class RnnEncoderOutput(BaseModelOutput):
 
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(batch_size, source_length, encoder_hidden_size)`):
-            The memory: states of the top layer, zero at padding.
+            The memory: states of the top layer, zero at padding. With `time_reduction` it is that much shorter.
         final_hidden (`torch.FloatTensor` of shape `(batch_size, encoder_layers, encoder_hidden_size)`):
             Last state h of each layer, [last forward ; last backward].
         final_cell (`torch.FloatTensor` of the same shape, *optional*): Last cell state c of each layer (LSTM).
         mask (`torch.BoolTensor` of shape `(batch_size, source_length)`, *optional*): True at real positions; None if
             nothing says that there is padding. `generate()` asks no encoder-decoder for a mask that it was not given.
+            With `time_reduction` it is that of the memory, not of the input.
+        source_ids (`torch.LongTensor` of shape `(batch_size, source_length)`, *optional*): The source itself, where
+            the decoder copies from it (`use_copy`).
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): Embeddings and each layer's outputs.
     """
 
     final_hidden: Tensor | None = None
     final_cell: Tensor | None = None
     mask: Tensor | None = None
+    source_ids: Tensor | None = None
 
     @classmethod
     def from_tuple(cls, values: tuple) -> "RnnEncoderOutput":
         """Of what the encoder returns with `return_dict=False`: the fields that are not None, in order."""
         memory, *others = values
         hidden_states = others.pop(0) if others and isinstance(others[0], tuple) else None
+        source_ids = others.pop() if others and others[-1].dtype == torch.long else None
         mask = others.pop() if others and others[-1].dtype == torch.bool else None
         final_hidden, final_cell = (*others, None, None)[:2]
-        return cls(memory, hidden_states, final_hidden=final_hidden, final_cell=final_cell, mask=mask)
+        return cls(
+            memory, hidden_states, final_hidden=final_hidden, final_cell=final_cell, mask=mask, source_ids=source_ids
+        )
 
     @property
     def final_states(self) -> tuple[LayerState, ...]:
@@ -60,10 +69,22 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+        input_size = config.input_feature_size
+        if input_size is None:
+            self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
+            input_size = config.embedding_size
+        if config.character_vocab_size is not None:
+            self.character_encoder = CharacterEncoder(
+                config.rnn_type,
+                config.character_vocab_size,
+                config.character_embedding_size,
+                config.character_hidden_size,
+                config.pad_token_id,
+            )
+            input_size += config.character_hidden_size
         self.rnn = RecurrentStack(
             config.rnn_type,
-            config.embedding_size,
+            input_size,
             config.encoder_hidden_size,
             config.encoder_layers,
             bidirectional=config.bidirectional_encoder,
@@ -71,6 +92,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             recurrent_dropout=config.recurrent_dropout,
             layer_norm=config.layer_norm,
             residual=config.residual,
+            reductions=reduction_plan(config.time_reduction, config.encoder_layers),
         )
         self.post_init()
 
@@ -81,6 +103,8 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        character_ids: Tensor | None = None,
+        input_features: Tensor | None = None,
         **kwargs: Any,
     ) -> RnnEncoderOutput:
         """
@@ -92,11 +116,17 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, source_length, embedding_size)`, *optional*):
                 Embedded source in place of `input_ids`.
             output_hidden_states (`bool`, *optional*): Also return embeddings and each layer's outputs.
+            character_ids (`torch.LongTensor` of shape `(batch_size, source_length, word_length)`, *optional*): With
+                `character_vocab_size`, and only then read: the characters of each word, then `pad_token_id`.
+            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`,
+                *optional*): Source vectors, of a model with `input_feature_size`; in place of all others.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds to the encoder")
+        self._check_source(input_ids, inputs_embeds, input_features)
         mask = self.source_mask(input_ids, attention_mask)
-        embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if input_features is not None:
+            embedded = input_features
+        else:
+            embedded = self.embed_tokens(self._drop_tokens(input_ids)) if inputs_embeds is None else inputs_embeds
         if embedded.shape[1] == 0:
             raise ValueError(
                 f"the source is empty: got input of shape {tuple(embedded.shape[:2])}, wanted (batch, length)"
@@ -105,7 +135,13 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             raise ValueError(
                 f"attention_mask has shape {tuple(mask.shape)}, wanted {tuple(embedded.shape[:2])} as the input"
             )
-        embedded = F.dropout(embedded, self.config.embedding_dropout, self.training)
+        if self.config.character_vocab_size is not None:
+            embedded = torch.cat([embedded, self._read_characters(character_ids, embedded, mask)], dim=-1)
+        if input_features is None:
+            embedded = F.dropout(embedded, self.config.embedding_dropout, self.training)
+        elif self.training and self.rnn.layers[0].gradient_checkpointing and not embedded.requires_grad:
+            # Reentrant checkpointing gives no gradient to the weights of a layer whose inputs want none.
+            embedded = embedded.detach().requires_grad_(torch.is_grad_enabled())
         stack = self.rnn(embedded, padding=padding_of(mask))
         memory = F.dropout(stack.output, self.config.hidden_dropout, self.training)
         finals = [torch.stack(parts, dim=1) for parts in zip(*stack.states)]  # one or two of (B, L, D)
@@ -116,8 +152,47 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             hidden_states=(embedded, *stack.layer_outputs[:-1], memory) if output_hidden_states else None,
             final_hidden=finals[0],
             final_cell=finals[1] if len(finals) == 2 else None,
-            mask=mask,
+            mask=self.memory_mask(input_ids, attention_mask),
+            source_ids=input_ids if self.config.use_copy else None,
         )
+
+    def _check_source(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, input_features: Tensor | None
+    ) -> None:
+        size = self.config.input_feature_size
+        if size is None:
+            if input_features is not None:
+                raise ValueError("got input_features, but the model reads token ids (input_feature_size=None)")
+            if (input_ids is None) == (inputs_embeds is None):
+                raise ValueError("give exactly one of input_ids and inputs_embeds to the encoder")
+        elif input_features is None or input_ids is not None or inputs_embeds is not None:
+            raise ValueError(
+                f"the model reads vectors (input_feature_size={size}): give it input_features, and neither input_ids "
+                "nor inputs_embeds"
+            )
+        elif input_features.dim() != 3 or input_features.shape[2] != size:
+            raise ValueError(f"input_features has shape {tuple(input_features.shape)}, wanted (batch, length, {size})")
+
+    def _drop_tokens(self, input_ids: Tensor) -> Tensor:
+        """In training, with probability `token_dropout`, each id is replaced by that of the unknown symbol."""
+        if not (self.training and self.config.token_dropout > 0):
+            return input_ids
+        dropped = torch.rand(input_ids.shape, device=input_ids.device) < self.config.token_dropout
+        return input_ids.masked_fill(dropped, self.config.unk_token_id)
+
+    def _read_characters(self, character_ids: Tensor | None, embedded: Tensor, mask: Tensor | None) -> Tensor:
+        """What the characters say of each word, (B, S, character_hidden_size)."""
+        if character_ids is None:
+            raise ValueError(
+                f"character_ids is missing: the model reads characters (character_vocab_size="
+                f"{self.config.character_vocab_size}), which its tokenizer gives beside input_ids"
+            )
+        if character_ids.dim() != 3 or character_ids.shape[:2] != embedded.shape[:2] or character_ids.shape[2] == 0:
+            raise ValueError(
+                f"character_ids has shape {tuple(character_ids.shape)}, wanted {tuple(embedded.shape[:2])} as the "
+                "input, and the length of the longest word"
+            )
+        return self.character_encoder(character_ids, mask)
 
     def source_mask(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
         """(B, S) bool, True at real positions; None if nothing says that there is padding."""
@@ -127,3 +202,8 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         if input_ids is None or pad is None or pad in (eos if isinstance(eos, list) else [eos]):
             return None
         return input_ids != pad
+
+    def memory_mask(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
+        """The same of the memory, (B, ceil(S / time_reduction)): of all that reads what the encoder gives."""
+        mask, factor = self.source_mask(input_ids, attention_mask), self.config.time_reduction
+        return mask if mask is None or factor == 1 else reduced_mask(mask, factor)

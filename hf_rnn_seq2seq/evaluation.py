@@ -51,13 +51,20 @@ class Scorer:
     source_tokenizer: PreTrainedTokenizerBase
     target_tokenizer: PreTrainedTokenizerBase
 
-    def _encoded(self, sources: Sequence[str]) -> list[list[int]]:
+    def items(self, split: Dataset) -> tuple[list[Any], list[list[str]]]:
+        """What of a split is decoded and scored: sources, and for each its references."""
+        return evaluation_items(split, self.recipe.data.group_references)
+
+    def encoded(self, sources: Sequence[Any]) -> list[Any]:
+        """The model's inputs of sources."""
         return encode_sources(sources, self.source_tokenizer, self.recipe.data.reverse_source)
 
     def search(self) -> GenerationConfig:
         """The model's generation configuration with the recipe's section `generation` on top."""
         search = copy.deepcopy(self.model.generation_config)
-        search.update(**self.recipe.generation)
+        # `update` leaves out what it does not know, such as the weight of CTC.
+        for name, value in search.update(**self.recipe.generation).items():
+            setattr(search, name, value)
         return search
 
     def greedy(self) -> GenerationConfig:
@@ -68,25 +75,25 @@ class Scorer:
         return greedy
 
     def hypotheses(
-        self, sources: Sequence[str], search: GenerationConfig, with_scores: bool = False
+        self, sources: Sequence[Any], search: GenerationConfig, with_scores: bool = False
     ) -> list[list[Hypothesis]]:
-        """n-best lists of source texts.
+        """n-best lists of sources.
 
         Args:
-            sources: the texts.
+            sources: as `items` gives them.
             search: how to search.
             with_scores: also compute log-probabilities.
         """
         batch_size = self.recipe.evaluation.batch_size
-        return decode(self.model, self._encoded(sources), self.target_tokenizer, search, batch_size, with_scores)
+        return decode(self.model, self.encoded(sources), self.target_tokenizer, search, batch_size, with_scores)
 
     def metrics(
-        self, sources: Sequence[str], references: Sequence[Sequence[str]], predictions: Sequence[str]
+        self, sources: Sequence[Any], references: Sequence[Sequence[str]], predictions: Sequence[str]
     ) -> tuple[dict[str, float], dict[str, str]]:
         """The recipe's metrics.
 
         Args:
-            sources: the source texts; only perplexity looks at them, and it is that of the first references.
+            sources: as `items` gives them; only perplexity looks at them, and it is that of the first references.
             references: for each source its references.
             predictions: for each source its best hypothesis.
 
@@ -101,7 +108,7 @@ class Scorer:
                 first = [items[0] for items in references]
                 bare = self.target_tokenizer(first, add_special_tokens=False)["input_ids"]
                 targets = [[*ids, self.target_tokenizer.eos_token_id] for ids in bare]
-                encoded, batch_size = self._encoded(sources), self.recipe.evaluation.batch_size
+                encoded, batch_size = self.encoded(sources), self.recipe.evaluation.batch_size
                 scores = target_log_probabilities(self.model, encoded, targets, batch_size)
                 result = metric.compute(predictions=scores, references=targets)
             else:
@@ -118,14 +125,14 @@ class Scorer:
         """What a trainer calls at each evaluation: greedy decoding of `evaluation.validation_samples` items.
 
         Args:
-            validation: the split, with the columns `source` and `target`.
+            validation: the split.
 
         Returns:
             The function, or `None` if nothing is to be scored.
         """
         if not self.recipe.evaluation.metric_specs or self.recipe.evaluation.validation_samples == 0:
             return None
-        all_sources, all_references = evaluation_items(validation, self.recipe.data.group_references)
+        all_sources, all_references = self.items(validation)
         taken = evenly_taken(len(all_sources), self.recipe.evaluation.validation_samples)
         sources, references = [all_sources[item] for item in taken], [all_references[item] for item in taken]
 

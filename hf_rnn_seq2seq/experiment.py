@@ -213,6 +213,7 @@ def train(task: Task, data: DatasetDict, output_dir: str | Path, checkpoint: str
         max_tokens=recipe.pipeline.max_tokens,
         lengths=task.lengths(encoded),
         save_processors=task.save_processors,
+        augment=task.augment,
         score_validation=None if validation is None else task.validation_scorer(data["validation"]),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -282,6 +283,18 @@ def _training_summary(recipe: Recipe, report: TrainingReport) -> dict[str, objec
     }
 
 
+def _load(task: Task, directories: Sequence[str | Path], output_dir: Path, average: bool) -> None:
+    """Give a task the model of `--eval_only`."""
+    if average:
+        task.load_average(directories, output_dir)
+    elif len(directories) > 1:
+        task.load_ensemble(directories)
+    else:
+        task.load(directories[0])
+    if torch.accelerator.is_available() and not task.recipe.training.get("use_cpu", False):
+        task.model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]  # annotated as if for a model
+
+
 def run_recipe(
     task: Task,
     data_dir: str | Path,
@@ -289,7 +302,8 @@ def run_recipe(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    eval_only: str | Path | None = None,
+    eval_only: Sequence[str | Path] = (),
+    average: bool = False,
     results: str | Path | None = None,
     command: Sequence[str] = (),
 ) -> dict[str, float]:
@@ -302,7 +316,9 @@ def run_recipe(
             here.
         resume: go on from the last checkpoint in `output_dir`, if there is one.
         overwrite: delete the checkpoints of an earlier run in `output_dir`.
-        eval_only: do not train; evaluate the model saved in this directory, write no card.
+        eval_only: do not train; evaluate the model saved in this directory, or the ensemble of several, and write no
+            card.
+        average: evaluate the mean of the weights in those directories, which is saved in `output_dir`.
         results: the results file, or `None` to write none.
         command: what was typed, for the results file.
 
@@ -315,22 +331,20 @@ def run_recipe(
     """
     recipe, output_dir = task.recipe, Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    checkpoint = _prepare_output(recipe, output_dir, resume, overwrite) if eval_only is None else None
+    checkpoint = None if eval_only else _prepare_output(recipe, output_dir, resume, overwrite)
     data = task.load_data(data_dir)
     _reported_splits(recipe, data)  # refused before the training, not after it
     report: TrainingReport | None
-    if eval_only is None:
-        report = train(task, data, output_dir, checkpoint)
+    if eval_only:
+        _load(task, eval_only, output_dir, average)
+        report = TrainingReport.load(eval_only[0])
     else:
-        task.load(eval_only)
-        report = TrainingReport.load(eval_only)
-        if torch.accelerator.is_available() and not recipe.training.get("use_cpu", False):
-            task.model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]  # annotated as if for a model
+        report = train(task, data, output_dir, checkpoint)
     if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
         return {}
 
     scores = evaluate(task, data, output_dir)
-    if recipe.card is not None and eval_only is None and report is not None:
+    if recipe.card is not None and not eval_only and report is not None:
         save_model_card(
             output_dir,
             task.model,

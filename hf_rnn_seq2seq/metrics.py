@@ -8,7 +8,6 @@ imported here: a metric sees text and numbers only.
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,139 +22,15 @@ except ImportError as error:
     raise ImportError(
         f"hf_rnn_seq2seq.metrics: {error}; install what it needs with pip install 'hf_rnn_seq2seq[metrics]'"
     ) from error
+from .classification_metrics import Accuracy, EntityF1, MacroF1
+from .offline_metric import OfflineMetric, show
+
 
 # Labels that are not counted, as everywhere in torch and transformers.
 IGNORE_INDEX = -100
 
-_INPUTS = """
-Args:
-    predictions (`list[str]`): what the model gave, one string an item.
-    references (`list[list[str]]` or `list[str]`): the accepted answers of each item; items may differ in their number.
-"""
 
-
-class _OfflineMetric(evaluate.Metric):
-    """What all metrics share: arguments checked before anything is stored, and no clash between processes.
-
-    The stock class writes the items to a file under `HF_METRICS_CACHE` whose name is the same in all processes, and
-    keeps half-written items after an error. Here the items stay in memory, unless the items themselves come from
-    several processes.
-
-    Args:
-        num_process (`int`, *optional*, defaults to 1): number of processes that each hold a share of the items.
-        process_id (`int`, *optional*, defaults to 0): which of them this one is; only process 0 gets a result.
-        experiment_id (`str`, *optional*): a name that these processes share and nobody else on the file system uses.
-            Needed with several processes; otherwise a random one is taken.
-        cache_dir (`str`, *optional*): folder for the items of several processes, `HF_METRICS_CACHE` by default.
-    """
-
-    _description: str
-    _citation: str = ""
-    _inputs: str = _INPUTS
-
-    def __init__(
-        self,
-        *,
-        num_process: int = 1,
-        process_id: int = 0,
-        experiment_id: str | None = None,
-        cache_dir: str | None = None,
-    ) -> None:
-        if num_process > 1 and experiment_id is None:
-            raise ValueError(
-                f"num_process={num_process} needs an experiment_id, the same in these processes and used by no others"
-            )
-        super().__init__(
-            keep_in_memory=num_process == 1,
-            cache_dir=cache_dir,
-            num_process=num_process,
-            process_id=process_id,
-            experiment_id=experiment_id or uuid.uuid4().hex,
-        )
-
-    def _features(self) -> Features:
-        return Features({"predictions": Value("string"), "references": SequenceFeature(Value("string"))})
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=self._description,
-            citation=self._citation,
-            inputs_description=self._inputs,
-            features=self._features(),
-        )
-
-    def _build_data_dir(self) -> str:
-        # The stock class makes a folder even if it writes nothing into it.
-        return "" if self.keep_in_memory else super()._build_data_dir()
-
-    def _normalize(self, predictions: list[Any], references: list[Any]) -> tuple[list[Any], list[Any]]:
-        """Checks a batch and brings it into the stored form: (prediction, list of references) for each item."""
-        for index, prediction in enumerate(predictions):
-            if not isinstance(prediction, str):
-                raise TypeError(f"predictions[{index}] must be a string, got {_show(prediction)}")
-        return predictions, [_as_references(item, index) for index, item in enumerate(references)]
-
-    def add_batch(self, *, predictions: Iterable[Any] | None = None, references: Iterable[Any] | None = None) -> None:
-        """Adds a batch of predictions with their references; `compute()` without arguments then counts all of them."""
-        if predictions is None or references is None:
-            raise ValueError(f"{self.name}: predictions and references must be given, got None for one of them")
-        if isinstance(predictions, str) or isinstance(references, str):
-            raise TypeError(f"{self.name}: predictions and references must be lists, got a single string")
-        prediction_list, reference_list = list(predictions), list(references)
-        if len(prediction_list) != len(reference_list):
-            raise ValueError(
-                f"{self.name}: predictions and references must have the same length, "
-                f"got {len(prediction_list)} predictions and {len(reference_list)} references"
-            )
-        if not prediction_list:
-            raise ValueError(f"{self.name}: predictions must hold at least one item, got an empty list")
-        prediction_list, reference_list = self._normalize(prediction_list, reference_list)
-        super().add_batch(predictions=prediction_list, references=reference_list)
-
-    def add(self, *, prediction: Any = None, reference: Any = None) -> None:
-        """Adds one prediction with its references."""
-        if prediction is None or reference is None:
-            raise ValueError(f"{self.name}: prediction and reference must be given, got None for one of them")
-        self.add_batch(predictions=[prediction], references=[reference])
-
-    def compute(
-        self, *, predictions: Iterable[Any] | None = None, references: Iterable[Any] | None = None
-    ) -> dict[str, Any] | None:
-        """Computes the metric over what was added before and the items given here.
-
-        Returns:
-            `dict` with the metric under its recipe name; None in a process other than process 0.
-
-        Raises:
-            ValueError: no items at all, lists of unequal lengths, an item without references.
-            TypeError: an item of another type than the metric's.
-        """
-        if predictions is None and references is None and len(self) == 0:
-            raise ValueError(f"{self.name}: nothing to compute, predictions and references are missing")
-        result: dict[str, Any] | None = super().compute(predictions=predictions, references=references)
-        return result
-
-
-def _show(value: object) -> str:
-    text = repr(value)
-    return f"{type(value).__name__}: {text if len(text) <= 80 else text[:77] + '...'}"
-
-
-def _as_references(item: Any, index: int) -> list[str]:
-    if isinstance(item, str):
-        return [item]
-    if not isinstance(item, Iterable):
-        raise TypeError(f"references[{index}] must be a string or a list of strings, got {_show(item)}")
-    references = list(item)
-    if not references:
-        raise ValueError(f"references[{index}] must hold at least one reference, got an empty list")
-    for reference in references:
-        if not isinstance(reference, str):
-            raise TypeError(f"references[{index}] must be a string or a list of strings, got {_show(item)}")
-    return references
-
-
-class _Sacrebleu(_OfflineMetric):
+class _Sacrebleu(OfflineMetric):
     _scorer: sacrebleu.metrics.base.Metric
     _result_name: str
 
@@ -215,7 +90,7 @@ class Chrf(_Sacrebleu):
         super().__init__(**process_options)
 
 
-class _EditRate(_OfflineMetric):
+class _EditRate(OfflineMetric):
     """100 * (sum of edit distances to the closest reference) / (sum of the lengths of that reference).
 
     The closest reference has the smallest edit distance; of several the longest, which gives the lowest rate and does
@@ -291,7 +166,7 @@ def _share_matching(predictions: list[str], references: list[list[str]]) -> floa
     return matches / len(predictions)
 
 
-class ExactMatch(_OfflineMetric):
+class ExactMatch(OfflineMetric):
     """Percentage of predictions that equal one of their references, token for token (white space only separates).
 
     Result: `{"exact_match": percent}`.
@@ -303,7 +178,7 @@ class ExactMatch(_OfflineMetric):
         return {"exact_match": 100.0 * _share_matching(predictions, references)}
 
 
-class StringErrorRate(_OfflineMetric):
+class StringErrorRate(OfflineMetric):
     """Percentage of items whose prediction equals none of its references: 100 - exact match.
 
     Result: `{"g2p_wer": percent}`. Grapheme-to-phoneme papers call this the word error rate, since an item there is
@@ -319,7 +194,7 @@ class StringErrorRate(_OfflineMetric):
         return {"g2p_wer": 100.0 - 100.0 * _share_matching(predictions, references)}
 
 
-class TokenAccuracy(_OfflineMetric):
+class TokenAccuracy(OfflineMetric):
     """Percentage of positions that hold the reference's token; no alignment, position i is compared with position i.
 
     Items are strings, split at white space, or sequences of token ids, where positions whose reference is -100 are not
@@ -365,7 +240,7 @@ def _tokens(item: Any, name: str) -> list[str]:
     if isinstance(item, str):
         return item.split()
     if not isinstance(item, Iterable):
-        raise TypeError(f"{name} must be a string or a list of token ids, got {_show(item)}")
+        raise TypeError(f"{name} must be a string or a list of token ids, got {show(item)}")
     tokens = []
     for token in item:
         try:
@@ -374,7 +249,7 @@ def _tokens(item: Any, name: str) -> list[str]:
             if identifier != token:
                 raise TypeError
         except (TypeError, ValueError):
-            raise TypeError(f"{name} must be a string or a list of token ids, got {_show(item)}") from None
+            raise TypeError(f"{name} must be a string or a list of token ids, got {show(item)}") from None
         tokens.append("" if identifier == IGNORE_INDEX else str(identifier))
     return tokens
 
@@ -389,7 +264,7 @@ def _token_references(item: Any, index: int) -> list[list[str]]:
     if isinstance(item, str):
         return [item.split()]
     if not isinstance(item, Iterable):
-        raise TypeError(f"{name} must be a string, a list of token ids or a list of these, got {_show(item)}")
+        raise TypeError(f"{name} must be a string, a list of token ids or a list of these, got {show(item)}")
     elements = list(item)
     if any(_is_sequence(element) for element in elements):
         return [_tokens(element, f"{name}[{number}]") for number, element in enumerate(elements)]
@@ -411,7 +286,7 @@ def _matching_positions(prediction: list[str], reference: list[str]) -> tuple[in
     return right, positions
 
 
-class Perplexity(_OfflineMetric):
+class Perplexity(OfflineMetric):
     """exp of the mean negative log-probability of the reference tokens, over all items together. Not a percentage.
 
     Result: `{"perplexity": number}`.
@@ -464,7 +339,7 @@ Args:
             return {"perplexity": math.inf}
 
 
-METRICS: dict[str, type[_OfflineMetric]] = {
+METRICS: dict[str, type[OfflineMetric]] = {
     "bleu": Bleu,
     "chrf": Chrf,
     "wer": WordErrorRate,
@@ -474,6 +349,9 @@ METRICS: dict[str, type[_OfflineMetric]] = {
     "g2p_wer": StringErrorRate,
     "token_accuracy": TokenAccuracy,
     "perplexity": Perplexity,
+    "accuracy": Accuracy,
+    "macro_f1": MacroF1,
+    "entity_f1": EntityF1,
 }
 
 
@@ -481,7 +359,8 @@ def load_metric(name: str, **options: Any) -> evaluate.Metric:
     """The metric of that recipe name, as an `evaluate.Metric`; its result holds the value under the same name.
 
     Args:
-        name (`str`): bleu, chrf, wer, cer, per, exact_match, g2p_wer, token_accuracy or perplexity.
+        name (`str`): bleu, chrf, wer, cer, per, exact_match, g2p_wer, token_accuracy, perplexity,
+            accuracy, macro_f1 or entity_f1.
         **options: the arguments of the metric's class, such as `tokenize` and `lowercase` of [`Bleu`].
     """
     if name not in METRICS:

@@ -47,15 +47,16 @@ class RnnSeq2SeqEncoderModel(RnnSeq2SeqPreTrainedModel):
     """The encoder alone, under the parameter names that it has in `RnnSeq2SeqModel`."""
 
     # What a whole model has beside the encoder. The classifiers inherit this from their part.
-    _keys_to_ignore_on_load_unexpected = [r"^(model\.)?(bridge|decoder)\.", r"^lm_head\."]
+    _keys_to_ignore_on_load_unexpected = [r"^(model\.)?(bridge|decoder)\.", r"^(lm|ctc)_head\."]
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
         self.encoder = RnnSeq2SeqEncoder(config)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.encoder.embed_tokens
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's table; `NotImplementedError` if there is none, since the input is vectors."""
+        return self.encoder.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
         self.encoder.embed_tokens = value
@@ -63,15 +64,9 @@ class RnnSeq2SeqEncoderModel(RnnSeq2SeqPreTrainedModel):
     def get_encoder(self, modality: str | None = None) -> RnnSeq2SeqEncoder:
         return self.encoder
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
-    ) -> RnnEncoderOutput:
-        """As of the encoder."""
-        return self.encoder(input_ids, attention_mask, inputs_embeds, **kwargs)
+    def forward(self, *args: Any, **kwargs: Any) -> RnnEncoderOutput:
+        """Takes and returns what `RnnSeq2SeqEncoder.forward` does."""
+        return self.encoder(*args, **kwargs)
 
 
 class RnnSeq2SeqClassifier(RnnSeq2SeqPreTrainedModel):
@@ -141,6 +136,11 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
+        if config.time_reduction > 1:
+            raise ValueError(
+                f"one label per input vector needs as many states as vectors, got time_reduction="
+                f"{config.time_reduction}: set time_reduction=1"
+            )
         if config.use_crf:
             self.crf = LinearChainCRF(config.num_labels)
         self.post_init()
@@ -154,6 +154,8 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        character_ids: Tensor | None = None,
+        input_features: Tensor | None = None,
         **kwargs: Any,
     ) -> TokenClassifierOutput:
         """
@@ -168,12 +170,22 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
             output_hidden_states (`bool`, *optional*): Also return embeddings and each layer's outputs.
             num_items_in_batch (`int`, *optional*): What the summed loss is divided by; default: the labels in this
                 batch.
+            character_ids (`torch.LongTensor` of shape `(batch_size, source_length, word_length)`, *optional*): With
+                `character_vocab_size`: the characters of each word, then `pad_token_id`.
+            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`,
+                *optional*): Source vectors in place of ids, of a model with `input_feature_size`.
 
         Returns:
             `logits` (B, S, C); `loss`, in nats a label, if there are labels.
         """
         outputs = self.model(
-            input_ids, attention_mask, inputs_embeds, output_hidden_states=output_hidden_states, return_dict=True
+            input_ids,
+            attention_mask,
+            inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            character_ids=character_ids,
+            input_features=input_features,
+            return_dict=True,
         )
         scores, mask = self._scores(outputs.last_hidden_state), outputs.mask
         loss = None if labels is None else self._loss(scores, labels, mask, num_items_in_batch)
@@ -257,6 +269,8 @@ class RnnSeq2SeqForSequenceClassification(RnnSeq2SeqClassifier):
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        character_ids: Tensor | None = None,
+        input_features: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         """
@@ -271,13 +285,23 @@ class RnnSeq2SeqForSequenceClassification(RnnSeq2SeqClassifier):
             output_hidden_states (`bool`, *optional*): Also return embeddings and each layer's outputs.
             num_items_in_batch (`int`, *optional*): What the summed loss is divided by; default: the labels in this
                 batch.
+            character_ids (`torch.LongTensor` of shape `(batch_size, source_length, word_length)`, *optional*): With
+                `character_vocab_size`: the characters of each word, then `pad_token_id`.
+            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`,
+                *optional*): Source vectors in place of ids, of a model with `input_feature_size`.
 
         Returns:
             `logits` (B, C); `loss`, if there are labels: cross entropy in nats, binary cross entropy in nats, or
             squared error, each the mean over the labels.
         """
         outputs = self.model(
-            input_ids, attention_mask, inputs_embeds, output_hidden_states=output_hidden_states, return_dict=True
+            input_ids,
+            attention_mask,
+            inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            character_ids=character_ids,
+            input_features=input_features,
+            return_dict=True,
         )
         memory, mask = outputs.last_hidden_state, outputs.mask
         if self.config.classifier_pooling == "attention":

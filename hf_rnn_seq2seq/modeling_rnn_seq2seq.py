@@ -5,6 +5,7 @@ encoder hidden, H decoder hidden, R readout, V vocabulary. This file travels to 
 library, torch, transformers and the flat files beside it.
 """
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers.utils import can_return_tuple
 
 from .bridge import Bridge, context_vector
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .copying import Pointer, log_mixture
 from .decoder import ChooseInput, RnnSeq2SeqDecoder
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
 from .pretrained import RnnSeq2SeqPreTrainedModel
@@ -32,6 +34,21 @@ def shift_tokens_right(labels: Tensor, pad_token_id: int | None, decoder_start_t
     start = labels.new_full((labels.shape[0], 1), decoder_start_token_id)
     shifted = torch.cat([start, labels[:, :-1]], dim=1)
     return shifted.masked_fill(shifted == -100, pad_token_id if pad_token_id is not None else 0)
+
+
+@dataclass
+class RnnSeq2SeqModelOutput(Seq2SeqModelOutput):
+    """
+    Output of `RnnSeq2SeqModel`: as every `Seq2SeqModelOutput`, and what copying and coverage add.
+
+    Args:
+        pointer, coverage_loss (*optional*): As in `RnnDecoderOutput`.
+        encoder_mask (*optional*): The memory's, `mask` of `RnnEncoderOutput`.
+    """
+
+    pointer: Pointer | None = None
+    coverage_loss: Tensor | None = None
+    encoder_mask: Tensor | None = None
 
 
 class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
@@ -56,11 +73,14 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
     def _tied_weights_keys(self) -> dict[str, str]:  # type: ignore[override]
         return {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"} if self.config.share_embeddings else {}
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.encoder.embed_tokens
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's table; of a model that reads vectors the decoder's, as in transformers' speech models."""
+        side = self.encoder if self.config.input_feature_size is None else self.decoder
+        return side.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
-        self.encoder.embed_tokens = value
+        side = self.encoder if self.config.input_feature_size is None else self.decoder
+        side.embed_tokens = value
 
     def get_encoder(self, modality: str | None = None) -> RnnSeq2SeqEncoder:
         return self.encoder
@@ -83,8 +103,10 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         choose_input: ChooseInput | None = None,
+        character_ids: Tensor | None = None,
+        input_features: Tensor | None = None,
         **kwargs: Any,
-    ) -> Seq2SeqModelOutput:
+    ) -> RnnSeq2SeqModelOutput:
         """
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, source_length)`, *optional*): Source ids.
@@ -98,6 +120,10 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             inputs_embeds, decoder_inputs_embeds (*optional*): Embedded inputs in place of ids.
             use_cache (`bool`, *optional*): Return the state in `past_key_values`.
             choose_input: Scheduled sampling; see `RnnSeq2SeqForConditionalGeneration`.
+            character_ids (`torch.LongTensor` of shape `(batch_size, source_length, word_length)`, *optional*): With
+                `character_vocab_size`: the characters of each word, then `pad_token_id`.
+            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`,
+                *optional*): Source vectors in place of ids, of a model with `input_feature_size`.
         """
         config = self.config
         if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
@@ -109,12 +135,14 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         if past_key_values is None and (config.use_cache if use_cache is None else use_cache) and not self.training:
             past_key_values = new_cache(config)
 
+        feed_size = config.output_size if config.input_feeding else 0
         state = None if past_key_values is None else load_state(
-            past_key_values, config.rnn_type == "lstm", config.decoder_hidden_size
+            past_key_values, config.rnn_type == "lstm", config.decoder_hidden_size,
+            feed_size if config.coverage else None,
         )  # fmt: skip
         if isinstance(encoder_outputs, tuple):  # with return_dict=False
             encoder_outputs = RnnEncoderOutput.from_tuple(encoder_outputs)
-        mask = self.encoder.source_mask(input_ids, attention_mask)
+        mask = self.encoder.memory_mask(input_ids, attention_mask)
         if mask is None:
             mask = getattr(encoder_outputs, "mask", None)
         source = load_source(past_key_values, mask)
@@ -123,11 +151,15 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
                 input_ids,
                 attention_mask,
                 inputs_embeds,
+                input_features=input_features,
                 output_hidden_states=output_hidden_states,
+                character_ids=character_ids,
                 return_dict=True,
             )
         if source is None or state is None:
-            first_state, source = self._read_source(encoder_outputs, mask, needs_state=state is None)
+            if input_ids is None:
+                input_ids = getattr(encoder_outputs, "source_ids", None)
+            first_state, source = self._read_source(encoder_outputs, mask, input_ids, needs_state=state is None)
             state = first_state if state is None else state
             save_source(past_key_values, source)
 
@@ -143,7 +175,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             choose_input=choose_input,
             return_dict=True,
         )
-        return Seq2SeqModelOutput(
+        return RnnSeq2SeqModelOutput(
             last_hidden_state=decoder_outputs.last_hidden_state,
             past_key_values=decoder_outputs.past_key_values,
             decoder_hidden_states=decoder_outputs.hidden_states,
@@ -151,6 +183,9 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             cross_attentions=decoder_outputs.cross_attentions,
             encoder_last_hidden_state=None if encoder_outputs is None else encoder_outputs.last_hidden_state,
             encoder_hidden_states=None if encoder_outputs is None else encoder_outputs.hidden_states,
+            pointer=decoder_outputs.pointer,
+            coverage_loss=decoder_outputs.coverage_loss,
+            encoder_mask=mask,
         )
 
     @property
@@ -158,7 +193,11 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         return self.decoder.attends or self.config.feeds_context
 
     def _read_source(
-        self, encoder_outputs: BaseModelOutput | None, mask: Tensor | None, needs_state: bool
+        self,
+        encoder_outputs: BaseModelOutput | None,
+        mask: Tensor | None,
+        source_ids: Tensor | None,
+        needs_state: bool,
     ) -> tuple[DecoderState | None, SourceMemory]:
         """The decoder's first state, and what its steps read of the source."""
         config = self.config
@@ -171,12 +210,18 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
                 finals = self._final_states(encoder_outputs, mask)
             last = finals[-1][0] if finals is not None else encoder_outputs.last_hidden_state[:, 0]
             context = context_vector(config.context_vector, encoder_outputs.last_hidden_state, mask, last)
-        source = self.decoder.source_memory(encoder_outputs, mask, context if config.feeds_context else None)
+        source = self.decoder.source_memory(
+            encoder_outputs, mask, context if config.feeds_context else None, source_ids
+        )
         if not needs_state:
             return None, source
         like = encoder_outputs.last_hidden_state[:, 0] if context is None else context
         feed = like.new_zeros(like.shape[0], config.output_size) if config.input_feeding else None
-        return DecoderState(self.bridge(like, finals), feed), source
+        coverage = None
+        if config.coverage:
+            memory = encoder_outputs.last_hidden_state
+            coverage = memory.new_zeros(memory.shape[:2], dtype=torch.promote_types(memory.dtype, torch.float32))
+        return DecoderState(self.bridge(like, finals), feed, coverage), source
 
     def _final_states(self, encoder_outputs: BaseModelOutput, mask: Tensor | None) -> tuple[LayerState, ...]:
         """Final states of the encoder's layers; of a plain `BaseModelOutput` as far as its memory tells them."""
@@ -271,6 +316,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
+        character_ids: Tensor | None = None,
+        input_features: Tensor | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """
@@ -285,7 +332,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
                 batch. Trainer gives the count over all accumulated batches and processes.
 
         Returns:
-            `logits` (B, T, V); `loss`, the cross entropy in nats a symbol, if there are labels.
+            `logits` (B, T, V), with `use_copy` the logarithms of the mixed distribution; `loss`, the cross entropy in
+            nats a symbol, if there are labels; in training with `coverage` plus the weighted coverage loss.
         """
         choose_input = None
         if labels is not None:
@@ -305,12 +353,15 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
             decoder_inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
             choose_input=choose_input,
+            character_ids=character_ids,
+            input_features=input_features,
             return_dict=True,
             **kwargs,
         )
         positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, positions])
-        loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
+        pointer = None if outputs.pointer is None else outputs.pointer.at(positions)
+        logits = self._logits(outputs.last_hidden_state[:, positions], pointer)
+        loss = None if labels is None else self._loss(logits, labels, num_items_in_batch, outputs)
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
@@ -322,25 +373,46 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
             encoder_hidden_states=outputs.encoder_hidden_states,
         )
 
-    def _loss(self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
-        """Cross entropy over the labels that are not -100, smoothed in training only."""
+    def _logits(self, readout: Tensor, pointer: Pointer | None) -> Tensor:
+        """Readouts (B, T, R) -> (B, T, V). Log-probabilities are logits too: their softmax is the mixture itself."""
+        logits = self.lm_head(readout)
+        return logits if pointer is None else log_mixture(logits, pointer)
+
+    def _loss(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None,
+        outputs: RnnSeq2SeqModelOutput,
+    ) -> Tensor:
+        """
+        Cross entropy over the labels that are not -100, smoothed in training only, and in training the weighted
+        coverage loss (B, T) of the same positions (See 2017, eq. 13). `outputs` are those of the bare model.
+        """
         if logits.shape[:2] != labels.shape:
             raise ValueError(
                 f"labels has shape {tuple(labels.shape)}, but the decoder ran over {tuple(logits.shape[:2])}"
             )
-        total = F.cross_entropy(
-            logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)),
-            labels.flatten(),
-            reduction="sum",
-            label_smoothing=float(self.config.label_smoothing) if self.training else 0.0,
-        )
+        logits = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
+        smoothing = float(self.config.label_smoothing) if self.training else 0.0
+        if self.config.use_copy and smoothing == 0:
+            # They are log-probabilities: another softmax would change nothing, and takes a tenth of the time.
+            total = F.nll_loss(logits, labels.flatten(), reduction="sum")
+        else:
+            total = F.cross_entropy(logits, labels.flatten(), reduction="sum", label_smoothing=smoothing)
+        if outputs.coverage_loss is not None:
+            again = outputs.coverage_loss.masked_fill(labels == -100, 0)
+            total = total + self.config.coverage_loss_weight * again.sum()
         count = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         return total / count
 
-    def _scheduled_sampling(self, reference: Tensor, previous_output: Tensor) -> Tensor:
+    def _scheduled_sampling(
+        self, reference: Tensor, previous_output: Tensor, pointer: Pointer | None = None
+    ) -> Tensor:
         """A coin a step and sequence: the reference symbol, or one drawn from the model's distribution."""
         with torch.no_grad():
-            drawn = self.lm_head(previous_output).float().softmax(-1).multinomial(1).squeeze(1)
+            logits = self._logits(previous_output.unsqueeze(1), pointer).squeeze(1)
+            drawn = logits.float().softmax(-1).multinomial(1).squeeze(1)
         keep = torch.rand(reference.shape, device=reference.device) < self.teacher_forcing_ratio
         return torch.where(keep, reference, drawn)
 

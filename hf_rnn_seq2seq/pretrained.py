@@ -1,13 +1,16 @@
 """What all models of the family share: initialisation, tied parameters, and what transformers has to know.
 
-This file travels to the Hub: it imports only torch, transformers and the flat files beside it.
+This file travels to the Hub: it imports only the standard library, torch, transformers and the flat files beside it.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
+from .attention import Attention
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .recurrence import RecurrentStack
 
@@ -23,6 +26,11 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["RecurrentStack", "Attention", "Bridge"]
     _skip_keys_device_placement = ["past_key_values"]
     _can_compile_fullgraph = True
+
+    def __init__(self, config: RnnSeq2SeqConfig, *inputs: Any, **kwargs: Any):
+        super().__init__(config, *inputs, **kwargs)
+        if config.input_feature_size is not None:
+            self.main_input_name = "input_features"
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -40,6 +48,9 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, Attention) and hasattr(module, "coverage_weight"):
+            # Zero, so that a trained model to which coverage is added is at first what it was.
+            init.zeros_(module.coverage_weight)
 
     def _std(self, default: float) -> float:
         return default if self.config.init_std is None else self.config.init_std
@@ -66,7 +77,7 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
                 f"vocab_size={self.config.vocab_size} and decoder_vocab_size={self.config.decoder_vocab_size}"
             )
         source: nn.Embedding = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        if decoder is not None and self.config.feed_previous_token:
+        if decoder is not None and self.config.feed_previous_token and self.config.input_feature_size is None:
             decoder.embed_tokens = self._get_resized_embeddings(
                 decoder.embed_tokens, source.num_embeddings, mean_resizing=mean_resizing
             )
@@ -76,4 +87,10 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
     def dummy_inputs(self) -> dict[str, Tensor]:
         """A batch of two short sources, for tools that only need some input."""
         input_ids = torch.tensor([[0, 2, 3], [2, 0, 3]], device=self.device)
-        return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "decoder_input_ids": input_ids}
+        inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "decoder_input_ids": input_ids}
+        if self.config.input_feature_size is not None:
+            vectors = torch.zeros(*input_ids.shape, self.config.input_feature_size, device=self.device)
+            inputs = {"input_features": vectors, **{name: inputs[name] for name in list(inputs)[1:]}}
+        if self.config.character_vocab_size is not None:
+            inputs["character_ids"] = torch.zeros_like(input_ids).unsqueeze(-1)
+        return inputs

@@ -239,12 +239,14 @@ class RecipeKind:
         tokenizer: options class of the section `tokenizer`; its method `stand_in_sizes()` gives the sizes that a
             model's configuration takes from the tokenizers, for checking a recipe before they exist.
         generates: whether there is a section `generation`.
+        generation: options of generation beside those of `GenerationConfig`, and their types.
         more: other sections and their options classes.
     """
 
     data: type
     tokenizer: type
     generates: bool = False
+    generation: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, type] = field(default_factory=dict)
 
     @property
@@ -392,7 +394,8 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
     check_types(training, {**dict.fromkeys(own_names, Any), **training_hints}, "training", _RESERVED["training"])
     model_hints = {"preset": str, **inspect.get_annotations(RnnSeq2SeqConfig)}
     check_types(sections["model"], model_hints, "model", _RESERVED["model"])
-    check_types(sections["generation"], _generation_hints(), "generation", _RESERVED["generation"])
+    generation_hints = {**_generation_hints(), **kind.generation}
+    check_types(sections["generation"], generation_hints, "generation", _RESERVED["generation"])
     try:
         GenerationConfig(**sections["generation"]).validate(strict=True)
     except (ValueError, TypeError) as error:
@@ -416,6 +419,23 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
     return recipe
 
 
+def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """A recipe file's content with overrides, not checked further.
+
+    Args:
+        path: the YAML file.
+        overrides: changes such as "training.num_train_epochs=1".
+
+    Raises:
+        OptionsError: not YAML, not a mapping, or an override that leads nowhere.
+        FileNotFoundError: no such file.
+    """
+    content = read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: wanted a mapping of sections, got {type(content).__name__}")
+    return apply_overrides(content, overrides)
+
+
 def load_recipe(path: str | Path, overrides: Iterable[str] = (), kind: RecipeKind = SEQ2SEQ) -> Recipe:
     """Read and check a recipe file.
 
@@ -431,8 +451,4 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), kind: RecipeKin
         OptionsError: not YAML, or anything that `build_recipe` refuses.
         FileNotFoundError: no such file.
     """
-    path = Path(path)
-    content = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path}: wanted the sections {', '.join(kind.sections)}, got {type(content).__name__}")
-    return build_recipe(apply_overrides(content, overrides), path.stem, kind)
+    return build_recipe(read_recipe(path, overrides), Path(path).stem, kind)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .subsampling import reduced_mask, stack_frames
+
 
 # The state of one layer: (h, c) for the LSTM, (h,) for the others; each tensor is (B, H).
 LayerState = tuple[Tensor, ...]
@@ -189,6 +191,7 @@ class RecurrentStack(nn.Module):
         dropout (`float`): Between layers.
         recurrent_dropout (`float`): Variational dropout of h_{t-1}, in training; takes the step-by-step path.
         layer_norm, residual (`bool`): On what a layer hands upward; see the configuration.
+        reductions (`tuple[int, ...]`, *optional*): How many consecutive inputs each layer reads as one (Chan 2016).
     """
 
     def __init__(
@@ -202,6 +205,7 @@ class RecurrentStack(nn.Module):
         recurrent_dropout: float = 0.0,
         layer_norm: bool = False,
         residual: bool = False,
+        reductions: tuple[int, ...] | None = None,
     ):
         super().__init__()
         self.rnn_type = rnn_type
@@ -212,11 +216,12 @@ class RecurrentStack(nn.Module):
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
         self.residual = residual
+        self.reductions = reductions or (1,) * num_layers
         self.layers = nn.ModuleList(RecurrentLayer(rnn_type, recurrent_dropout) for _ in range(num_layers))
         rows = GATES[rnn_type] * self.cell_size
         for k in range(num_layers):
             for suffix in self.suffixes:
-                columns = input_size if k == 0 else hidden_size
+                columns = (input_size if k == 0 else hidden_size) * self.reductions[k]
                 self.register_parameter(f"weight_ih_l{k}{suffix}", nn.Parameter(torch.empty(rows, columns)))
                 self.register_parameter(f"weight_hh_l{k}{suffix}", nn.Parameter(torch.empty(rows, self.cell_size)))
                 self.register_parameter(f"bias_ih_l{k}{suffix}", nn.Parameter(torch.empty(rows)))
@@ -247,6 +252,9 @@ class RecurrentStack(nn.Module):
             x: (B, S, I) inputs.
             states: First states of the layers, (B, D) each; zeros if absent.
             padding: Where x is padding: those positions are passed over and come out as zeros. None: nowhere.
+
+        Returns:
+            Outputs (B, S, D); of a layer that reduces, and of those above it, shorter: real positions to the left.
         """
         if padding is not None:
             x = padding.compact(x)
@@ -255,6 +263,12 @@ class RecurrentStack(nn.Module):
         for k in range(self.num_layers):
             if k > 0:
                 x = F.dropout(x, self.dropout, self.training)
+            if self.reductions[k] > 1:
+                if padding is not None:
+                    # What a group lacks at the end of its sequence is zero, as at the end of the batch.
+                    x = x.masked_fill(padding.trailing[..., None], 0)
+                    padding = Padding.from_mask(reduced_mask(padding.mask, self.reductions[k]))
+                x = stack_frames(x, self.reductions[k])
             weights = [self.weights(k, suffix) for suffix in self.suffixes]
             y, *state = self.layers[k](x, *states[k], weights=weights, padding=padding)
             x = self._hand_upward(k, x, y)
@@ -302,7 +316,7 @@ class RecurrentStack(nn.Module):
 
     def _hand_upward(self, k: int, x: Tensor, y: Tensor) -> Tensor:
         """What layer k gives to the layer above it, from its input x and its recurrence's output y."""
-        if self.residual and k > 0:
+        if self.residual and k > 0 and self.reductions[k] == 1:
             y = y + x
         return self.norms[k](y) if len(self.norms) else y
 

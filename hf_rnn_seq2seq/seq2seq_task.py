@@ -6,15 +6,17 @@ imported by the model files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import DataCollatorForSeq2Seq, GenerationConfig, PreTrainedTokenizerBase, set_seed
 
-from .data import encode_dataset, evaluation_items, load_data, pair_lengths
+from .data import encode_dataset, evaluation_items, load_data, pair_lengths, vocabulary_texts
+from .ensemble import RnnSeq2SeqEnsemble, average_models, load_ensemble
 from .evaluation import Scorer, write_predictions
 from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
+from .options import OptionsError
 from .recipe import SEQ2SEQ, Recipe
 from .task import Scores, Task
 from .tokenization import TARGET_TOKENIZER_FOLDER, load_tokenizers, train_tokenizer
@@ -24,21 +26,25 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 
-def build_tokenizers(recipe: Recipe, train: Dataset) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
+def build_tokenizers(
+    recipe: Recipe, train: Dataset, vocabulary: Sequence[str] = ()
+) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
     """Train the tokenizers on the training data.
 
     Args:
         recipe: types and sizes.
         train: the training split.
+        vocabulary: more texts for both sides to take entries from.
 
     Returns:
         The source and the target tokenizer, the same object twice if they are shared.
     """
     options = recipe.tokenizer
     if options.target is None:
-        shared = train_tokenizer([*train["source"], *train["target"]], options.source, "shared")
+        shared = train_tokenizer([*train["source"], *train["target"], *vocabulary], options.source, "shared")
         return shared, shared
-    return train_tokenizer(train["source"], options.source), train_tokenizer(train["target"], options.target, "target")
+    source = train_tokenizer([*train["source"], *vocabulary], options.source)
+    return source, train_tokenizer([*train["target"], *vocabulary], options.target, "target")
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -99,15 +105,17 @@ class Seq2SeqTask(Task):
     """A sequence whose length the model decides, of a text (translation, dialogue, inflection, pronunciation)."""
 
     kind = SEQ2SEQ
-    model: RnnSeq2SeqForConditionalGeneration
+    model: RnnSeq2SeqForConditionalGeneration | RnnSeq2SeqEnsemble
+    vocabulary: Sequence[str] = ()
     source_tokenizer: PreTrainedTokenizerBase
     target_tokenizer: PreTrainedTokenizerBase
 
     def load_data(self, data_dir: str | Path) -> DatasetDict:
+        self.vocabulary = vocabulary_texts(self.recipe.data, data_dir)
         return load_data(self.recipe.data, data_dir)
 
     def build(self, data: DatasetDict) -> None:
-        self.source_tokenizer, self.target_tokenizer = build_tokenizers(self.recipe, data["train"])
+        self.source_tokenizer, self.target_tokenizer = build_tokenizers(self.recipe, data["train"], self.vocabulary)
         targets = self.target_tokenizer(list(data["train"]["target"]), add_special_tokens=False)["input_ids"]
         limit = self.recipe.data.max_target_length
         longest = max(len(ids) + 1 for ids in targets if limit is None or len(ids) < limit)
@@ -116,6 +124,20 @@ class Seq2SeqTask(Task):
     def load(self, directory: str | Path) -> None:
         self.source_tokenizer, self.target_tokenizer = load_tokenizers(directory)
         self.model = RnnSeq2SeqForConditionalGeneration.from_pretrained(str(directory))
+
+    def load_ensemble(self, directories: Sequence[str | Path]) -> None:
+        self.source_tokenizer, self.target_tokenizer = load_tokenizers(directories[0])
+        try:
+            self.model = load_ensemble(directories)
+        except ValueError as error:
+            raise OptionsError(f"--eval_only: {error}") from error
+
+    def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
+        try:
+            average_models(directories, output_dir)
+        except ValueError as error:
+            raise OptionsError(f"--eval_only: {error}") from error
+        self.load(output_dir)
 
     def save_processors(self, directory: str | Path) -> None:
         self.source_tokenizer.save_pretrained(directory)

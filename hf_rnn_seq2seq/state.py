@@ -24,6 +24,7 @@ class SourceMemory(NamedTuple):
     memory: Tensor | None  # (B, S, D) the encoder's top states
     mask: Tensor | None  # (B, S) bool, True at real positions; None: no padding
     context: Tensor | None  # (B, D) C, where it is fed at every step
+    symbols: Tensor | None = None  # (B, 2, S) of `copying.source_symbols()`, where they can be copied
 
 
 class DecoderState(NamedTuple):
@@ -31,6 +32,7 @@ class DecoderState(NamedTuple):
 
     layers: tuple[LayerState, ...]  # (B, H) tensors
     feed: Tensor | None  # (B, R) the readout vector that is fed back
+    coverage: Tensor | None = None  # (B, S) sum of the attention so far, in single precision at least
 
 
 class _RecurrentState(CacheLayerMixin):
@@ -38,17 +40,18 @@ class _RecurrentState(CacheLayerMixin):
     Shared by the dynamic and the static layer.
 
     `keys` is h, (B, 1, n, H); `values` is what else the layer carries, (B, 1, n, *): the cell, and in the top layer
-    the vector fed back. n is 1, or more while past states are recorded. In the cross-attention cache `keys` and
-    `values` are the attention's (B, 1, S, *) and `context` is C, (B, D).
+    the vector fed back and the coverage. n is 1, or more while past states are recorded. In the cross-attention cache
+    `keys` and `values` are the attention's (B, 1, S, *), `context` is C, (B, D), and `symbols` is (B, 2, S).
     """
 
     context: Tensor | None = None
+    symbols: Tensor | None = None
     device: torch.device
     supports_early_init = False
 
     @property
     def tensor_names(self) -> list[str]:
-        return [name for name in ("keys", "values", "context") if getattr(self, name) is not None]
+        return [name for name in ("keys", "values", "context", "symbols") if getattr(self, name) is not None]
 
     def _apply(self, function: Callable[[Tensor], Tensor]) -> None:
         if self.is_initialized:
@@ -110,10 +113,10 @@ class RecurrentStateLayer(_RecurrentState):
             self.values = torch.cat([self.values, value_states], dim=-2)
         return self.keys, self.values
 
-    def store(self, keys: Tensor, values: Tensor, context: Tensor | None) -> None:
+    def store(self, keys: Tensor, values: Tensor, context: Tensor | None, symbols: Tensor | None = None) -> None:
         """Hold a source instead of a state (cross-attention cache)."""
         self.lazy_initialization(keys, values)
-        self.keys, self.values, self.context = keys, values, context
+        self.keys, self.values, self.context, self.symbols = keys, values, context, symbols
         self.cumulative_length = keys.shape[-2]
 
     def get_seq_length(self) -> int:
@@ -123,7 +126,7 @@ class RecurrentStateLayer(_RecurrentState):
         return -1
 
     def reset(self) -> None:
-        self.keys = self.values = self.context = None
+        self.keys = self.values = self.context = self.symbols = None
         self.is_initialized = False
         self.cumulative_length = 0
 
@@ -175,10 +178,10 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
                 torch._dynamo.mark_static_address(tensor)
         self.is_initialized = True
 
-    def store(self, keys: Tensor, values: Tensor, context: Tensor | None) -> None:
+    def store(self, keys: Tensor, values: Tensor, context: Tensor | None, symbols: Tensor | None = None) -> None:
         """Hold a source instead of a state (cross-attention cache)."""
         self.dtype, self.device = keys.dtype, keys.device
-        self.keys, self.values, self.context = keys, values, context
+        self.keys, self.values, self.context, self.symbols = keys, values, context, symbols
         self.cumulative_length = torch.full_like(self.cumulative_length, keys.shape[-2], device=keys.device)
         self._finish_initialization()
 
@@ -198,7 +201,7 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
 
     def reset(self) -> None:
         # Dropped, not zeroed: the next sequence starts from the bridge, and a source's memory is not the layer's own.
-        self.keys = self.values = self.context = None
+        self.keys = self.values = self.context = self.symbols = None
         self.is_initialized = False
         self.cumulative_length.zero_()
 
@@ -213,18 +216,25 @@ def recurrent_layers(cache: Cache) -> list:
     return (cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache).layers
 
 
-def load_state(cache: Cache, has_cell: bool, hidden_size: int) -> DecoderState | None:
-    """The decoder's state after the last step in the cache; None if there was none yet."""
+def load_state(cache: Cache, has_cell: bool, hidden_size: int, feed_size: int | None = None) -> DecoderState | None:
+    """
+    The decoder's state after the last step in the cache; None if there was none yet. `feed_size` is that of the vector
+    fed back where there is coverage behind it; None: there is no coverage.
+    """
     layers = recurrent_layers(cache)
     if not layers[0].is_initialized:
         return None
     states: list[LayerState] = []
-    carried = None
+    feed_start = hidden_size if has_cell else 0
+    carried = coverage = None
     for layer in layers:
         hidden, carried = layer.keys[:, 0, -1], layer.values[:, 0, -1]  # (B, H), (B, *)
+        if feed_size is not None and layer is layers[-1]:
+            carried, coverage = carried.split([feed_start + feed_size, carried.shape[-1] - feed_start - feed_size], -1)
+            carried = carried.to(hidden.dtype)  # coverage is of a higher precision than half, and so all is
         states.append((hidden, carried[:, :hidden_size]) if has_cell else (hidden,))
-    feed = carried[:, hidden_size if has_cell else 0 :]
-    return DecoderState(tuple(states), feed if feed.shape[-1] else None)
+    feed = carried[:, feed_start:]
+    return DecoderState(tuple(states), feed if feed.shape[-1] else None, coverage)
 
 
 def save_states(cache: Cache, states: list[DecoderState], steps: int) -> None:
@@ -233,8 +243,10 @@ def save_states(cache: Cache, states: list[DecoderState], steps: int) -> None:
     for k, layer in enumerate(layers):
         hidden = torch.stack([state.layers[k][0] for state in states], dim=1)  # (B, n, H)
         carried = [torch.stack([state.layers[k][1] for state in states], 1)] if len(states[0].layers[k]) == 2 else []
-        if k == len(layers) - 1 and states[0].feed is not None:
-            carried.append(torch.stack([state.feed for state in states], dim=1))
+        if k == len(layers) - 1:
+            for part in ("feed", "coverage"):
+                if getattr(states[0], part) is not None:
+                    carried.append(torch.stack([getattr(state, part) for state in states], dim=1))
         values = torch.cat(carried, dim=-1) if carried else hidden[..., :0]
         layer.update(hidden.unsqueeze(1), values.unsqueeze(1), steps=steps)
 
@@ -251,7 +263,7 @@ def load_source(cache: Cache | None, mask: Tensor | None) -> SourceMemory | None
     layer: Any = cache.cross_attention_cache.layers[0]
     if not layer.is_initialized:
         return None
-    return SourceMemory(layer.keys[:, 0], layer.values[:, 0], mask, layer.context)
+    return SourceMemory(layer.keys[:, 0], layer.values[:, 0], mask, layer.context, layer.symbols)
 
 
 def save_source(cache: Cache | None, source: SourceMemory) -> None:
@@ -262,4 +274,4 @@ def save_source(cache: Cache | None, source: SourceMemory) -> None:
     keys = source.context[:, None] if source.keys is None else source.keys
     memory = source.context[:, None] if source.memory is None else source.memory
     layer: Any = cache.cross_attention_cache.layers[0]
-    layer.store(keys.unsqueeze(1), memory.unsqueeze(1), source.context)
+    layer.store(keys.unsqueeze(1), memory.unsqueeze(1), source.context, source.symbols)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import PreTrainedModel
 
+from .options import OptionsError
 from .recipe import Recipe, RecipeKind
 
 
@@ -91,6 +92,14 @@ class Task(ABC):
     def load(self, directory: str | Path) -> None:
         """Load model and tokenizers as `save_pretrained` and `save_processors` left them; a checkpoint will do."""
 
+    def load_ensemble(self, directories: Sequence[str | Path]) -> None:
+        """Load several models that predict together, as one."""
+        raise OptionsError(f"--eval_only: got {len(directories)} models, but {type(self).__name__} has no ensembles")
+
+    def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
+        """Load the mean of the weights of several checkpoints, and save it."""
+        raise OptionsError(f"--average: {type(self).__name__} averages only after training, by average_checkpoints")
+
     @abstractmethod
     def save_processors(self, directory: str | Path) -> None:
         """Save tokenizers and whatever else turns raw input into the model's, beside the model."""
@@ -106,6 +115,10 @@ class Task(ABC):
     @abstractmethod
     def collate(self, rows: list[dict[str, Any]]) -> Mapping[str, Any]:
         """A batch of encoded rows, padded."""
+
+    def augment(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A training batch as the model sees it, changed at random if the recipe says so; here it is left alone."""
+        return batch
 
     @abstractmethod
     def validation_scorer(self, validation: Dataset) -> Callable[[], dict[str, float]] | None:

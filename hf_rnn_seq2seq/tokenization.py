@@ -1,20 +1,25 @@
 """Tokenizers trained by a recipe: character, word, BPE and unigram, saved as plain `tokenizer.json` files.
 
-`AutoTokenizer.from_pretrained(directory)` loads them without any code of this package. BPE is Sennrich et al. 2016,
-the unigram model Kudo 2018; both run on bytes, so that any text is encoded without an unknown token and decoded back
-exactly. Needs only `tokenizers` and `transformers`; must not import the model files, so that it works for any
-sequence-to-sequence model.
+`AutoTokenizer.from_pretrained(directory)` loads them without any code of this package, those with `characters`
+excepted. BPE is Sennrich et al. 2016, the unigram model Kudo 2018; both run on bytes, so that any text is encoded
+without an unknown token and decoded back exactly. Needs only `tokenizers` and `transformers`; of the model files it
+imports only the tokenizer class that gives characters, so that it works for any sequence-to-sequence model.
 """
 
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from .tokenization_words import RnnSeq2SeqWordTokenizer
 
 
 # The order fixes the ids: <unk> 0, <pad> 1, <s> 2, </s> 3.
@@ -45,6 +50,12 @@ class TokenizerOptions:
         lowercase: lower-case the text before anything else; decoding gives lower case back.
         normalization: Unicode form "NFC", "NFD", "NFKC" or "NFKD" applied first, or `None`.
         add_eos: append `</s>` when encoding. Targets get their `</s>` in `data.encode_dataset` either way.
+        fold_digits: every digit becomes 0; decoding gives zeros back.
+        characters: type word only: also give the characters of each word, as `character_ids`. `lowercase` and
+            `fold_digits` leave them as they are in the text.
+        min_character_frequency: characters seen less often become `<unk>`.
+        max_word_length: of a longer word only so many characters are given, half from its beginning, half from its
+            end.
 
     Raises:
         ValueError: an option is out of range; the message names it.
@@ -56,6 +67,10 @@ class TokenizerOptions:
     lowercase: bool = False
     normalization: str | None = None
     add_eos: bool = True
+    fold_digits: bool = False
+    characters: bool = False
+    min_character_frequency: int = 1
+    max_word_length: int = 40
 
     def __post_init__(self) -> None:
         if self.type not in TOKENIZER_TYPES:
@@ -63,8 +78,11 @@ class TokenizerOptions:
         if self.normalization is not None and self.normalization not in NORMALIZATIONS:
             wanted = ", ".join(NORMALIZATIONS)
             raise ValueError(f"normalization: got {self.normalization!r}, wanted one of {wanted} or null")
-        if self.min_frequency < 1:
-            raise ValueError(f"min_frequency: got {self.min_frequency}, wanted at least 1")
+        for name in ("min_frequency", "min_character_frequency", "max_word_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least 1")
+        if self.characters and self.type != "word":
+            raise ValueError(f"characters: type {self.type} has no words to give the characters of, wanted type word")
         if self.type == "unigram" and self.min_frequency != 1:
             raise ValueError("min_frequency: type unigram chooses its pieces by likelihood, leave it at 1")
         smallest = len(SPECIAL_TOKENS) + (256 if self.type in _SUBWORD_TYPES else 1)
@@ -151,14 +169,18 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
     """
     tokenizer, trainer = _empty_tokenizer(options)
     steps: list[normalizers.Normalizer] = []
-    if options.normalization is not None:
-        steps.append(NORMALIZATIONS[options.normalization]())
+    form = options.normalization
+    if form is not None:
+        steps.append(NORMALIZATIONS[form]())
     if options.lowercase:
         steps.append(normalizers.Lowercase())
+    if options.fold_digits:
+        steps.append(normalizers.Replace(Regex(r"\d"), "0"))
     if steps:
         tokenizer.normalizer = normalizers.Sequence(steps)
 
     seen_text = False
+    character_counts: Counter[str] = Counter()
 
     def checked() -> Iterator[str]:
         nonlocal seen_text
@@ -172,6 +194,9 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
                             f"{name} tokenizer: text {number} holds the special token {token!r}: {text!r}"
                         )
             seen_text = seen_text or bool(text.strip())
+            if options.characters:
+                normalized = text if form is None else unicodedata.normalize(form, text)  # type: ignore[arg-type]
+                character_counts.update("".join(normalized.split()))
             yield text
 
     tokenizer.train_from_iterator(checked(), trainer)
@@ -185,16 +210,27 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
             pair=f"$A {EOS_TOKEN} $B {EOS_TOKEN}",
             special_tokens=[(EOS_TOKEN, SPECIAL_TOKENS.index(EOS_TOKEN))],
         )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token=UNK_TOKEN,
-        pad_token=PAD_TOKEN,
-        bos_token=BOS_TOKEN,
-        eos_token=EOS_TOKEN,
-        clean_up_tokenization_spaces=False,
+    wrapping: dict[str, Any] = {
+        "tokenizer_object": tokenizer,
+        "unk_token": UNK_TOKEN,
+        "pad_token": PAD_TOKEN,
+        "bos_token": BOS_TOKEN,
+        "eos_token": EOS_TOKEN,
+        "clean_up_tokenization_spaces": False,
         # "</s>" typed by a user is text, not an end of sentence.
-        split_special_tokens=True,
-        model_input_names=["input_ids", "attention_mask"],
+        "split_special_tokens": True,
+    }
+    if not options.characters:
+        return PreTrainedTokenizerFast(**wrapping, model_input_names=["input_ids", "attention_mask"])
+    by_frequency = sorted(character_counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    return RnnSeq2SeqWordTokenizer(
+        **wrapping,
+        character_vocab=[
+            *SPECIAL_TOKENS,
+            *(character for character, count in by_frequency if count >= options.min_character_frequency),
+        ],
+        max_word_length=options.max_word_length,
+        character_normalization=form,
     )
 
 
@@ -224,7 +260,9 @@ def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, Pre
     """
     if not (Path(directory) / "tokenizer.json").is_file():
         raise FileNotFoundError(f"{directory} holds no tokenizer.json: it is not a saved model of this package")
-    source = PreTrainedTokenizerFast.from_pretrained(str(directory))
-    target_directory = Path(directory) / TARGET_TOKENIZER_FOLDER
-    target = PreTrainedTokenizerFast.from_pretrained(str(target_directory)) if target_directory.is_dir() else source
-    return source, target
+    # By its saved class; that of this package's own tokenizer, and not the code in the directory, has been registered.
+    source = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(directory)))
+    folder = Path(directory) / TARGET_TOKENIZER_FOLDER
+    if not folder.is_dir():
+        return source, source
+    return source, cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(folder)))

@@ -194,6 +194,7 @@ class RecipeTrainer(Seq2SeqTrainer):
         max_tokens: token budget of a training batch; `None`: the Trainer's own batches.
         lengths: (source, target) length of every training item, for `max_tokens`.
         save_processors: called with each directory that the model is saved in, to save tokenizers there.
+        augment: changes every training batch on the model's device, at random if it likes; `None`: nothing does.
         score_validation: called at each evaluation; what it returns is logged with the loss.
         **kwargs: as for `Seq2SeqTrainer`.
     """
@@ -204,6 +205,7 @@ class RecipeTrainer(Seq2SeqTrainer):
         max_tokens: int | None,
         lengths: Sequence[tuple[int, int]],
         save_processors: Callable[[Path], None],
+        augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         score_validation: Callable[[], dict[str, float]] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -211,6 +213,7 @@ class RecipeTrainer(Seq2SeqTrainer):
         self.max_tokens = max_tokens
         self.lengths = lengths
         self.save_processors = save_processors
+        self.augment = augment
         self.score_validation = score_validation
 
     def get_train_dataloader(self) -> DataLoader:
@@ -235,6 +238,16 @@ class RecipeTrainer(Seq2SeqTrainer):
         # wanted all the same, because it moves batches to the device and hands `set_epoch` on, also after skipping
         # batches at a resume.
         return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Loss and gradients of a batch, augmented."""
+        # Here and not in the collator, which evaluation has too; and what a step draws from torch's generator it draws
+        # again after a resume, whatever batches were made in advance.
+        if self.augment is not None:
+            inputs = self.augment(self._prepare_inputs(inputs))
+        return super().training_step(model, inputs, num_items_in_batch)
 
     def evaluation_loop(
         self,

@@ -7,8 +7,6 @@ from typing import Any
 
 import datasets
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hf_rnn_seq2seq.data import (
     DataError,
@@ -19,7 +17,7 @@ from hf_rnn_seq2seq.data import (
     evaluation_items,
     load_data,
     pair_lengths,
-    toy_pairs,
+    vocabulary_texts,
 )
 from hf_rnn_seq2seq.tokenization import TokenizerOptions, train_tokenizer
 
@@ -201,30 +199,72 @@ def test_references_of_one_source_are_grouped() -> None:
     assert evaluation_items(split, group_references=False) == (["b", "a", "b", "b"], [["1"], ["2"], ["3"], ["1"]])
 
 
-@settings(max_examples=20, deadline=None)
-@given(
-    symbols=st.integers(3, 26),
-    shortest=st.integers(1, 4),
-    more=st.integers(3, 6),
-    task=st.sampled_from(["copy", "reverse"]),
-)
-def test_toy_tasks_are_what_they_say(symbols: int, shortest: int, more: int, task: str) -> None:
-    options = ToyOptions(symbols, shortest, shortest + more, train=30, validation=5, test=5)
-    pairs = toy_pairs(task, options)
-    assert {split: len(rows) for split, rows in pairs.items()} == {"train": 30, "validation": 5, "test": 5}
-    every = [pair for rows in pairs.values() for pair in rows]
-    assert len({source for source, _ in every}) == len(every)
-    for source, target in every:
-        assert target == (source if task == "copy" else "".join(reversed(source)))
-        assert shortest <= len(source) <= shortest + more
-    assert toy_pairs(task, options) == pairs
+def test_toy_tasks_are_data_sets() -> None:
+    options = DataOptions(dataset_name="toy:sort", toy=ToyOptions(train=20, validation=5, test=5, test_longer=7))
+    data = load_data(options)
+    assert list(data) == ["train", "validation", *options.test_splits]
+    assert options.test_splits == ["test", "test_longer"]
+    assert len(data["test_longer"]) == 7
+    assert data["test"][0]["target"] == "".join(sorted(data["test"][0]["source"]))
+    assert DataOptions(dataset_name="toy:copy").test_splits == ["test"]
 
 
-def test_impossible_toy_tasks_are_refused() -> None:
-    with pytest.raises(DataError, match="no toy task 'sort', wanted one of copy, reverse"):
-        load_data(DataOptions(dataset_name="toy:sort"))
-    with pytest.raises(DataError, match=r"data\.toy: 4400 strings wanted, but only 62 exist"):
-        toy_pairs("copy", ToyOptions(symbols=2, max_length=5))
+def test_several_test_sets_have_names(tmp_path: Path) -> None:
+    for letter in "abcd":
+        write(tmp_path / f"{letter}.tsv", f"{letter}\tx\n{letter}2\tx\n")
+    for side in ("src", "tgt"):
+        write(tmp_path / f"p.{side}", f"{side}\n")
+    options = DataOptions(
+        train="a.tsv",
+        validation="b.tsv",
+        test={"test_1": "c.tsv", "both": ["c.tsv", "d.tsv"], "parallel": {"source": "p.src", "target": "p.tgt"}},
+        max_test_samples=3,
+    )
+    data = load_data(options, tmp_path)
+    assert list(data) == ["train", "validation", "test_1", "both", "parallel"]
+    assert options.test_splits == ["test_1", "both", "parallel"]
+    assert data["test_1"]["source"][:] == ["c", "c2"]
+    assert data["both"]["source"][:] == ["c", "c2", "d"]
+    assert data["parallel"].to_list() == [{"source": "src", "target": "tgt"}]
+    # One without a name is called "test", parallel text or not.
+    assert DataOptions(test="c.tsv").test_splits == ["test"]
+    assert DataOptions(test={"source": "p.src", "target": "p.tgt"}).test_splits == ["test"]
+    assert DataOptions().test_splits == []
+
+
+def test_a_file_of_a_named_test_set_is_named_in_errors(tmp_path: Path) -> None:
+    write(tmp_path / "a.tsv", "a\tb\n")
+    write(tmp_path / "bad.tsv", "a\tb\nc\n")
+    with pytest.raises(DataError, match=r"bad\.tsv, line 2: 1 columns"):
+        load_data(DataOptions(train="a.tsv", test={"good": "a.tsv", "bad": "bad.tsv"}), tmp_path)
+    write(tmp_path / "bad.tsv", "")
+    with pytest.raises(DataError, match=r"data\.bad: 'bad\.tsv' holds no line"):
+        load_data(DataOptions(train="a.tsv", test={"bad": "bad.tsv"}), tmp_path)
+
+
+def test_sources_are_rewritten_in_every_split(tmp_path: Path) -> None:
+    write(tmp_path / "f.csv", 'mr,ref\n"name[The Mill], near[Café X]",The [old] Mill\n')
+    options = DataOptions(
+        train="f.csv",
+        test={"again": "f.csv"},
+        source_column="mr",
+        target_column="ref",
+        source_replacements=[[r"(\w+)\[", r"\1 "], [r"\]", ""]],
+    )
+    data = load_data(options, tmp_path)
+    wanted = [{"source": "name The Mill, near Café X", "target": "The [old] Mill"}]
+    assert data["train"].to_list() == data["again"].to_list() == wanted
+
+
+def test_words_of_other_files_get_into_the_vocabulary(tmp_path: Path) -> None:
+    write(tmp_path / "kb.txt.gz", "1 resto_a R_phone\tresto_a_phone\n")
+    write(tmp_path / "more.txt", "x\n")
+    texts = vocabulary_texts(DataOptions(vocabulary_files=["kb.txt.gz", "more.txt"]), tmp_path)
+    assert texts == ["1 resto_a R_phone\tresto_a_phone", "x"]
+    tokenizer = train_tokenizer(["hi", *texts], TokenizerOptions("word"))
+    assert tokenizer.unk_token_id not in tokenizer("resto_a_phone resto_a x")["input_ids"]
+    with pytest.raises(DataError, match=r"absent\.txt: no such file"):
+        vocabulary_texts(DataOptions(vocabulary_files=["absent.txt"]), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -234,19 +274,16 @@ def test_impossible_toy_tasks_are_refused() -> None:
         ({"source_column": 0}, "source_column: got 0"),
         ({"max_target_length": 0}, "max_target_length: got 0"),
         ({"max_test_samples": -1}, "max_test_samples: got -1"),
+        ({"source_replacements": [["("]]}, r"source_replacements: got \['\('\], wanted \[regular"),
+        ({"source_replacements": [["(", ""]]}, r"source_replacements: got \['\(', ''\]: missing \)"),
+        ({"source_replacements": [["a", r"\1"]]}, r"source_replacements: got .*invalid group reference"),
+        ({"test": {"validation": "a.tsv"}}, "test: got the name 'validation'"),
+        ({"test": {"test-2016": "a.tsv"}}, "test: got the name 'test-2016', wanted names of letters"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         DataOptions(**options)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"), [({"symbols": 27}, "symbols: got 27"), ({"min_length": 9}, "max_length: got 8")]
-)
-def test_toy_options_out_of_range_are_refused(options: dict[str, int], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{message}"):
-        ToyOptions(**options)
 
 
 @pytest.mark.parametrize("add_eos", [True, False])

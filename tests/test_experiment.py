@@ -363,3 +363,35 @@ def test_predictions_keep_tabs_and_line_ends(tmp_path: Path) -> None:
     write_predictions(tmp_path / "p.tsv", ["a\tb"], [["x\ny", "z"]], [[Hypothesis('"q"', (4,), -0.5)]])
     (row,) = csv.DictReader((tmp_path / "p.tsv").open(newline="", encoding="utf-8"), delimiter="\t")
     assert row == {"source": "a\tb", "rank": "1", "score": "-0.5000", "prediction": '"q"', "references": "x\ny | z"}
+
+
+def test_an_ensemble_and_a_mean_of_checkpoints_are_evaluated(
+    run: tuple[Path, dict[str, float]], tmp_path: Path
+) -> None:
+    folder, _ = run
+    checkpoints = sorted((folder / "out").glob("checkpoint-*"))[:2]
+    evaluation = [folder / "tiny.yaml", "--eval_only", *checkpoints]
+    ensemble = main(*evaluation, "--output_dir", tmp_path / "ensemble")
+    mean = main(*evaluation, "--average", "--output_dir", tmp_path / "mean")
+    assert set(ensemble) == set(mean) and ensemble != mean
+    # The mean is a model of its own, the ensemble is not.
+    assert (tmp_path / "mean" / "model.safetensors").is_file()
+    assert not (tmp_path / "ensemble" / "model.safetensors").exists()
+    assert main(folder / "tiny.yaml", "--eval_only", tmp_path / "mean", "--output_dir", tmp_path / "again") == mean
+
+
+def test_a_recipe_of_several_runs_gives_their_mean_and_can_be_resumed(tmp_path: Path) -> None:
+    changed = content(training__num_train_epochs=1, card=None)
+    del changed["training"]["seed"]
+    (tmp_path / "tiny.yaml").write_text(write_yaml({**changed, "runs": {"seeds": [1, 2]}}))
+    arguments = [tmp_path / "tiny.yaml", "--output_dir", tmp_path / "out", "--results", tmp_path / "tiny.json"]
+    metrics = main(*arguments)
+    assert {"perplexity", "perplexity_std", "exact_match"} < set(metrics)
+    assert read_results(tmp_path / "tiny.json").seeds == [1, 2]
+    each = [read_results(tmp_path / "out" / f"seed{seed}" / "results.json").metrics["perplexity"] for seed in (1, 2)]
+    assert metrics["perplexity"] == pytest.approx(sum(each) / 2) and each[0] != each[1]
+    weights = (tmp_path / "out" / "seed1" / "model.safetensors").stat().st_mtime_ns
+    assert main(*arguments, "--resume") == metrics
+    assert (tmp_path / "out" / "seed1" / "model.safetensors").stat().st_mtime_ns == weights
+    with pytest.raises(SystemExit, match="holds an earlier run"):
+        main(*arguments)

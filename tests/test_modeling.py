@@ -52,7 +52,7 @@ def test_one_step_after_the_other_equals_all_at_once(structure: str, padded: boo
     model, inputs, target = tiny_model(structure), inputs_of(), random_ids(3, 5)
     mask = padded_batch("interior", [5, 3, 4], 5).attention_mask if padded else None
     results = []
-    for choose in (None, lambda reference, previous_output: reference):
+    for choose in (None, lambda reference, *_: reference):
         out = model.model(**inputs, decoder_input_ids=target, decoder_attention_mask=mask, choose_input=choose)
         real = out.last_hidden_state if mask is None else out.last_hidden_state[mask.bool()]
         real.pow(3).sum().backward()

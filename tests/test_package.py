@@ -20,25 +20,33 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # The files that `save_pretrained` copies beside the weights, so that a model can be loaded without this package.
 MODEL_FILES = {
     "configuration_rnn_seq2seq",
+    "presets",
+    "subsampling",
     "recurrence",
     "state",
     "attention",
     "bridge",
+    "copying",
     "pretrained",
+    "characters",
     "encoder",
     "decoder",
     "modeling_rnn_seq2seq",
     "crf",
     "modeling_heads",
+    "feature_extraction_rnn_seq2seq",
+    "ctc",
+    "modeling_speech",
+    "tokenization_words",
 }
 # Those of them that hold the classes which are saved; the others travel because one of these imports them.
-STARTS = {"modeling_rnn_seq2seq", "modeling_heads"}
+STARTS = {"modeling_rnn_seq2seq", "modeling_heads", "modeling_speech", "tokenization_words"}
 # huggingface_hub is a requirement of transformers: the `@strict` of its configurations comes from there.
 MODEL_FILES_MAY_IMPORT = {*sys.stdlib_module_names, "torch", "transformers", "huggingface_hub"}
 # What the extras install, and transformers does not require by itself.
 OPTIONAL = {
     *("accelerate", "datasets", "evaluate", "matplotlib", "onnx", "onnxruntime", "rapidfuzz", "sacrebleu"),
-    *("soundfile", "tensorboard"),
+    *("seqeval", "sklearn", "soundfile", "tensorboard"),
 }
 LONGEST_FILE = 500
 

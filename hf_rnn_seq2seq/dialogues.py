@@ -1,0 +1,59 @@
+"""Dialogues in the format of the bAbI dialogue tasks (Bordes, Boureau & Weston 2017), one pair a response of the bot.
+
+A line is `ID user<TAB>bot` or, without a tab, `ID fact`: a result from the knowledge base that the bot has looked up.
+IDs count from 1 in each dialogue; blank lines may stand between dialogues. Imports only `files.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .files import DataError, text_lines
+
+
+# What stands before the words of a user's turn, of a bot's turn, and of the facts of one entity.
+USER_MARK, BOT_MARK, FACT_MARK = "<user>", "<bot>", "<kb>"
+
+
+def read_dialogues(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(line number, source, target) of every response.
+
+    The target is the bot's response. The source is all that was said and looked up before it in the dialogue, in
+    order, and the user's turn that it answers; words are separated by single blanks. Facts that follow each other and
+    begin with the same word, the entity, share one mark and say that word once, which halves the long sources:
+    `<kb> resto_1 R_cuisine indian R_price cheap <user> hi <bot> hello <user> a table please`.
+
+    Args:
+        path: the file, gzipped or not.
+
+    Raises:
+        DataError: as `text_lines`, a line in another format, or an ID that neither follows nor begins a dialogue.
+    """
+    history: list[str] = []
+    last_id = 0
+    entity: str | None = None
+    for number, line in enumerate(text_lines(path), start=1):
+        if not line.strip():
+            last_id = 0
+            continue
+        identifier, _, text = line.partition(" ")
+        turn = text.split("\t")
+        if not identifier.isdecimal() or len(turn) > 2 or not all(part.strip() for part in turn):
+            raise DataError(f"{path}, line {number}: wanted 'ID user<TAB>bot' or 'ID fact', got {line!r}")
+        if int(identifier) == 1:
+            history, entity = [], None
+        elif int(identifier) != last_id + 1:
+            wanted = f"1 or {last_id + 1}" if last_id else "1"
+            raise DataError(f"{path}, line {number}: the ID is {identifier}, wanted {wanted}")
+        last_id = int(identifier)
+        words = turn[0].split()
+        if len(turn) == 1:
+            history += words[1:] if words[0] == entity else [FACT_MARK, *words]
+            entity = words[0]
+            continue
+        response = turn[1].split()
+        history += [USER_MARK, *words]
+        yield number, " ".join(history), " ".join(response)
+        history += [BOT_MARK, *response]
+        entity = None

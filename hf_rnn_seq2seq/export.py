@@ -1,0 +1,384 @@
+"""A saved model as a folder that needs neither torch nor transformers: two ONNX graphs, tokenizers and settings.
+
+`encoder.onnx` reads the source once: memory, projected keys, the decoder's first state. `decoder_step.onnx` makes one
+step. Both are traced from the model itself with free batch and length; only a recurrent layer is written as the ONNX
+operator of its kind, which onnxruntime runs fused and can quantise. The folder also gets a copy of `runtime.py`, which
+runs it. Needs torch, transformers, onnx and onnxruntime; must not import tools of training.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from transformers import AutoModelForSeq2SeqLM
+
+
+try:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+except ImportError as error:
+    raise ImportError("export needs onnx and onnxruntime: pip install 'hf_rnn_seq2seq[export]'") from error
+
+from . import runtime
+from .copying import Pointer
+from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
+from .recurrence import GATES, LayerState, Padding, RecurrentStack, StackOutput
+from .state import DecoderState, SourceMemory
+from .tokenization import TARGET_TOKENIZER_FOLDER
+
+
+QUANTIZATIONS = (None, "int8")
+OPSET = 17  # the first with LayerNormalization
+# Where ONNX has torch's gates: i, o, f, c for i, f, g, o; z, r, h for r, z, n.
+_GATE_ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,)}
+_OPERATOR = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN"}
+_LAYER_STATE = ("hidden", "cell")
+_SOURCE = ("keys", "memory", "mask", "context", "symbols")
+# Options of the configuration that the runtime has no input for, and the value that leaves them out.
+_NOT_EXPORTED = {"input_feature_size": None, "time_reduction": 1, "character_vocab_size": None}
+
+
+def export(
+    model_dir: str | Path,
+    output_dir: str | Path,
+    quantize: str | None = "int8",
+    reverse_source: bool | None = None,
+) -> Path:
+    """
+    Write a saved encoder-decoder as a folder for `runtime.RnnSeq2SeqRuntime`.
+
+    Args:
+        model_dir: what `save_pretrained` wrote, with or without tokenizers.
+        output_dir: the folder to write; files of an earlier export are replaced.
+        quantize: `"int8"`: weights of LSTMs, matrix products and embeddings as 8-bit integers, activations quantised
+            as they come (dynamic quantisation); `None`: single precision.
+        reverse_source: whether the model was trained on reversed sources; `None`: as `recipe.yaml` in `model_dir`
+            says, otherwise it was not.
+
+    Returns:
+        `output_dir`.
+
+    Raises:
+        ValueError: `quantize` is unknown, or the model or its generation config asks for what the runtime cannot do.
+    """
+    model_dir, output_dir = Path(model_dir), Path(output_dir)
+    model = AutoModelForSeq2SeqLM.from_pretrained(model_dir)
+    if not isinstance(model, RnnSeq2SeqForConditionalGeneration):
+        raise ValueError(f"model_dir: {model_dir} holds a {type(model).__name__}, wanted an RNN encoder-decoder")
+    settings = model.generation_config.to_diff_dict()
+    for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
+        if settings.get(name) is None:
+            settings[name] = getattr(model.config, name)
+    runtime.GenerationOptions.of(settings)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_graphs(model, output_dir, quantize)
+    candidates = ("tokenizer.json", f"{TARGET_TOKENIZER_FOLDER}/tokenizer.json")
+    tokenizers = [name for name in candidates if (model_dir / name).is_file()]
+    for name in tokenizers:
+        (output_dir / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(model_dir / name, output_dir / name)
+    _write_json(output_dir / runtime.GENERATION_CONFIG, settings)
+    _write_json(
+        output_dir / runtime.RUNTIME_CONFIG,
+        {
+            "format": runtime.FORMAT,
+            "quantize": quantize,
+            "vocab_size": model.config.vocab_size,
+            "source_tokenizer": tokenizers[0] if tokenizers else None,
+            "target_tokenizer": tokenizers[-1] if tokenizers else None,
+            "split_special_tokens": _splits_special_tokens(model_dir),
+            "reverse_source": _was_reversed(model_dir) if reverse_source is None else reverse_source,
+        },
+    )
+    shutil.copyfile(runtime.__file__, output_dir / runtime.COPIED_AS)
+    return output_dir
+
+
+def write_graphs(
+    model: RnnSeq2SeqForConditionalGeneration, output_dir: str | Path, quantize: str | None = None
+) -> None:
+    """
+    Write `encoder.onnx` and `decoder_step.onnx`.
+
+    The encoder's inputs are `input_ids` and `attention_mask`, (B, S) int64, padded on the right; its outputs are the
+    decoder's inputs by the same names: `state.*`, which each step gives back as `new_state.*`, and `source.*`, which
+    stay. The decoder also reads `previous_ids` (B,), if the model does, and gives `log_probabilities` (B, V) and, if
+    it attends, `attention` (B, S).
+
+    Args:
+        model: the model; it is not changed.
+        output_dir: an existing folder.
+        quantize: as in `export`.
+
+    Raises:
+        ValueError: `quantize` is unknown, or the model has an option that cannot be exported.
+    """
+    if quantize not in QUANTIZATIONS:
+        raise ValueError(f"quantize must be 'int8' or None; got {quantize!r}")
+    for name, value in _NOT_EXPORTED.items():
+        if getattr(model.config, name) != value:
+            raise ValueError(f"{name}={getattr(model.config, name)} cannot be exported: the runtime reads token ids")
+    model = copy.deepcopy(model).cpu().float().eval()
+    inner = model.model
+    _use_onnx_layers(inner.encoder.rnn, from_zero=True)
+    inner.encoder.rnn.register_forward_pre_hook(_padding_is_on_the_right, with_kwargs=True)
+    # There is no quantised GRU or RNN operator: there the steps stay matrix products, which can be quantised.
+    if model.config.rnn_type == "lstm" or quantize is None:
+        _use_onnx_layers(inner.decoder.rnn, from_zero=False)
+    ids = torch.full((2, 3), min(2, model.config.vocab_size - 1))
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        encoder = _Encoder(model)
+        tensors = encoder.read(ids, mask)
+        step = _DecoderStep(model, list(tensors))
+        states = [name for name in tensors if name.startswith("state.")]
+        outputs = ["log_probabilities", *(f"new_{name}" for name in states)]
+        if inner.decoder.attends:
+            outputs.append("attention")
+        graphs = {
+            runtime.ENCODER: (encoder, {"input_ids": ids, "attention_mask": mask}, list(tensors)),
+            runtime.DECODER_STEP: (step, {"previous_ids": ids[:, 0], **tensors}, outputs),
+        }
+        for file, (module, inputs, names) in graphs.items():
+            target = Path(output_dir) / file
+            traced = target if quantize is None else Path(folder) / file
+            _trace(module, inputs, names, traced)
+            if quantize is not None:
+                quant_pre_process(traced, traced, skip_optimization=True, skip_symbolic_shape=True)
+                # Unsigned: with signed weights the products overflow on processors without VNNI instructions.
+                quantize_dynamic(traced, target, per_channel=True, weight_type=QuantType.QUInt8)
+
+
+def _trace(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], file: Path) -> None:
+    length_axis = {"input_ids": 1, "attention_mask": 1, "source.symbols": 2, "attention": 1, "state.coverage": 1}
+    length_axis |= {"new_state.coverage": 1, "source.keys": 1, "source.memory": 1, "source.mask": 1}
+    axes = {
+        name: {0: "batch", **({length_axis[name]: "source_length"} if name in length_axis else {})}
+        for name in [*inputs, *outputs]
+    }
+    with warnings.catch_warnings():
+        # Tracing takes the branches of this configuration, as it should; the newer exporter freezes the time axis.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            str(file),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    onnx.checker.check_model(str(file))
+
+
+class _OnnxRecurrence(torch.autograd.Function):
+    """A recurrent layer as one ONNX node; run by torch it only gives tensors of the right shapes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w: Tensor,
+        r: Tensor,
+        b: Tensor,
+        lengths: Tensor | None,
+        hidden: Tensor | None,
+        cell: Tensor | None,
+        rnn_type: str,
+    ) -> tuple[Tensor, ...]:
+        size = r.shape[0] * r.shape[2]
+        states = [x.new_zeros(x.shape[0], size) for _ in range(2 if rnn_type == "lstm" else 1)]
+        return (x.new_zeros(*x.shape[:2], size), *states)
+
+    @staticmethod
+    def symbolic(
+        g: Any, x: Any, w: Any, r: Any, b: Any, lengths: Any, hidden: Any, cell: Any, rnn_type: str
+    ) -> tuple[Any, ...]:
+        directions, _, size = r.type().sizes()
+
+        def absent() -> Any:
+            value = g.op("prim::Constant")
+            value.setType(torch._C.OptionalType.ofTensor())
+            return value
+
+        def by_direction(state: Any) -> Any:  # (B, directions * H) -> (directions, B, H)
+            if state is None:
+                return absent()
+            shape = g.op("Constant", value_t=torch.tensor([0, -1, size]))
+            return g.op("Transpose", g.op("Reshape", state, shape), perm_i=[1, 0, 2])
+
+        def joined(value: Any, *axes: int | None) -> Any:  # (*axes, directions, H) -> (*axes, directions * H)
+            shape = g.op("Constant", value_t=torch.tensor([0] * len(axes) + [-1]))
+            return g.op("Reshape", value, shape).setType(x.type().with_sizes([*axes, directions * size]))
+
+        attributes: dict[str, Any] = {"hidden_size_i": size}
+        if directions == 2:
+            attributes["direction_s"] = "bidirectional"
+        if rnn_type == "gru":
+            attributes["linear_before_reset_i"] = 1
+        states = [by_direction(hidden), *([by_direction(cell)] if rnn_type == "lstm" else [])]
+        outputs = g.op(
+            _OPERATOR[rnn_type],
+            g.op("Transpose", x, perm_i=[1, 0, 2]),
+            *(w, r, b, absent() if lengths is None else lengths),
+            *states,
+            outputs=1 + len(states),
+            **attributes,
+        )
+        # Y is (S, directions, B, H), Y_h and Y_c are (directions, B, H). Without lengths there is one step: to say so
+        # spares the graph a test of the size wherever the model squeezes it.
+        return (
+            joined(g.op("Transpose", outputs[0], perm_i=[2, 0, 1, 3]), None, 1 if lengths is None else None),
+            *(joined(g.op("Transpose", final, perm_i=[1, 0, 2]), None) for final in outputs[1:]),
+        )
+
+
+class _OnnxLayer(nn.Module):
+    """Takes the place of a `RecurrentLayer`, with weights in the layout of ONNX."""
+
+    def __init__(self, rnn_type: str, weights: list[tuple[Tensor, Tensor, Tensor, Tensor]], from_zero: bool):
+        super().__init__()
+        self.rnn_type = rnn_type
+        self.from_zero = from_zero
+
+        def reordered(matrix: Tensor) -> Tensor:
+            gates = matrix.detach().chunk(GATES[rnn_type])
+            return torch.cat([gates[k] for k in _GATE_ORDER[rnn_type]])
+
+        each = [[reordered(matrix) for matrix in direction] for direction in weights]
+        w = torch.stack([direction[0] for direction in each])
+        self.reads_nothing = w.shape[2] == 0
+        self.w = nn.Parameter(w.new_zeros(*w.shape[:2], 1) if self.reads_nothing else w)
+        self.r = nn.Parameter(torch.stack([direction[1] for direction in each]))
+        self.b = nn.Parameter(torch.stack([torch.cat(direction[2:]) for direction in each]))
+
+    def forward(self, x: Tensor, *state: Tensor, weights: Any, padding: Padding | None) -> tuple[Tensor, ...]:
+        if self.reads_nothing:
+            x = state[0].new_zeros(x.shape[0], x.shape[1], 1)
+        lengths = None if padding is None else padding.lengths.int()
+        hidden, cell = (None, None) if self.from_zero else (*state, None)[:2]
+        outputs: tuple[Tensor, ...] = _OnnxRecurrence.apply(
+            x, self.w, self.r, self.b, lengths, hidden, cell, self.rnn_type
+        )
+        return outputs
+
+
+class _SteppedByLayers(RecurrentStack):
+    """A stack whose step is a sequence of length one, so that it, too, is made of whole layers."""
+
+    def step(
+        self, x: Tensor, states: tuple[LayerState, ...], recurrent_masks: tuple[Tensor, ...] | None = None
+    ) -> StackOutput:
+        stack = self(x.unsqueeze(1), states)
+        return StackOutput(stack.output.squeeze(1), stack.states, tuple(y.squeeze(1) for y in stack.layer_outputs))
+
+
+def _use_onnx_layers(stack: RecurrentStack, from_zero: bool) -> None:
+    for k in range(stack.num_layers):
+        weights = [stack.weights(k, suffix) for suffix in stack.suffixes]
+        stack.layers[k] = _OnnxLayer(stack.rnn_type, weights, from_zero)
+    stack.__class__ = _SteppedByLayers
+
+
+class _RightPadding(Padding):
+    """Padding behind the real positions only, which the ONNX operators pass over by themselves."""
+
+    def compact(self, x: Tensor) -> Tensor:
+        return x
+
+    def spread(self, x: Tensor) -> Tensor:
+        return x.masked_fill(~self.mask[..., None], 0)
+
+
+def _padding_is_on_the_right(stack: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return args, {**kwargs, "padding": _RightPadding(*kwargs["padding"])}
+
+
+class _Encoder(nn.Module):
+    """Source -> all that the decoder starts from and reads at each step."""
+
+    def __init__(self, model: RnnSeq2SeqForConditionalGeneration):
+        super().__init__()
+        self.model = model
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """By name, in the order of the graph's outputs."""
+        inner = self.model.model
+        outputs = inner.encoder(input_ids, attention_mask, return_dict=True)
+        state, source = inner._read_source(outputs, outputs.mask, input_ids, needs_state=True)
+        if source.symbols is not None:
+            # As `copying.source_symbols()`, which has no ONNX form: the first position of the same symbol.
+            same = input_ids.unsqueeze(2) == input_ids.unsqueeze(1)
+            source = source._replace(symbols=torch.stack([input_ids, same.int().argmax(-1)], dim=1))
+        if self.model.config.attention_type == "dot":
+            source = source._replace(keys=None)  # the memory itself
+        named = {
+            f"state.{name}_{k}": tensor
+            for k, layer in enumerate(state.layers)
+            for name, tensor in zip(_LAYER_STATE, layer)
+        }
+        named |= {f"state.{name}": getattr(state, name) for name in ("feed", "coverage")}
+        named |= {f"source.{name}": getattr(source, name) for name in _SOURCE}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.read(input_ids, attention_mask).values())
+
+
+class _DecoderStep(nn.Module):
+    """y_{t-1}, state and source -> log P(y_t), new state, attention."""
+
+    def __init__(self, model: RnnSeq2SeqForConditionalGeneration, names: list[str]):
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, previous_ids: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        config, decoder = self.model.config, self.model.model.decoder
+        named = dict(zip(self.names, tensors))
+        layers = tuple(
+            tuple(named[f"state.{name}_{k}"] for name in _LAYER_STATE if f"state.{name}_{k}" in named)
+            for k in range(config.decoder_layers)
+        )
+        state = DecoderState(layers, named.get("state.feed"), named.get("state.coverage"))
+        source = SourceMemory(*(named.get(f"source.{name}") for name in _SOURCE))
+        if config.attention_type == "dot":
+            source = source._replace(keys=source.memory)
+        step = decoder.step(decoder.embed(previous_ids.unsqueeze(1)).squeeze(1), state, source)
+        if source.symbols is not None:
+            pointer = Pointer(step.gate.unsqueeze(1), step.weights.unsqueeze(1), source.symbols)
+            scores = self.model._logits(step.output.unsqueeze(1), pointer).squeeze(1)
+        else:
+            scores = self.model._logits(step.output, None).log_softmax(-1)
+        after = step.states[0]
+        new_state = [tensor for layer in after.layers for tensor in layer]
+        new_state += [tensor for tensor in (after.feed, after.coverage) if tensor is not None]
+        attention = [] if step.weights is None else [step.weights]
+        return (scores, *new_state, *attention)
+
+
+def _splits_special_tokens(model_dir: Path) -> bool:
+    """Whether "</s>" in a text is text; plain tokenizers take it for the end of the sequence."""
+    file = model_dir / "tokenizer_config.json"
+    return file.is_file() and bool(json.loads(file.read_text(encoding="utf-8")).get("split_special_tokens", False))
+
+
+def _was_reversed(model_dir: Path) -> bool:
+    file = model_dir / "recipe.yaml"
+    recipe = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return bool((recipe.get("data") or {}).get("reverse_source", False))
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

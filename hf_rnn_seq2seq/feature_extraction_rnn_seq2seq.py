@@ -1,0 +1,326 @@
+"""From audio to the vectors that a speech encoder reads: log-mel energies or MFCC, deltas, normalisation, stacking.
+
+Davis & Mermelstein 1980 (mel-frequency cepstra), Furui 1986 (deltas); the steps and their order are Kaldi's and HTK's.
+N samples, S frames, F numbers a frame. This file travels to the Hub: it imports only the standard library, torch,
+transformers and the flat files beside it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import BatchFeature
+from transformers.audio_utils import mel_filter_bank
+from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
+
+
+FEATURE_TYPES = ("log_mel", "mfcc", "none")
+NORMALIZATIONS = ("none", "utterance", "speaker", "global")
+# Below any energy that 16 bits can hold, so that digital silence has a logarithm.
+_ENERGY_FLOOR = 1e-10
+# A coordinate that never changes is divided by this: it comes out as zero.
+_STD_FLOOR = 1e-5
+
+
+class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
+    """
+    Turns audio into `input_features` (B, S, F) and `attention_mask` (B, S).
+
+    A frame of samples loses its mean, gets the pre-emphasis x_t - a x_{t-1} and a Hamming window; the energies of its
+    spectrum under triangular filters, evenly spaced in mel, give their logarithms (`"log_mel"`), and these by an
+    orthonormal cosine transform the cepstra (`"mfcc"`, c_0 included, not liftered). Then come deltas, normalisation
+    and stacking, in this order.
+
+    Args:
+        feature_type (`str`, defaults to `"log_mel"`): `"log_mel"`, `"mfcc"`, or `"none"`: the input is frames already,
+            (S, `frame_size`) instead of (N,).
+        sampling_rate (`int`, defaults to 16000): Samples a second of the audio, in Hz.
+        num_mel_bins (`int`, defaults to 40): Number of mel filters.
+        num_cepstra (`int`, defaults to 13): Number of cepstra.
+        frame_size (`int`, *optional*): Numbers a frame of the input with `feature_type="none"`.
+        frame_length (`float`, defaults to 25.0): Length of a frame in milliseconds.
+        frame_shift (`float`, defaults to 10.0): Time from one frame to the next in milliseconds.
+        low_frequency (`float`, defaults to 20.0): Lower end of the lowest filter in Hz.
+        high_frequency (`float`, *optional*): Upper end of the highest filter in Hz; default: half the sampling rate.
+        preemphasis (`float`, defaults to 0.97): a, from 0 (none) to less than 1.
+        dither (`float`, defaults to 0.0): Standard deviation of Gaussian noise added to the samples, which are from -1
+            to 1; its random numbers are torch's.
+        delta_order (`int`, defaults to 0): 1: append the slopes of all coordinates, 2: and the slopes of the slopes.
+        delta_window (`int`, defaults to 2): W of the slope sum_n n (c_{t+n} - c_{t-n}) / (2 sum_n n^2), n = 1..W; the
+            first and the last frame go on beyond the ends.
+        normalization (`str`, defaults to `"utterance"`): To mean 0 and variance 1 in each coordinate over the
+            `"utterance"`, over those utterances of a call that are of the same `"speaker"`, or (`"global"`) over what
+            `fit` was given; or `"none"`.
+        mean (`list[float]`, *optional*): Of the `"global"` normalisation; `fit` sets it.
+        std (`list[float]`, *optional*): Likewise.
+        stack (`int`, defaults to 1): So many successive frames become one vector, and the sequence as much shorter;
+            its last frame is repeated where they do not come out even.
+        padding_value (`float`, defaults to 0.0): What shorter sequences are padded with.
+    """
+
+    model_input_names = ["input_features", "attention_mask"]
+
+    def __init__(
+        self,
+        feature_type: str = "log_mel",
+        sampling_rate: int = 16000,
+        num_mel_bins: int = 40,
+        num_cepstra: int = 13,
+        frame_size: int | None = None,
+        frame_length: float = 25.0,
+        frame_shift: float = 10.0,
+        low_frequency: float = 20.0,
+        high_frequency: float | None = None,
+        preemphasis: float = 0.97,
+        dither: float = 0.0,
+        delta_order: int = 0,
+        delta_window: int = 2,
+        normalization: str = "utterance",
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        stack: int = 1,
+        padding_value: float = 0.0,
+        **kwargs: Any,
+    ):
+        kwargs.pop("feature_size", None)  # in a saved file; it follows from the others
+        self.feature_type = feature_type
+        self.num_mel_bins = num_mel_bins
+        self.num_cepstra = num_cepstra
+        self.frame_size = frame_size
+        self.frame_length = frame_length
+        self.frame_shift = frame_shift
+        self.low_frequency = low_frequency
+        self.high_frequency = high_frequency
+        self.preemphasis = preemphasis
+        self.dither = dither
+        self.delta_order = delta_order
+        self.delta_window = delta_window
+        self.normalization = normalization
+        self.mean = mean
+        self.std = std
+        self.stack = stack
+        self._check(sampling_rate)
+        feature_size = self.num_static * (1 + delta_order) * stack
+        if feature_size < 2:
+            raise ValueError("frame_size=1 gives vectors of one number; set delta_order or stack as well")
+        super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
+
+    def _check(self, sampling_rate: int) -> None:
+        """Refuse options out of range, and those that cannot work together."""
+        for name, known in (("feature_type", FEATURE_TYPES), ("normalization", NORMALIZATIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+        at_least_one = ("num_mel_bins", "num_cepstra", "delta_window", "stack")
+        for name, value in (("sampling_rate", sampling_rate), *((name, getattr(self, name)) for name in at_least_one)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+        if self.delta_order not in (0, 1, 2):
+            raise ValueError(f"delta_order must be 0, 1 or 2; got {self.delta_order}")
+        if not 0 <= self.preemphasis < 1:
+            raise ValueError(f"preemphasis must be at least 0 and less than 1; got {self.preemphasis}")
+        if self.dither < 0:
+            raise ValueError(f"dither must not be negative; got {self.dither}")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std must be given together, or neither")
+        if self.feature_type == "none":
+            if self.frame_size is None or self.frame_size < 1:
+                raise ValueError(
+                    f"frame_size must be the numbers a frame with feature_type='none'; got {self.frame_size}"
+                )
+            return
+        if self.frame_size is not None:
+            raise ValueError(f"frame_size belongs to feature_type='none'; got feature_type={self.feature_type!r}")
+        if self.feature_type == "mfcc" and self.num_cepstra > self.num_mel_bins:
+            raise ValueError(f"num_cepstra={self.num_cepstra} must be at most num_mel_bins={self.num_mel_bins}")
+        for name in ("frame_length", "frame_shift"):
+            if round(sampling_rate * getattr(self, name) / 1000) < 2:
+                raise ValueError(f"{name} must be two samples or more; got {getattr(self, name)} milliseconds")
+        highest = sampling_rate / 2 if self.high_frequency is None else self.high_frequency
+        if not 0 <= self.low_frequency < highest <= sampling_rate / 2:
+            raise ValueError(
+                f"low_frequency and high_frequency must be from 0 to half of sampling_rate={sampling_rate}, the first "
+                f"below the second; got {self.low_frequency} and {highest}"
+            )
+
+    @property
+    def num_static(self) -> int:
+        """Numbers a frame before deltas and stacking."""
+        return {"log_mel": self.num_mel_bins, "mfcc": self.num_cepstra, "none": self.frame_size or 0}[
+            self.feature_type
+        ]
+
+    def __call__(
+        self,
+        raw_speech: Any,
+        *,
+        speaker: Sequence[str] | str | None = None,
+        sampling_rate: int | None = None,
+        padding: bool | str = True,
+        return_tensors: str | None = None,
+        **pad_options: Any,
+    ) -> BatchFeature:
+        """
+        Args:
+            raw_speech (array or tensor of shape `(samples,)`, a list of numbers, or a list of such): One utterance or
+                several, one channel, floating-point samples from -1 to 1. With `feature_type="none"` an utterance has
+                the shape `(frames, frame_size)`.
+            speaker (`list[str]`, *optional*): Who speaks, for each utterance; for `normalization="speaker"`. Absent:
+                every utterance counts as a speaker of its own.
+            sampling_rate (`int`, *optional*): Rate of `raw_speech`, to make sure.
+            padding (`bool` or `str`, defaults to `True`): As for every feature extractor; `False`: leave utterances as
+                long as they are.
+            return_tensors (`str`, *optional*): `"pt"` or `"np"`.
+            pad_options: `max_length`, `truncation`, `pad_to_multiple_of` and `return_attention_mask`, as for every
+                feature extractor.
+
+        Returns:
+            `input_features` and `attention_mask`, always as a batch.
+
+        Raises:
+            ValueError: Another sampling rate, more than one channel, no samples, numbers that are not finite, or a
+                normalisation that has not been fitted.
+        """
+        if sampling_rate is not None and sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"sampling_rate: the audio has {sampling_rate} Hz, but the model was trained with "
+                f"{self.sampling_rate} Hz; resample it"
+            )
+        vectors = [self._vectors(utterance) for utterance in self._utterances(raw_speech)]
+        normalized = self._normalize(vectors, [speaker] if isinstance(speaker, str) else speaker)
+        features = [self._stacked(vector).numpy() for vector in normalized]
+        return self.pad(
+            BatchFeature({"input_features": features}), padding=padding, return_tensors=return_tensors, **pad_options
+        )
+
+    def fit(self, raw_speech: Any) -> None:
+        """
+        Set `mean` and `std` of the `"global"` normalisation.
+
+        Args:
+            raw_speech: The training utterances, as for a call.
+        """
+        frames = torch.cat([self._vectors(utterance) for utterance in self._utterances(raw_speech)]).double()
+        self.mean, self.std = frames.mean(0).tolist(), frames.std(0, correction=0).tolist()
+
+    # ---- Input --------------------------------------------------------------------------------------------------
+
+    def _utterances(self, raw_speech: Any) -> list[Tensor]:
+        """Checked utterances, (N,) or (S, frame_size) each, float32."""
+        several = isinstance(raw_speech, list | tuple) and not (raw_speech and isinstance(raw_speech[0], int | float))
+        utterances = list(raw_speech) if several else [raw_speech]
+        if not utterances:
+            raise ValueError("raw_speech is empty; wanted at least one utterance")
+        return [self._checked(torch.as_tensor(item), number) for number, item in enumerate(utterances)]
+
+    def _checked(self, utterance: Tensor, number: int) -> Tensor:
+        """One utterance as float32 on the CPU."""
+        name, shape = f"raw_speech: utterance {number}", tuple(utterance.shape)
+        if self.feature_type == "none":
+            if utterance.dim() != 2 or shape[1] != self.frame_size:
+                raise ValueError(f"{name} has shape {shape}; wanted (frames, {self.frame_size})")
+        elif utterance.dim() != 1:
+            raise ValueError(f"{name} has shape {shape}; wanted one channel, (samples,), and a list for several")
+        if not len(utterance):
+            raise ValueError(f"{name} is empty")
+        if not utterance.is_floating_point():
+            raise ValueError(f"{name} holds {utterance.dtype}; wanted floating-point numbers (samples from -1 to 1)")
+        if not utterance.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+        return utterance.detach().to("cpu", torch.float32)
+
+    # ---- Features -----------------------------------------------------------------------------------------------
+
+    def _vectors(self, utterance: Tensor) -> Tensor:
+        """Static features and their deltas: (N,) or (S, frame_size) -> (S, F), before normalisation."""
+        static = utterance if self.feature_type == "none" else self._spectral(utterance)
+        blocks = [static]
+        for _ in range(self.delta_order):
+            blocks.append(self._slopes(blocks[-1]))
+        return torch.cat(blocks, dim=1)
+
+    def _spectral(self, samples: Tensor) -> Tensor:
+        """(N,) -> log-mel energies (S, num_mel_bins) or cepstra (S, num_cepstra)."""
+        length, shift = (round(self.sampling_rate * time / 1000) for time in (self.frame_length, self.frame_shift))
+        if self.dither > 0:
+            samples = samples + self.dither * torch.randn_like(samples)
+        # Only whole frames, but at least one.
+        frames = F.pad(samples, (0, max(0, length - len(samples)))).unfold(0, length, shift)  # (S, length)
+        frames = frames - frames.mean(1, keepdim=True)
+        # A frame's first sample stands in for the one before it.
+        frames = frames - self.preemphasis * torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
+        bins = 1 << (length - 1).bit_length()
+        power = torch.fft.rfft(frames * torch.hamming_window(length, periodic=False), n=bins).abs().square()
+        log_mel = (power @ self._mel_filters(bins)).clamp(min=_ENERGY_FLOOR).log()
+        return log_mel if self.feature_type == "log_mel" else log_mel @ self._cosines()
+
+    def _mel_filters(self, bins: int) -> Tensor:
+        """(bins / 2 + 1, num_mel_bins): triangles of height 1, their corners evenly spaced in mel."""
+        filters = mel_filter_bank(
+            num_frequency_bins=bins // 2 + 1,
+            num_mel_filters=self.num_mel_bins,
+            min_frequency=self.low_frequency,
+            max_frequency=self.sampling_rate / 2 if self.high_frequency is None else self.high_frequency,
+            sampling_rate=self.sampling_rate,
+            norm=None,
+            mel_scale="htk",
+        )
+        return torch.from_numpy(filters).float()
+
+    def _cosines(self) -> Tensor:
+        """(num_mel_bins, num_cepstra): the orthonormal cosine transform (DCT-II)."""
+        place = torch.arange(self.num_mel_bins).double().unsqueeze(1) + 0.5
+        order = torch.arange(self.num_cepstra).double()
+        matrix = torch.cos(torch.pi / self.num_mel_bins * place * order) * (2 / self.num_mel_bins) ** 0.5
+        matrix[:, 0] /= 2**0.5
+        return matrix.float()
+
+    def _slopes(self, features: Tensor) -> Tensor:
+        """(S, F) -> (S, F): the regression line's slope over 2 W + 1 frames."""
+        width, count = self.delta_window, len(features)
+        padded = torch.cat([features[:1].expand(width, -1), features, features[-1:].expand(width, -1)])
+        total = torch.zeros_like(features)
+        for n in range(1, width + 1):
+            total += n * (padded[width + n : width + n + count] - padded[width - n : width - n + count])
+        return total / (2 * sum(n * n for n in range(1, width + 1)))
+
+    # ---- Normalisation and stacking -----------------------------------------------------------------------------
+
+    def _normalize(self, vectors: list[Tensor], speaker: Sequence[str] | None) -> list[Tensor]:
+        """Utterances (S, F) each, to mean 0 and variance 1 as `normalization` says."""
+        if self.normalization == "none":
+            return vectors
+        if self.normalization == "global":
+            if self.mean is None:
+                raise ValueError("normalization='global' needs mean and std; call fit(training utterances) first")
+            mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+            if len(mean) != vectors[0].shape[1]:
+                raise ValueError(f"mean has {len(mean)} numbers; wanted {vectors[0].shape[1]}")
+            return [_standardized(vector, mean, std) for vector in vectors]
+        groups: dict[object, list[int]] = {}
+        if self.normalization == "speaker" and speaker is not None:
+            if len(speaker) != len(vectors):
+                raise ValueError(f"speaker names {len(speaker)} utterances, but there are {len(vectors)}")
+            for number, name in enumerate(speaker):
+                groups.setdefault(name, []).append(number)
+        else:
+            groups = {number: [number] for number in range(len(vectors))}
+        normalized = list(vectors)
+        for numbers in groups.values():
+            frames = torch.cat([vectors[number] for number in numbers])
+            mean, std = frames.mean(0), frames.std(0, correction=0)
+            for number in numbers:
+                normalized[number] = _standardized(vectors[number], mean, std)
+        return normalized
+
+    def _stacked(self, vectors: Tensor) -> Tensor:
+        """(S, F) -> (ceil(S / stack), F stack): the earlier frame's numbers first."""
+        missing = -len(vectors) % self.stack
+        padded = torch.cat([vectors, vectors[-1:].expand(missing, -1)])
+        return padded.reshape(len(padded) // self.stack, -1)
+
+
+def _standardized(vectors: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(S, F) of mean 0 and variance 1."""
+    return (vectors - mean) / std.clamp(min=_STD_FLOOR)

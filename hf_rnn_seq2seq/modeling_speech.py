@@ -1,0 +1,152 @@
+"""The speech model: vectors in, text out, by attention and CTC together.
+
+Encoder: Listen, Attend and Spell (Chan 2016). CTC beside the attention, in training and in decoding: Watanabe 2017,
+"Hybrid CTC/Attention Architecture for End-to-End Speech Recognition". B batch, S source length, S' of the memory, V
+vocabulary. This file travels to the Hub: it imports only the standard library, torch, transformers and the flat files
+beside it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.generation import GenerationConfig, LogitsProcessorList
+from transformers.modeling_outputs import BaseModelOutput
+
+from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer, ctc_loss, greedy_ctc
+from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration, RnnSeq2SeqModelOutput
+
+
+class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration):
+    """
+    From `input_features` (B, S, F) to text. With `config.ctc_weight` above 0 a CTC output layer stands on the encoder.
+
+    The training loss is (1 - w) attention + w CTC, in nats a label, w being `ctc_weight`. `generate()` then ranks
+    hypotheses by (1 - w) log p_attention + w log p_CTC, in greedy search, beam search and sampling. Another weight is
+    `generate(..., ctc_weight=0.4)`, or an attribute of the generation configuration; 0: attention alone, 1: CTC alone.
+    In beam search mind `length_penalty`: its default of 1 divides the score by the length, 0 does not.
+    """
+
+    main_input_name = "input_features"
+
+    def __init__(self, config: RnnSeq2SeqConfig):
+        if config.input_feature_size is None:
+            raise ValueError("a speech model reads vectors, got input_feature_size=None: give the size of one")
+        super().__init__(config)
+        if config.ctc_weight > 0:
+            self.ctc_head = nn.Linear(config.encoder_hidden_size, config.target_vocab_size)
+        # As Seq2SeqTrainer does: else `generation_config.ctc_weight` would be saved, and dropped when it is loaded.
+        self.generation_config._from_model_config = False
+        self.post_init()
+
+    @torch.no_grad()
+    def ctc_decode(
+        self,
+        input_features: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | None = None,
+    ) -> Tensor:
+        """
+        The text of CTC's most probable path: fast, without the decoder.
+
+        Args:
+            input_features, attention_mask: The source, or in its place
+            encoder_outputs: of `get_encoder()`.
+
+        Returns:
+            `torch.LongTensor` of shape `(batch_size, longest text)`, `pad_token_id` behind each text.
+
+        Raises:
+            ValueError: If the model has no CTC branch.
+        """
+        if encoder_outputs is None:
+            encoder_outputs = self.get_encoder()(
+                input_features=input_features, attention_mask=attention_mask, return_dict=True
+            )
+        return greedy_ctc(*self._ctc_logits(encoder_outputs, attention_mask), self.config.pad_token_id)
+
+    def _ctc_logits(self, encoder_outputs: BaseModelOutput, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Of what the encoder gave, and the mask (B, S) of its input, or None: see `_to_the_left`."""
+        if self.config.ctc_weight == 0:
+            raise ValueError("the model has no CTC branch: it was made with ctc_weight=0")
+        mask = self.get_encoder().memory_mask(None, attention_mask)
+        mask = getattr(encoder_outputs, "mask", None) if mask is None else mask
+        return _to_the_left(self.ctc_head(encoder_outputs.last_hidden_state), mask)
+
+    def _loss(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None,
+        outputs: RnnSeq2SeqModelOutput,
+    ) -> Tensor:
+        """Both losses, divided by the same number of labels."""
+        loss = super()._loss(logits, labels, num_items_in_batch, outputs)
+        weight = self.config.ctc_weight
+        if weight == 0:
+            return loss
+        blank = self.config.pad_token_id
+        ctc_logits, lengths = _to_the_left(self.ctc_head(outputs.encoder_last_hidden_state), outputs.encoder_mask)
+        total = ctc_loss(ctc_logits, lengths, labels, blank, (-100, blank, *_ids(self.config.eos_token_id)))
+        count = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        return (1 - weight) * loss + weight * total / count
+
+    def _resize_token_embeddings(
+        self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """The CTC output layer has the same vocabulary."""
+        table = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        if self.config.ctc_weight > 0:
+            self.ctc_head = self._get_resized_lm_head(self.ctc_head, table.num_embeddings, mean_resizing=mean_resizing)
+        return table
+
+    def _prepare_generation_config(
+        self, generation_config: GenerationConfig | None, **kwargs: Any
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        """`ctc_weight` is one more option of generation: of the call, else of its configuration, else of the model."""
+        weight = kwargs.pop("ctc_weight", None)
+        generation_config, model_kwargs = super()._prepare_generation_config(  # type: ignore[misc]
+            generation_config, **kwargs
+        )
+        if weight is None:
+            weight = getattr(generation_config, "ctc_weight", None)
+        weight = self.config.ctc_weight if weight is None else weight
+        if not 0 <= weight <= 1:
+            raise ValueError(f"ctc_weight must be at least 0 and at most 1; got {weight}")
+        generation_config.ctc_weight = weight  # type: ignore[attr-defined]
+        return generation_config, model_kwargs
+
+    def _get_logits_processor(
+        self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
+    ) -> LogitsProcessorList:
+        """CTC comes first: what forbids or forces symbols acts on the joint score."""
+        processors: LogitsProcessorList = super()._get_logits_processor(  # type: ignore[misc]
+            generation_config, *args, **kwargs
+        )
+        weight: float = generation_config.ctc_weight  # type: ignore[attr-defined]
+        if weight > 0:
+            inputs = kwargs["model_kwargs"]
+            logits, lengths = self._ctc_logits(inputs["encoder_outputs"], inputs.get("attention_mask"))
+            # By now every source is repeated for its beams; CTC needs it once.
+            repeats = max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
+            scorer = CTCPrefixScorer(logits[::repeats], lengths[::repeats], self.config.pad_token_id)
+            start, ends = generation_config.decoder_start_token_id, _ids(generation_config.eos_token_id)
+            processors.insert(0, CTCPrefixLogitsProcessor(scorer, weight, start, ends))
+        return processors
+
+
+def _ids(value: int | list[int] | None) -> list[int]:
+    """None, one or several ids as a list."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _to_the_left(logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(B, S', V) with the real positions to the left, and how many there are, (B,)."""
+    if mask is None:
+        return logits, torch.full(logits.shape[:1], logits.shape[1], device=logits.device)
+    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+    return logits.gather(1, order.unsqueeze(-1).expand_as(logits)), mask.sum(1)
+
+
+__all__ = ["RnnSeq2SeqForSpeechSeq2Seq"]

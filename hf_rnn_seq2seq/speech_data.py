@@ -1,0 +1,422 @@
+"""Speech for training: a manifest of utterances, their audio or frames, held-out speakers, joined recordings.
+
+A manifest is a tsv or csv file whose first line names the columns. Audio is read by `soundfile` from a folder or a tar
+archive; precomputed frames come from one npz file. Bad files are refused with file and line number. Needs the extras
+`train` and `audio`; must not import the model files.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import random
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+
+try:
+    import pyarrow as pa
+    from datasets import Dataset, DatasetDict
+except ImportError as error:
+    raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
+from .files import DataError, table_columns
+
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+
+
+# ---- Options ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class HoldoutOptions:
+    """Validation data taken out of the training split, always the same for the same seed.
+
+    Args:
+        by: "speaker": whole speakers, so that the score is one of unknown voices; "utterance": any utterances.
+        fraction: share of the speakers or utterances.
+        seed: seed of the choice.
+    """
+
+    by: Literal["speaker", "utterance"] = "speaker"
+    fraction: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise ValueError(f"fraction: got {self.fraction}, wanted more than 0 and less than 1")
+
+
+@dataclass
+class JoinOptions:
+    """Longer utterances, each made of random recordings of one speaker and one split.
+
+    Args:
+        min: fewest recordings an utterance.
+        max: most recordings an utterance.
+        train: number of training utterances; the speakers take turns.
+        validation: likewise.
+        test: likewise.
+        seed: seed of the choice.
+    """
+
+    min: int = 1
+    max: int = 7
+    train: int = 4000
+    validation: int = 300
+    test: int = 300
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.max:
+            raise ValueError(f"max: got {self.max}, wanted at least min={self.min}, and that 1")
+        for name in SPLITS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least 1")
+
+
+@dataclass
+class SpeechDataOptions:
+    """What is read (the `data` section of a recipe).
+
+    Args:
+        manifest: one line an utterance, the first line names the columns (.tsv or .csv, .gz may follow); or a mapping
+            from "train", "validation" and "test" to such files.
+        audio: folder, or tar archive (also compressed), of the audio files; `None`: the folder of the manifest.
+        audio_column: names the audio file.
+        audio_suffix: is appended to that name, such as ".wav".
+        frames: npz file of precomputed frames in place of audio: `feats` (all frames, F) and `offsets` (utterances +
+            1), in the order of the manifest.
+        id_column: names the utterance in the predictions; `None`: the line number does.
+        transcript_column: what is said.
+        speaker_column: who says it; `None`: unknown.
+        split_column: says which split a line belongs to, if one manifest holds all.
+        train: what `split_column` holds for training utterances.
+        validation: likewise for those that select the model; `None`: see `holdout`.
+        test: likewise for those that are reported; `None`: none are.
+        holdout: take the validation data out of the training data.
+        join: make longer utterances.
+        max_train_samples: use only the first so many training utterances (for trials); likewise the next two.
+        max_validation_samples: the same for validation utterances.
+        max_test_samples: the same for test utterances.
+    """
+
+    manifest: str | dict[str, str]
+    audio: str | None = None
+    audio_column: str = "path"
+    audio_suffix: str = ""
+    frames: str | None = None
+    id_column: str | None = "id"
+    transcript_column: str = "transcript"
+    speaker_column: str | None = None
+    split_column: str = "split"
+    train: str = "train"
+    validation: str | None = None
+    test: str | None = "test"
+    holdout: HoldoutOptions | None = None
+    join: JoinOptions | None = None
+    max_train_samples: int | None = None
+    max_validation_samples: int | None = None
+    max_test_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.manifest, dict):
+            if "train" not in self.manifest or not set(self.manifest) <= set(SPLITS):
+                raise ValueError(f"manifest: got the keys {sorted(self.manifest)}, wanted train, validation and test")
+            if self.frames is not None:
+                raise ValueError("frames: one npz file needs one manifest, got a mapping")
+        if self.frames is not None and self.audio is not None:
+            raise ValueError("frames: given together with audio; give one of them")
+        has_validation = self.validation is not None or (
+            isinstance(self.manifest, dict) and "validation" in self.manifest
+        )
+        if self.holdout is not None and has_validation:
+            raise ValueError("holdout: there is validation data already; leave one of them out")
+        by_speaker = self.join is not None or (self.holdout is not None and self.holdout.by == "speaker")
+        if by_speaker and self.speaker_column is None:
+            raise ValueError("speaker_column: needed by join and by holdout.by: speaker, got null")
+        for name in (f"max_{split}_samples" for split in SPLITS):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: got {value}, wanted at least 1 or null")
+
+
+# ---- Manifests --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Utterance:
+    """One line of a manifest.
+
+    Args:
+        place: file and line, for messages.
+        split: "train", "validation", "test", or `None` for a line that is not used.
+        id: its name.
+        speaker: who speaks, or "".
+        transcript: what is said.
+        audio: name of the audio file; "" with precomputed frames.
+        input: samples (N,) or frames (S, F), once read.
+    """
+
+    place: str
+    split: str | None
+    id: str
+    speaker: str
+    transcript: str
+    audio: str
+    input: np.ndarray
+
+
+def read_manifest(path: Path, options: SpeechDataOptions, split: str | None = None) -> list[Utterance]:
+    """The lines of a manifest, without audio.
+
+    Args:
+        path: the file.
+        options: names of the columns.
+        split: which split the file is; `None`: its `split_column` says it.
+
+    Raises:
+        DataError: a column is missing, a line has too few or too many, a transcript is empty.
+    """
+    file_format = Path(path.name.removesuffix(".gz")).suffix.removeprefix(".")
+    if file_format not in ("tsv", "csv"):
+        raise DataError(f"{path}: the name tells no format; end it in .tsv or .csv (.gz may follow)")
+    names = ["transcript", *(["audio"] if options.frames is None else []), *(["split"] if split is None else [])]
+    names += [name for name in ("id", "speaker") if getattr(options, f"{name}_column") is not None]
+    columns = {f"{name}_column": getattr(options, f"{name}_column") for name in names}
+    splits = {getattr(options, name): name for name in reversed(SPLITS)}
+    utterances: list[Utterance] = []
+    for number, row in table_columns(path, file_format, columns, header=None):
+        place, values = f"{path}, line {number}", dict(zip(names, row, strict=True))
+        transcript = " ".join(values["transcript"].split())
+        if not transcript:
+            raise DataError(f"{place}: empty transcript")
+        utterances.append(
+            Utterance(
+                place,
+                splits.get(values["split"]) if split is None else split,
+                values.get("id", str(number)),
+                values.get("speaker", ""),
+                transcript,
+                values["audio"] + options.audio_suffix if "audio" in values else "",
+                np.empty(0, np.float32),
+            )
+        )
+    return utterances
+
+
+# ---- Audio and frames -------------------------------------------------------------------------------------------
+
+
+def _archived(archive: Path, names: set[str]) -> dict[str, bytes]:
+    """The wanted files of a tar archive, read in one pass: going back would decompress it from the start."""
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(archive) as handle:
+            for member in handle:
+                name = member.name.removeprefix("./")
+                content = handle.extractfile(member) if name in names else None
+                if content is not None:
+                    found[name] = content.read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{archive}: not a readable folder or tar archive ({error})") from error
+    return found
+
+
+def read_audio(utterances: Sequence[Utterance], source: Path, sampling_rate: int) -> None:
+    """Read the audio of utterances into their `input`, float32 from -1 to 1.
+
+    Args:
+        utterances: what to read.
+        source: folder or tar archive.
+        sampling_rate: the rate that every file must have, in Hz.
+
+    Raises:
+        DataError: a file is missing, is no audio, is empty, or has another rate or several channels; the message names
+            the manifest's line.
+    """
+    try:
+        import soundfile
+    except ImportError as error:
+        raise ImportError("reading audio needs soundfile: pip install 'hf_rnn_seq2seq[audio]'") from error
+    archived = None if source.is_dir() else _archived(source, {utterance.audio for utterance in utterances})
+    for utterance in utterances:
+        where = f"{utterance.place}: {utterance.audio!r} in {source}"
+        file: Any = source / utterance.audio
+        if archived is not None:
+            content = archived.get(utterance.audio)
+            file = None if content is None else io.BytesIO(content)
+        elif not file.is_file():
+            file = None
+        if file is None:
+            raise DataError(f"{where}: no such audio file")
+        try:
+            samples, rate = soundfile.read(file, dtype="float32", always_2d=True)  # (N, channels)
+        except soundfile.LibsndfileError as error:
+            raise DataError(f"{where}: not readable as audio ({error})") from error
+        if rate != sampling_rate:
+            raise DataError(
+                f"{where}: has {rate} Hz, but features.sampling_rate is {sampling_rate} Hz; resample the file, or "
+                "change the recipe"
+            )
+        if samples.shape[1] != 1:
+            raise DataError(f"{where}: has {samples.shape[1]} channels, wanted 1")
+        if not len(samples):
+            raise DataError(f"{where}: holds no samples")
+        if not np.isfinite(samples).all():
+            raise DataError(f"{where}: holds samples that are not finite")
+        utterance.input = samples[:, 0]
+
+
+def read_frames(utterances: Sequence[Utterance], path: Path) -> None:
+    """Read precomputed frames into the `input` of all utterances of a manifest.
+
+    Args:
+        utterances: every line of the manifest, in its order.
+        path: npz file with `feats` (frames, F) and `offsets` (utterances + 1).
+
+    Raises:
+        DataError: not such a file, or one that does not fit the manifest.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file (files are looked up under --data_dir)")
+    try:
+        with np.load(path) as arrays:
+            frames, offsets = arrays["feats"].astype(np.float32), arrays["offsets"].astype(np.int64)
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: wanted an npz file with the arrays feats and offsets ({error})") from error
+    if frames.ndim != 2 or offsets.shape != (len(utterances) + 1,):
+        raise DataError(
+            f"{path}: feats has shape {frames.shape} and offsets {offsets.shape}, wanted (frames, F) and "
+            f"({len(utterances) + 1},) for the {len(utterances)} utterances of the manifest"
+        )
+    if offsets[0] != 0 or offsets[-1] != len(frames):
+        raise DataError(f"{path}: offsets go from {offsets[0]} to {offsets[-1]}, wanted 0 to {len(frames)}")
+    for utterance, start, end in zip(utterances, offsets[:-1], offsets[1:], strict=True):
+        if end <= start:
+            raise DataError(f"{utterance.place}: {path} holds no frames for it")
+        utterance.input = frames[start:end]
+        if not np.isfinite(utterance.input).all():
+            raise DataError(f"{utterance.place}: its frames in {path} are not all finite")
+
+
+# ---- Splits -----------------------------------------------------------------------------------------------------
+
+
+def hold_out(train: Sequence[Utterance], options: HoldoutOptions) -> tuple[list[Utterance], list[Utterance]]:
+    """Part the training utterances.
+
+    Args:
+        train: the training split.
+        options: how.
+
+    Returns:
+        Training and validation utterances, each in the order of the manifest.
+
+    Raises:
+        DataError: one of the two would be empty.
+    """
+    names = [item.speaker if options.by == "speaker" else str(number) for number, item in enumerate(train)]
+    units = sorted(set(names))
+    number = max(1, round(options.fraction * len(units)))
+    if number >= len(units):
+        raise DataError(f"data.holdout: cannot hold out {number} of {len(units)} {options.by}s")
+    held = set(random.Random(options.seed).sample(units, number))
+    parts: tuple[list[Utterance], list[Utterance]] = ([], [])
+    for name, utterance in zip(names, train, strict=True):
+        parts[name in held].append(utterance)
+    return parts
+
+
+def joined(recordings: Sequence[Utterance], options: JoinOptions, split: str) -> Iterator[Utterance]:
+    """Utterances made of random recordings of one speaker, one after the other; the speakers take turns.
+
+    Args:
+        recordings: the recordings of a split.
+        options: lengths, numbers and seed.
+        split: which split it is.
+    """
+    of_speaker: dict[str, list[Utterance]] = {}
+    for recording in recordings:
+        of_speaker.setdefault(recording.speaker, []).append(recording)
+    speakers = sorted(of_speaker)
+    generator = random.Random(f"{options.seed} {split}")
+    for number in range(getattr(options, split)):
+        speaker = speakers[number % len(speakers)]
+        parts = generator.choices(of_speaker[speaker], k=generator.randint(options.min, options.max))
+        yield Utterance(
+            parts[0].place,
+            split,
+            f"{speaker}-{number}",
+            speaker,
+            " ".join(part.transcript for part in parts),
+            "",
+            np.concatenate([part.input for part in parts]),
+        )
+
+
+def number_lists(arrays: Sequence[np.ndarray]) -> pa.ListArray:
+    """Arrays, each flattened, as a column of lists of float32: made and read without a Python object a number."""
+    offsets = np.cumsum([0, *(array.size for array in arrays)])
+    values = np.concatenate([array.reshape(-1) for array in arrays]).astype(np.float32, copy=False)
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values))
+
+
+def _dataset(utterances: Sequence[Utterance]) -> Dataset:
+    columns = {name: [getattr(item, name) for item in utterances] for name in ("id", "speaker", "transcript")}
+    inputs = number_lists([item.input for item in utterances])
+    return Dataset(pa.table({**columns, "input": inputs}))
+
+
+def load_speech_data(options: SpeechDataOptions, data_dir: str | Path, sampling_rate: int) -> DatasetDict:
+    """Read a recipe's data.
+
+    Args:
+        options: the `data` section.
+        data_dir: folder that file names are relative to.
+        sampling_rate: the rate that every audio file must have, in Hz.
+
+    Returns:
+        The splits, each with the columns `id`, `speaker`, `transcript` and `input`: samples (N,), or frames (S F,) one
+        after the other.
+
+    Raises:
+        DataError: a file is missing or bad (the message names file and line), or a split is empty.
+    """
+    folder = Path(data_dir)
+    utterances: list[Utterance] = []
+    if isinstance(options.manifest, dict):
+        wanted = list(options.manifest)
+        for split, name in options.manifest.items():
+            utterances += read_manifest(folder / name, options, split)
+        home = (folder / options.manifest["train"]).parent
+    else:
+        utterances = read_manifest(folder / options.manifest, options)
+        wanted = [split for split in SPLITS if getattr(options, split) is not None]
+        home = (folder / options.manifest).parent
+    if options.frames is not None:
+        read_frames(utterances, folder / options.frames)
+    splits = {split: [item for item in utterances if item.split == split] for split in wanted}
+    for split, items in splits.items():
+        if not items:
+            raise DataError(f"data.{split}: the manifest {options.manifest!r} has no line of this split")
+    if options.holdout is not None:
+        splits["train"], splits["validation"] = hold_out(splits["train"], options.holdout)
+        logger.info("held out: %d of the training utterances for validation", len(splits["validation"]))
+    if options.join is None:
+        splits = {split: items[: getattr(options, f"max_{split}_samples")] for split, items in splits.items()}
+    if options.frames is None:
+        source = home if options.audio is None else folder / options.audio
+        read_audio([item for items in splits.values() for item in items], source, sampling_rate)
+    if options.join is not None:
+        splits = {split: list(joined(items, options.join, split)) for split, items in splits.items()}
+        splits = {split: items[: getattr(options, f"max_{split}_samples")] for split, items in splits.items()}
+    return DatasetDict({split: _dataset(items) for split, items in splits.items()})

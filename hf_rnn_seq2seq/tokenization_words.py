@@ -1,0 +1,168 @@
+"""A tokenizer of words that also gives the characters of each word: `character_ids` beside `input_ids`.
+
+It goes where a plain fast tokenizer goes: pipelines, data collators, `AutoTokenizer`. The word vocabulary may fold
+case and digits; the characters are those of the text itself. This file travels to the Hub with a saved tokenizer: it
+imports only the standard library and transformers.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import BatchEncoding, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import EncodingFast
+from transformers.utils import PaddingStrategy
+
+
+class RnnSeq2SeqWordTokenizer(PreTrainedTokenizerFast):
+    r"""
+    A fast tokenizer with one more output, `character_ids`: for each token the ids of the characters it stands for.
+
+    A token that the tokenizer adds itself, such as `</s>`, is one character, itself. In tensors, and in whatever has
+    been padded, `character_ids` is of shape `(batch_size, length, max_word_length)`: always the same width, so that
+    batches made apart fit together. Otherwise its rows are as long as their words.
+
+    Args:
+        character_vocab (`list[str]`): The characters, by id. It begins with the special tokens, with the ids that they
+            have in the word vocabulary.
+        max_word_length (`int`, defaults to 40): A longer word keeps its first and last characters, half of each: its
+            prefix and its ending tell most.
+        character_normalization (`str`, *optional*): Unicode form (`"NFC"`, `"NFD"`, `"NFKC"`, `"NFKD"`) of the
+            characters; that of the words is in `tokenizer.json`.
+
+    Raises:
+        ValueError: If the vocabulary lacks a special token or numbers it otherwise, or `max_word_length` is below 1.
+    """
+
+    model_input_names = ["input_ids", "attention_mask", "character_ids"]
+
+    def __init__(
+        self,
+        *args: Any,
+        character_vocab: list[str] | None = None,
+        max_word_length: int = 40,
+        character_normalization: str | None = None,
+        **kwargs: Any,
+    ):
+        if max_word_length < 1:
+            raise ValueError(f"max_word_length must be at least 1; got {max_word_length}")
+        # transformers saves what reaches its constructor in tokenizer_config.json.
+        super().__init__(
+            *args,
+            character_vocab=character_vocab,
+            max_word_length=max_word_length,
+            character_normalization=character_normalization,
+            **kwargs,
+        )
+        self.character_vocab = list(character_vocab or [])
+        self.max_word_length = max_word_length
+        self.character_normalization = character_normalization
+        self._character_index = {character: n for n, character in enumerate(self.character_vocab)}
+        for token, wanted in ((self.unk_token, self.unk_token_id), (self.pad_token, self.pad_token_id)):
+            if self._character_index.get(token) != wanted:
+                raise ValueError(
+                    f"character_vocab must hold {token!r} at {wanted} as the word vocabulary does; got it at "
+                    f"{self._character_index.get(token)} of {len(self.character_vocab)} characters"
+                )
+
+    @classmethod
+    def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> dict[str, Any]:
+        """`tokenizer.json` says everything: nothing is to be rebuilt from its vocabulary, as the base class would."""
+        return kwargs
+
+    def _encode_plus(  # type: ignore[override]
+        self,
+        text: Any,
+        text_pair: Any = None,
+        is_split_into_words: bool = False,
+        padding_strategy: PaddingStrategy = PaddingStrategy.DO_NOT_PAD,
+        return_tensors: Any = None,
+        return_overflowing_tokens: bool = False,
+        **kwargs: Any,
+    ) -> BatchEncoding:
+        output: BatchEncoding = super()._encode_plus(
+            text,
+            text_pair,
+            is_split_into_words=is_split_into_words,
+            padding_strategy=padding_strategy,
+            return_tensors=return_tensors,
+            return_overflowing_tokens=return_overflowing_tokens,
+            **kwargs,
+        )
+        holds_texts = _is_nested if is_split_into_words else _is_list
+        batched = holds_texts(text)
+        texts, pairs = (text, text_pair) if batched else ([text], [text_pair])
+        samples = output.get("overflow_to_sample_mapping", range(len(texts)))
+        rows = []
+        for encoding, sample in zip(output.encodings or [], samples):
+            sequences = (texts[sample], None if pairs is None else pairs[sample])
+            if holds_texts(sequences[0]):
+                sequences = sequences[0]  # given as one pair, not in two lists
+            rows.append(self._spell_tokens(encoding, sequences))
+        if return_tensors is not None or padding_strategy != PaddingStrategy.DO_NOT_PAD:
+            rows = [self._fill(words) for words in rows]
+        if batched or return_overflowing_tokens or return_tensors is not None:
+            output.update(BatchEncoding({"character_ids": rows}, tensor_type=return_tensors))
+        else:
+            output["character_ids"] = rows[0]
+        return output
+
+    def _spell_tokens(self, encoding: EncodingFast, sequences: Sequence[Any]) -> list[list[int]]:
+        """Character ids of each token of an encoding; `sequences` are its one or two texts, or lists of words."""
+        spelt: list[list[int]] = []
+        unknown = self.unk_token_id
+        for token, special, real, (start, end), word, sequence in zip(
+            encoding.tokens,
+            encoding.special_tokens_mask,
+            encoding.attention_mask,
+            encoding.offsets,
+            encoding.word_ids,
+            encoding.sequence_ids,
+        ):
+            if not real:
+                spelt.append([])
+            elif special:
+                spelt.append([self._character_index.get(token, unknown)])
+            else:
+                text = sequences[sequence] if isinstance(sequences[sequence], str) else sequences[sequence][word]
+                # A mark that the normaliser has joined to the letter before it is not counted in.
+                while end < len(text) and unicodedata.combining(text[end]):
+                    end += 1
+                characters = self._characters(text[start:end])
+                spelt.append([self._character_index.get(character, unknown) for character in characters])
+        return spelt
+
+    def _characters(self, word: str) -> str:
+        """What the model gets to see of a word."""
+        if self.character_normalization is not None:
+            word = unicodedata.normalize(self.character_normalization, word)  # type: ignore[arg-type]
+        if len(word) > self.max_word_length:
+            ending = self.max_word_length // 2
+            word = word[: self.max_word_length - ending] + word[len(word) - ending :]
+        return word
+
+    def _fill(self, words: list[list[int]]) -> list[list[int]]:
+        """Character ids of words, each filled up to `max_word_length`."""
+        padding = [self.pad_token_id] * self.max_word_length
+        return [word + padding[len(word) :] for word in words]
+
+    def _pad(self, encoded_inputs: Any, padding_side: str | None = None, **kwargs: Any) -> dict:  # type: ignore[override]
+        """Of one example; `pad`, and with it every data collator, comes through here."""
+        words = encoded_inputs.get("character_ids")
+        padded: dict = super()._pad(encoded_inputs, padding_side=padding_side, **kwargs)
+        if words is not None:
+            missing: list[list[int]] = [[] for _ in range(len(padded["input_ids"]) - len(words))]
+            side = self.padding_side if padding_side is None else padding_side
+            padded["character_ids"] = self._fill([*words, *missing] if side == "right" else [*missing, *words])
+        return padded
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _is_nested(value: Any) -> bool:
+    return _is_list(value) and len(value) > 0 and _is_list(value[0])
+
+
+__all__ = ["RnnSeq2SeqWordTokenizer"]

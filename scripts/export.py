@@ -1,0 +1,36 @@
+#!/usr/bin/env python
+"""Write a saved model as a folder that runs without torch and transformers: ONNX graphs, tokenizers and a runtime.
+
+python scripts/export.py runs/quickstart exported                  # 8-bit integers
+python scripts/export.py runs/quickstart exported --quantize none  # single precision
+python exported/rnn_seq2seq_runtime.py "some text"                 # needs onnxruntime, tokenizers and numpy
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from hf_rnn_seq2seq.export import export
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; `arguments` is what follows the program's name."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model_dir", help="a folder that save_pretrained wrote")
+    parser.add_argument("output_dir", help="the folder to write")
+    parser.add_argument("--quantize", choices=["int8", "none"], default="int8", help="default: int8")
+    parser.add_argument(
+        "--reverse_source",
+        action=argparse.BooleanOptionalAction,
+        help="whether it was trained on reversed sources; default: as recipe.yaml in model_dir says",
+    )
+    args = parser.parse_args(arguments)
+    folder = export(
+        args.model_dir, args.output_dir, None if args.quantize == "none" else args.quantize, args.reverse_source
+    )
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        print(f"{file.stat().st_size:>12,}  {file}")
+
+
+if __name__ == "__main__":
+    main()

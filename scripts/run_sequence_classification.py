@@ -1,0 +1,16 @@
+#!/usr/bin/env python
+"""One label per text (sentiment, intent, kind of question): train, evaluate and predict as a recipe says.
+
+    python scripts/run_sequence_classification.py scripts/recipes/trec6.yaml --data_dir DIR
+
+The recipe is a YAML file; the keys are explained in `scripts/recipes/*.yaml`. What it computes is in the recipe alone.
+"""
+
+from __future__ import annotations
+
+from hf_rnn_seq2seq.command import main
+from hf_rnn_seq2seq.sequence_classification_task import SequenceClassificationTask
+
+
+if __name__ == "__main__":
+    main(SequenceClassificationTask, __doc__)
