@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -88,6 +89,24 @@ def test_recipe_commands_train_and_predict(tmp_path: Path, g2p_folder: Path) -> 
             assert printed.count("\n") >= 6  # two words, three pronunciations each
             assert (tmp_path / "attention.png").is_file()
     assert (tmp_path / "results/g2p_cmudict.json").is_file()
+
+
+def test_commands_of_the_recipes_folder_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "scripts/recipes/README.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, flags=re.S) for line in block.splitlines()]
+    names = {path.stem for path in (ROOT / "scripts/recipes").glob("*.yaml")}
+    assert not [name for name in names if f"`{name}`" not in text]
+    monkeypatch.chdir(ROOT)
+    seen: list[str] = []
+    # The recipe is read and checked by the script's own task; only the run itself is left out.
+    monkeypatch.setattr(
+        "hf_rnn_seq2seq.command.run_recipe", lambda task, *_, **__: seen.append(task.recipe.name) or {}
+    )
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        monkeypatch.setattr("sys.argv", words[1:])
+        runpy.run_path(words[1], run_name="__main__")
+    assert len(seen) == len(lines) >= 6
 
 
 def test_links_and_pictures_exist() -> None:
