@@ -159,13 +159,42 @@ def write_graphs(
                 quantize_dynamic(traced, target, per_channel=True, weight_type=QuantType.QUInt8)
 
 
+def decoder_step_program(model: RnnSeq2SeqForConditionalGeneration) -> torch.export.ExportedProgram:
+    """
+    One step of the decoder as a program of `torch.export`, with free batch and source length, for runtimes of torch.
+
+    It is called as the graph of `write_graphs`: `program.module()(previous_ids, *states, *source)` with the tensors of
+    `decoder_inputs`, in this order, returns log-probabilities, new state, and attention if there is any.
+
+    Args:
+        model: the model, in evaluation mode; the program shares its parameters.
+    """
+    ids = torch.full((2, 3), min(2, model.config.vocab_size - 1), device=model.device)
+    with torch.no_grad():
+        tensors = decoder_inputs(model, ids, torch.ones_like(ids))
+        batch, length = torch.export.Dim("batch"), torch.export.Dim("source_length")
+        axes = tuple(_free_axes(name, batch, length) for name in tensors)
+        step = _DecoderStep(model, list(tensors))
+        return torch.export.export(step, (ids[:, 0], *tensors.values()), dynamic_shapes=({0: batch}, axes))
+
+
+def decoder_inputs(
+    model: RnnSeq2SeqForConditionalGeneration, input_ids: Tensor, attention_mask: Tensor
+) -> dict[str, Tensor]:
+    """What the decoder's steps start from and read of a source (B, S), by the names of `write_graphs`."""
+    return _Encoder(model).read(input_ids, attention_mask)
+
+
+def _free_axes(name: str, batch: Any, source_length: Any) -> dict[int, Any]:
+    """Which axes of an input or output have any size."""
+    if name == "source.symbols":
+        return {0: batch, 2: source_length}
+    along_source = ("input_ids", "attention_mask", "source.keys", "source.memory", "source.mask", "attention")
+    return {0: batch, 1: source_length} if name in along_source or "coverage" in name else {0: batch}
+
+
 def _trace(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], file: Path) -> None:
-    length_axis = {"input_ids": 1, "attention_mask": 1, "source.symbols": 2, "attention": 1, "state.coverage": 1}
-    length_axis |= {"new_state.coverage": 1, "source.keys": 1, "source.memory": 1, "source.mask": 1}
-    axes = {
-        name: {0: "batch", **({length_axis[name]: "source_length"} if name in length_axis else {})}
-        for name in [*inputs, *outputs]
-    }
+    axes = {name: _free_axes(name, "batch", "source_length") for name in [*inputs, *outputs]}
     with warnings.catch_warnings():
         # Tracing takes the branches of this configuration, as it should; the newer exporter freezes the time axis.
         warnings.simplefilter("ignore")

@@ -2,8 +2,9 @@
 
 To publish a trained model, upload its folder, which holds weights, code, tokenizers and card:
 `hf upload USER/NAME FOLDER`. `model.push_to_hub` and `tokenizer.push_to_hub` work as well, but each uploads only its
-own files, and neither the card nor the target tokenizer of a model with two vocabularies is among them. This module
-reads a configuration and a parameter count; it does not import the modeling files.
+own files, and neither the card nor the target tokenizer of a model with two vocabularies is among them. Here are the
+Hub's metadata and what the template asks; the words on a model are in `model_card_text.py`. This module reads a
+configuration, a parameter count and the name of a class; it does not import the modeling files.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from typing import Any, cast
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 from transformers import PreTrainedModel
+from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .model_card_text import ModelKind, citations, describe_limitations, describe_structure
 from .results import VALIDATION_PREFIX
 from .tokenization import TARGET_TOKENIZER_FOLDER
 
@@ -36,154 +39,72 @@ _METRIC_TITLES = {
     "exact_match": "exact match (%)",
     "token_accuracy": "token accuracy (%)",
     "perplexity": "perplexity",
+    "accuracy": "accuracy (%)",
+    "macro_f1": "macro F1 (%)",
+    "entity_f1": "entity F1 (%)",
+    "entity_f1_precision": "entity precision (%)",
+    "entity_f1_recall": "entity recall (%)",
+    "f1": "F1 (%)",
+    "f1_precision": "precision (%)",
+    "f1_recall": "recall (%)",
 }
 
-# Tasks that the Hub has under their own name; it files every other sequence-to-sequence model under text-generation.
-_HUB_TASKS = ("translation", "summarization")
-
-_CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "tanh RNN"}
-
-_CITATIONS = {
-    "sutskever2014": """@inproceedings{sutskever2014,
-  title = {Sequence to Sequence Learning with Neural Networks},
-  author = {Sutskever, Ilya and Vinyals, Oriol and Le, Quoc V.},
-  booktitle = {Advances in Neural Information Processing Systems 27},
-  year = {2014}
-}""",
-    "cho2014": """@inproceedings{cho2014,
-  title = {Learning Phrase Representations using {RNN} Encoder-Decoder for Statistical Machine Translation},
-  author = {Cho, Kyunghyun and van Merri{\\"e}nboer, Bart and Gulcehre, Caglar and Bahdanau, Dzmitry and
-            Bougares, Fethi and Schwenk, Holger and Bengio, Yoshua},
-  booktitle = {Proceedings of EMNLP},
-  year = {2014}
-}""",
-    "bahdanau2015": """@inproceedings{bahdanau2015,
-  title = {Neural Machine Translation by Jointly Learning to Align and Translate},
-  author = {Bahdanau, Dzmitry and Cho, Kyunghyun and Bengio, Yoshua},
-  booktitle = {Proceedings of ICLR},
-  year = {2015}
-}""",
-    "luong2015": """@inproceedings{luong2015,
-  title = {Effective Approaches to Attention-based Neural Machine Translation},
-  author = {Luong, Minh-Thang and Pham, Hieu and Manning, Christopher D.},
-  booktitle = {Proceedings of EMNLP},
-  year = {2015}
-}""",
+# By the names of the classes: with trust_remote_code a class is another copy of the same code.
+_KINDS: dict[str, ModelKind] = {
+    "RnnSeq2SeqForConditionalGeneration": "seq2seq",
+    "RnnSeq2SeqForSpeechSeq2Seq": "speech_seq2seq",
+    "RnnSeq2SeqForTokenClassification": "token_classification",
+    "RnnSeq2SeqForSequenceClassification": "sequence_classification",
 }
+_AUTO_CLASSES: dict[ModelKind, str] = {
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "speech_seq2seq": "AutoModelForSpeechSeq2Seq",
+    "token_classification": "AutoModelForTokenClassification",
+    "sequence_classification": "AutoModelForSequenceClassification",
+}
+# The Hub's names of tasks, of models that read text or speech.
+_HUB_TASKS: dict[ModelKind, str] = {
+    "seq2seq": "text-generation",
+    "speech_seq2seq": "automatic-speech-recognition",
+    "token_classification": "token-classification",
+    "sequence_classification": "text-classification",
+}
+# Text-to-text tasks that the Hub has under their own name.
+_TEXT_TO_TEXT_TASKS = ("translation", "summarization")
 
 
-def describe_structure(config: RnnSeq2SeqConfig) -> str:
-    """A model's structure in words: encoder, context vector or attention, decoder. Markdown, one paragraph each.
-
-    Args:
-        config (`RnnSeq2SeqConfig`): the model's configuration.
-    """
-    return "\n\n".join([_describe_encoder(config), _describe_context(config), _describe_decoder(config)])
-
-
-def _layers(number: int) -> str:
-    return f"{number} layer" if number == 1 else f"{number} layers"
+def _kind_of(model: PreTrainedModel) -> ModelKind:
+    """By the most special class that is known."""
+    names = [base.__name__ for base in type(model).__mro__]
+    for name in names:
+        if name in _KINDS:
+            return _KINDS[name]
+    raise TypeError(f"model must be one of {', '.join(_KINDS)}; got {names[0]}")
 
 
-def _describe_encoder(config: RnnSeq2SeqConfig) -> str:
-    directions = (
-        f"in both directions, {config.encoder_hidden_size // 2} units each"
-        if config.bidirectional_encoder
-        else f"from left to right, {config.encoder_hidden_size} units"
-    )
-    return (
-        f"**Encoder.** {_CELLS[config.rnn_type]}, {_layers(config.encoder_layers)}, {directions}, over embeddings of "
-        f"size {config.embedding_size} of {config.vocab_size} source symbols."
-    )
+def _hub_task(kind: ModelKind, task: str, config: RnnSeq2SeqConfig) -> str:
+    """The Hub's name of what a model does."""
+    if kind != "speech_seq2seq" and config.input_feature_size is not None:
+        return "other"
+    own = next((name for name in _TEXT_TO_TEXT_TASKS if name in _slug(task)), None) if kind == "seq2seq" else None
+    return own or _HUB_TASKS[kind]
 
 
-def _describe_context(config: RnnSeq2SeqConfig) -> str:
-    summary = {
-        "last": "the encoder's last state",
-        "mean": "the mean of all encoder states",
-        "max": "the element-wise maximum of all encoder states",
-    }[config.context_vector]
-    start = {
-        "zeros": "The decoder starts from zeros",
-        "copy": f"The decoder starts from a copy of {summary}",
-        "linear": f"The decoder starts from a linear map of {summary}",
-        "mlp": f"The decoder starts from a linear map with tanh of {summary}",
-    }[str(config.bridge_type)]
-    if config.attention_type == "none":
-        where = (
-            "C is an input of every step (Cho et al. 2014)"
-            if config.feeds_context
-            else "C reaches it no other way (Sutskever et al. 2014)"
-        )
-        return (
-            f"**Context vector.** {summary[0].upper()}{summary[1:]} is the context vector C, of fixed size whatever "
-            f"the input's length. {start}, and {where}."
-        )
-    score = {
-        "dot": "dot (q·m, Luong et al. 2015)",
-        "general": "general (q·Wm, Luong et al. 2015)",
-        "additive": "additive (v·tanh(Wq + Um), Bahdanau et al. 2015)",
-    }[config.attention_type]
-    query = (
-        "its new state asks, after the recurrent step, and the context is mixed into what the output layer reads"
-        if config.attention_query == "new_state"
-        else "its previous state asks, before the recurrent step, and the context is an input of that step"
-    )
-    fed = ", and this summary is an input of every step" if config.feeds_context else ""
-    sentences = [
-        f"**Attention.** Score: {score}. At every step the decoder gets a context vector of its own, a mix of all "
-        f"encoder states: {query}.",
-        f"{start}{fed}.",
-    ]
-    if config.input_feeding:
-        sentences.append("The attentional vector is fed to the next step (input feeding, Luong et al. 2015).")
-    return " ".join(sentences)
-
-
-def _describe_decoder(config: RnnSeq2SeqConfig) -> str:
-    readout = {
-        "none": "its state",
-        "tanh": f"an attentional vector of size {config.readout_size} (tanh)",
-        "maxout": f"a deep output of size {config.readout_size} (maxout)",
-    }[str(config.readout_type)]
-    sentences = [
-        f"**Decoder.** {_CELLS[config.rnn_type]}, {_layers(config.decoder_layers)}, {config.decoder_hidden_size} "
-        f"units. The output layer reads {readout} and chooses among {config.target_vocab_size} target symbols.",
-    ]
-    if not config.feed_previous_token:
-        sentences.append("The decoder does not read the symbol it gave before: only its state and the context.")
-    if config.share_embeddings:
-        sentences.append("Source and target share one embedding table.")
-    if config.tie_word_embeddings:
-        sentences.append("The output layer's matrix is the decoder's embedding table.")
-    return " ".join(sentences)
-
-
-def _limitations(config: RnnSeq2SeqConfig, extra: str | None) -> str:
-    points = [
-        "It knows only what its training data shows: other domains, spellings and languages will go wrong, and it "
-        "answers every input without saying that it does not know.",
-        "Symbols that the training data did not contain may be read as `<unk>`.",
-        "Biases of the training data are reproduced.",
-    ]
-    if config.attention_type == "none":
-        points.append(
-            "Without attention all of the input must fit into a vector of fixed size: quality falls with its length."
-        )
-    else:
-        points.append("Inputs much longer than those of the training data may lose or repeat parts.")
-    if extra:
-        points.append(extra)
-    return "\n".join(f"- {point}" for point in points)
-
-
-def _citations(config: RnnSeq2SeqConfig) -> str:
-    keys = ["sutskever2014", "cho2014"]
-    if config.attention_type != "none":
-        keys.append("bahdanau2015")
-        if config.attention_type != "additive" or config.attention_query == "new_state":
-            keys.append("luong2015")
-    return "\n\n".join(_CITATIONS[key] for key in keys)
+def _tags(kind: ModelKind, task: str, config: RnnSeq2SeqConfig) -> list[str]:
+    """What the Hub's users can search for."""
+    tags = ["rnn", config.rnn_type]
+    if kind in ("seq2seq", "speech_seq2seq"):
+        tags += ["seq2seq", "encoder-decoder"]
+        used = {
+            "attention": config.attention_type != "none",
+            "pointer-generator": config.use_copy,
+            "coverage": config.coverage,
+            "ctc": kind == "speech_seq2seq" and config.ctc_weight > 0,
+        }
+        tags += [tag for tag, is_used in used.items() if is_used]
+    elif kind == "token_classification" and config.use_crf:
+        tags.append("crf")
+    return [*tags, _slug(task), "hf_rnn_seq2seq"]
 
 
 def _literal(text: str) -> str:
@@ -196,9 +117,19 @@ def _slug(text: str) -> str:
 
 
 def _split_of(metric: str) -> tuple[str, str]:
-    """(split, metric): results files mark numbers of the validation data by a prefix."""
+    """(split, metric) of a metric's name in a results file.
+
+    Numbers of the validation data have a prefix, and so have those of test sets with a name of their own, such as
+    test_2016_bleu; where that name ends is known of known metrics.
+    """
     name = metric.removeprefix(VALIDATION_PREFIX)
-    return ("test" if name == metric else "validation"), name
+    if name != metric:
+        return "validation", name
+    for known in sorted(_METRIC_TITLES, key=len, reverse=True):
+        split = metric.removesuffix(f"_{known}")
+        if split != metric and re.match("test(_|$)", split):
+            return split, known
+    return "test", metric
 
 
 def _results_table(metrics: Mapping[str, float]) -> str:
@@ -227,8 +158,9 @@ def _front_matter(
     metrics: Mapping[str, float],
     license: str,
     config: RnnSeq2SeqConfig,
+    kind: ModelKind,
 ) -> str:
-    hub_task = next((name for name in _HUB_TASKS if name in _slug(task)), "text-generation")
+    hub_task = _hub_task(kind, task, config)
     results = []
     for metric, value in metrics.items():
         split, name = _split_of(metric)
@@ -244,13 +176,12 @@ def _front_matter(
                 metric_value=round(float(value), 2),
             )
         )
-    attention = ["attention"] if config.attention_type != "none" else []
     data = ModelCardData(
         language=languages,
         license=license,
         library_name="transformers",
         pipeline_tag=hub_task,
-        tags=["rnn", config.rnn_type, "seq2seq", "encoder-decoder", *attention, _slug(task), "hf_rnn_seq2seq"],
+        tags=_tags(kind, task, config),
         # The Hub's field takes ids; a name in words stands in the text only.
         datasets=[name for name in datasets if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)] or None,
         metrics=sorted({_split_of(metric)[1] for metric in metrics}) or None,
@@ -261,6 +192,33 @@ def _front_matter(
         # Without results there is no model index, and a bare model_name is no field of the Hub's.
         data.pop("model_name")
     return data.to_yaml()
+
+
+def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, reverse_source: bool) -> dict[str, object]:
+    """What the template's section on use asks about a model."""
+    reads_text = config.input_feature_size is None
+    if reads_text:
+        source, unit = "input_ids" if reverse_source else "**inputs", "each input symbol"
+    else:
+        source = "**inputs" if kind == "speech_seq2seq" else "input_features=input_features"
+        unit = "each position of the encoder's output"
+    labels = (config.id2label or {}).values()
+    return {
+        "kind": kind,
+        "auto_class": _AUTO_CLASSES[kind],
+        "vector_size": config.input_feature_size,
+        "uses_pipeline": reads_text and kind in ("token_classification", "sequence_classification"),
+        # Only labels such as B-PER and I-PER can be grouped: two nouns in a row are two.
+        "spans": any(label.startswith("B-") for label in labels),
+        "crf": kind == "token_classification" and config.use_crf,
+        "ctc": config.ctc_weight > 0,
+        "reverse_source": reverse_source,
+        "two_vocabularies": kind == "seq2seq" and reads_text and config.decoder_vocab_size is not None,
+        "target_folder": TARGET_TOKENIZER_FOLDER,
+        "attends": kind in ("seq2seq", "speech_seq2seq") and config.attention_type != "none",
+        "alignment_source": source,
+        "alignment_unit": unit,
+    }
 
 
 def create_model_card(
@@ -277,6 +235,7 @@ def create_model_card(
     model_id: str | None = None,
     example: str = "hello",
     reverse_source: bool = False,
+    sampling_rate: int | None = None,
     limitations: str | None = None,
 ) -> str:
     """The model card as text: YAML front matter for the Hub, structure in words, use, training, results, citation.
@@ -285,15 +244,18 @@ def create_model_card(
         model (`PreTrainedModel`): the model; its configuration and number of parameters are read.
         title (`str`): the card's heading.
         language (`str` or `Sequence[str]`): ISO 639 codes, such as "en" or `["en", "de"]`.
-        task (`str`): what it does, in words: "grapheme-to-phoneme conversion", "translation".
+        task (`str`): what it does, in words: "grapheme-to-phoneme conversion", "named entity recognition".
         datasets (`Sequence[str]`): the training data; Hub ids also go into the front matter.
-        metrics (`Mapping[str, float]`): results as in a results file, `validation_` marking the validation data.
+        metrics (`Mapping[str, float]`): results as in a results file: `validation_` marks the validation data, and
+            the name of a test set that has one is a prefix too, as in test_2016_bleu.
         recipe (`str`, *optional*): the recipe's file name.
         training_summary (`Mapping[str, object]` or `str`): how it was trained, a table's rows or a text.
         license (`str`): a licence id of the Hub, "apache-2.0", "cc-by-sa-4.0", "other".
         model_id (`str`, *optional*): where users load it from. None: a name made from the title, to be replaced.
-        example (`str`, *optional*): an input for the code snippet.
+        example (`str`, *optional*): an input for the code snippet: a text, or the audio file of a speech model (an
+            .npy file of frames if it does not read audio).
         reverse_source (`bool`, *optional*): the model was trained on reversed sources.
+        sampling_rate (`int`, *optional*): of the audio that a speech model reads, in Hz; None: it reads frames.
         limitations (`str`, *optional*): one more limitation, beside those that hold for every such model.
 
     Returns:
@@ -301,7 +263,7 @@ def create_model_card(
 
     Raises:
         ValueError: an empty title, language, task or licence, or metrics without a data set.
-        TypeError: a model of another family.
+        TypeError: a model of another family, or one without an output layer.
     """
     languages = [language] if isinstance(language, str) else list(language)
     for name, value in (
@@ -316,10 +278,10 @@ def create_model_card(
         raise ValueError(f"datasets must be a list of names, got {datasets!r}")
     if metrics and not datasets:
         raise ValueError("datasets must name the data that the metrics were measured on, got an empty list")
-    # By model type: with trust_remote_code the class is another copy of the same code.
     config = cast(RnnSeq2SeqConfig, model.config)
     if config.model_type != RnnSeq2SeqConfig.model_type:
         raise TypeError(f"model must be one of hf_rnn_seq2seq, got model_type={config.model_type!r}")
+    kind = _kind_of(model)
     # StrictUndefined: a placeholder that is not filled is an error and not an empty line.
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
@@ -330,24 +292,22 @@ def create_model_card(
     )
     template = resources.files("hf_rnn_seq2seq").joinpath("model_card_template.md").read_text(encoding="utf-8")
     return environment.from_string(template).render(
-        card_data=_front_matter(title, languages, task, datasets, metrics, license, config),
+        card_data=_front_matter(title, languages, task, datasets, metrics, license, config, kind),
         title=title,
         task=task,
         languages=", ".join(languages),
         parameters=f"{model.num_parameters():,}",
-        structure=describe_structure(config),
+        structure=describe_structure(config, kind),
         model_id=_literal(model_id or f"your-name/{_slug(title)}"),
         example=_literal(example),
-        reverse_source=reverse_source,
-        two_vocabularies=config.decoder_vocab_size is not None,
-        target_folder=TARGET_TOKENIZER_FOLDER,
-        attends=config.attention_type != "none",
+        sampling_rate=sampling_rate,
+        **_usage(kind, config, reverse_source),
         datasets=", ".join(datasets) or "not stated",
         recipe=recipe,
         training_summary=_training_text(training_summary),
         results=_results_table(metrics),
-        limitations=_limitations(config, limitations),
-        citations=_citations(config),
+        limitations=describe_limitations(config, kind, limitations),
+        citations=citations(config, kind),
     )
 
 
@@ -355,7 +315,8 @@ def save_model_card(directory: str | os.PathLike[str], model: PreTrainedModel, *
     """Writes the card of a saved model as `README.md`, which is what the Hub shows.
 
     Args:
-        directory (`str` or `os.PathLike`): the folder that `model.save_pretrained` wrote.
+        directory (`str` or `os.PathLike`): the folder that `model.save_pretrained` wrote; a feature extractor there
+            gives the `sampling_rate` of a speech model.
         model (`PreTrainedModel`): the model.
         **fields: the keyword arguments of [`create_model_card`].
 
@@ -363,6 +324,11 @@ def save_model_card(directory: str | os.PathLike[str], model: PreTrainedModel, *
         `Path` of the card.
     """
     path = Path(directory) / "README.md"
+    extractor = Path(directory) / FEATURE_EXTRACTOR_NAME
+    if extractor.is_file():
+        options = json.loads(extractor.read_text(encoding="utf-8"))
+        reads_audio = options["feature_type"] != "none"
+        fields = {"sampling_rate": options["sampling_rate"] if reads_audio else None, **fields}
     card = create_model_card(model, **fields)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(card, encoding="utf-8")

@@ -232,7 +232,8 @@ class RnnSeq2SeqRuntime:
 
         Args:
             sources: the texts (or one), or their ids with whatever end symbol the model was trained with.
-            batch_size: sources decoded at a time.
+            batch_size: sources decoded at a time. 8-bit activations share one scale in a batch: there the last digits
+                of a score, and now and then a symbol, depend on the batch.
             options: of `GenerationOptions`, in place of those saved with the model.
 
         Returns:

@@ -12,7 +12,7 @@ import logging
 import random
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -363,17 +363,24 @@ def joined(recordings: Sequence[Utterance], options: JoinOptions, split: str) ->
         )
 
 
-def number_lists(arrays: Sequence[np.ndarray]) -> pa.ListArray:
-    """Arrays, each flattened, as a column of lists of float32: made and read without a Python object a number."""
-    offsets = np.cumsum([0, *(array.size for array in arrays)])
-    values = np.concatenate([array.reshape(-1) for array in arrays]).astype(np.float32, copy=False)
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values))
+def make_dataset(columns: Mapping[str, Sequence[Any]], arrays: Mapping[str, Sequence[np.ndarray]]) -> Dataset:
+    """A data set of plain columns and of columns of float32 arrays, made and read without a Python object a number.
+
+    Args:
+        columns: name -> one value a row.
+        arrays: name -> one array a row; it comes back flat.
+    """
+    table = dict(columns)
+    for name, rows in arrays.items():
+        offsets = pa.array(np.cumsum([0, *(row.size for row in rows)]), pa.int64())
+        numbers = np.concatenate([row.reshape(-1) for row in rows]).astype(np.float32, copy=False)
+        table[name] = pa.LargeListArray.from_arrays(offsets, pa.array(numbers))
+    return Dataset(pa.table(table))
 
 
 def _dataset(utterances: Sequence[Utterance]) -> Dataset:
     columns = {name: [getattr(item, name) for item in utterances] for name in ("id", "speaker", "transcript")}
-    inputs = number_lists([item.input for item in utterances])
-    return Dataset(pa.table({**columns, "input": inputs}))
+    return make_dataset(columns, {"input": [item.input for item in utterances]})
 
 
 def load_speech_data(options: SpeechDataOptions, data_dir: str | Path, sampling_rate: int) -> DatasetDict:

@@ -12,12 +12,10 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
-from datasets import Dataset, DatasetDict
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
 
@@ -28,9 +26,13 @@ from .modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 from .recipe import Recipe, RecipeError, RecipeKind
 from .seq2seq_task import generation_config, token_ids
 from .spec_augment import SpecAugmentOptions, spec_augment
-from .speech_data import SpeechDataOptions, load_speech_data, number_lists
+from .speech_data import SpeechDataOptions, load_speech_data, make_dataset
 from .task import Scores, Task
 from .tokenization import TokenizerOptions, train_tokenizer
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
 
 
 @dataclass
@@ -187,8 +189,8 @@ class SpeechTask(Task):
         return list(batch["input_features"])
 
     def encode(self, split: Dataset, name: str) -> Dataset:
-        columns = {"input_features": number_lists(self.features(split)), "labels": self._labels(split)}
-        return Dataset(pa.table(columns)).with_format("numpy")
+        encoded = make_dataset({"labels": self._labels(split)}, {"input_features": self.features(split)})
+        return encoded.with_format("numpy")
 
     def lengths(self, encoded: Dataset) -> list[tuple[int, int]]:
         width = self.extractor.feature_size

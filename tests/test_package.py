@@ -40,7 +40,10 @@ MODEL_FILES = {
     "tokenization_words",
 }
 # Those of them that hold the classes which are saved; the others travel because one of these imports them.
-STARTS = {"modeling_rnn_seq2seq", "modeling_heads", "modeling_speech", "tokenization_words"}
+STARTS = {
+    *("modeling_rnn_seq2seq", "modeling_heads", "modeling_speech"),
+    *("feature_extraction_rnn_seq2seq", "tokenization_words"),
+}
 # huggingface_hub is a requirement of transformers: the `@strict` of its configurations comes from there.
 MODEL_FILES_MAY_IMPORT = {*sys.stdlib_module_names, "torch", "transformers", "huggingface_hub"}
 # What the extras install, and transformers does not require by itself.
