@@ -29,6 +29,9 @@ END = "<!-- results:end -->"
 # Marks a metric of the validation data; one without it is of the test data.
 VALIDATION_PREFIX = "validation_"
 
+# A table's row with more numbers than this names the first ones only.
+_MOST_SHOWN = 14
+
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "hf_rnn_seq2seq")
 
 
@@ -236,9 +239,13 @@ def _row(results: Results) -> list[str]:
     hardware = results.hardware
     # Numbers of the validation data chose the model; they are no results unless there are no others.
     tested = {name: value for name, value in results.metrics.items() if not name.startswith(VALIDATION_PREFIX)}
+    shown = [f"{name} **{value:.2f}**" for name, value in (tested or results.metrics).items()]
+    if len(shown) > _MOST_SHOWN:
+        # The mean over all runs comes first, the runs after it.
+        shown = [*shown[:4], f"and {len(shown) - 4} more in the file"]
     return [
         f"`{results.recipe}`",
-        ", ".join(f"{name} **{value:.2f}**" for name, value in (tested or results.metrics).items()),
+        ", ".join(shown),
         _readable_count(results.parameters),
         _readable_time(results.training_seconds),
         hardware.get("gpu") or f"{hardware.get('cpu')}, {hardware.get('cores')} cores",

@@ -137,6 +137,13 @@ def test_the_table_has_one_row_a_recipe(tmp_path):
     assert cells[3][1] == "validation_per **4.00**"
 
 
+def test_a_row_of_many_runs_names_the_means_only(tmp_path):
+    many = {f"run{number}_wer": float(number) for number in range(30)}
+    write_results(tmp_path / "suite.json", **{**GIVEN, "metrics": {"wer": 17.5, "wer_std": 0.25, **many}})
+    row = results_table(tmp_path).splitlines()[-1]
+    assert "wer **17.50**, wer_std **0.25**, run0_wer **0.00**, run1_wer **1.00**, and 28 more in the file" in row
+
+
 def test_the_table_needs_a_folder(tmp_path):
     with pytest.raises(ValueError, match=r"folder must be a folder of results files, got .*nowhere"):
         results_table(tmp_path / "nowhere")
