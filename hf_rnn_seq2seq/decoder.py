@@ -7,6 +7,7 @@ library, torch, transformers and its flat siblings.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,8 +21,9 @@ from transformers.utils import can_return_tuple
 from .attention import Attention
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, source_symbols
+from .deferred import DeferredGradients
 from .pretrained import RnnSeq2SeqPreTrainedModel
-from .recurrence import RecurrentStack, padding_of
+from .recurrence import KnownInput, RecurrentStack, padding_of
 from .state import DecoderState, SourceMemory, is_recording, save_states
 
 
@@ -169,7 +171,8 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             or (past_key_values is not None and is_recording(past_key_values))
         )
         if one_by_one:
-            steps = self._run_steps(embedded, state, source, mask, input_ids if choose_input else None, choose_input)
+            with self._deferred_gradients(source):
+                steps = self._run_steps(embedded, state, source, mask, input_ids if choose_input else None, choose_input)
         else:
             steps = self._run_at_once(embedded, state, source, mask)
         if mask is not None:
@@ -206,18 +209,22 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         state: DecoderState,
         source: SourceMemory,
         recurrent_masks: tuple[Tensor, ...] | None = None,
+        known: KnownInput | None = None,
     ) -> StepResults:
-        """One step: embedded y_{t-1} (B, E) -> readout (B, R), attention (B, S), layers' outputs, new state."""
-        inputs = [embedded]
+        """
+        One step: embedded y_{t-1} (B, E) -> readout (B, R), attention (B, S), layers' outputs, new state. `known` is
+        what the first layer makes of [embedded ; C], where that was made of all steps at once.
+        """
+        inputs = [embedded] if known is None else [embedded[:, :0]]
         attended, weights = None, None
-        if self.config.feeds_context:
+        if self.config.feeds_context and known is None:
             inputs.append(source.context)
         if self.attends_before_step:
             attended, weights = self._attend(state.layers[-1][0].unsqueeze(1), source, state.coverage)
             inputs.append(attended.squeeze(1))
         if self.config.input_feeding:
             inputs.append(state.feed)
-        stack = self.rnn.step(torch.cat(inputs, dim=-1), state.layers, recurrent_masks)
+        stack = self.rnn.step(torch.cat(inputs, dim=-1), state.layers, recurrent_masks, known)
         top = stack.output.unsqueeze(1)  # (B, 1, H)
         if self.attends and not self.attends_before_step:
             attended, weights = self._attend(top, source, state.coverage)
@@ -235,14 +242,17 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
     def _run_at_once(
         self, embedded: Tensor, state: DecoderState, source: SourceMemory, mask: Tensor | None
     ) -> StepResults:
-        inputs = embedded
-        if self.config.feeds_context:
-            inputs = torch.cat([embedded, source.context.unsqueeze(1).expand(-1, embedded.shape[1], -1)], dim=-1)
-        stack = self.rnn(inputs, state.layers, padding_of(mask))
+        stack = self.rnn(self._with_context(embedded, source), state.layers, padding_of(mask))
         attended, weights = self._attend(stack.output, source) if self.attends else (None, None)
         output = self._read_out(stack.output, attended, embedded, source)
         gate = self._generation_gate(stack.output, attended, embedded, source)
         return StepResults(output, weights, gate, stack.layer_outputs, [DecoderState(stack.states, None)])
+
+    def _with_context(self, embedded: Tensor, source: SourceMemory) -> Tensor:
+        """[embedded ; C] of all steps, (B, T, E + D); without C (B, T, E)."""
+        if not self.config.feeds_context:
+            return embedded
+        return torch.cat([embedded, source.context.unsqueeze(1).expand(-1, embedded.shape[1], -1)], dim=-1)
 
     def _run_steps(
         self,
@@ -254,17 +264,19 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         choose_input: ChooseInput | None,
     ) -> StepResults:
         recurrent_masks = self.rnn.draw_recurrent_masks(embedded)
+        known: list[KnownInput] | None = None
+        if choose_input is None and embedded.shape[1] > 1:
+            known = self.rnn.know_input(self._with_context(embedded, source))
         results: list[StepResults] = []
         states = [state]
-        for t in range(embedded.shape[1]):
-            step_input = embedded[:, t]
+        for t, step_input in enumerate(embedded.unbind(1)):
             if choose_input is not None and t > 0:
                 last = results[-1]
                 pointer: tuple[Pointer, ...] = ()
                 if self.config.use_copy:
                     pointer = (Pointer(last.gate.unsqueeze(1), last.weights.unsqueeze(1), source.symbols),)
                 step_input = self.embed(choose_input(input_ids[:, t], last.output, *pointer)[:, None]).squeeze(1)
-            step = self.step(step_input, state, source, recurrent_masks)
+            step = self.step(step_input, state, source, recurrent_masks, known[t] if known else None)
             state = step.states[0] if mask is None else _where(mask[:, t], step.states[0], state)
             results.append(step)
             states.append(state)
@@ -282,6 +294,12 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             states[1:],
             coverage_loss,
         )
+
+    def _deferred_gradients(self, source: SourceMemory) -> AbstractContextManager:
+        """In training the steps' weight gradients wait for the end, where they are one product over all steps."""
+        if not (self.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+            return nullcontext()
+        return DeferredGradients(source.keys, source.memory)
 
     def _attend(self, query: Tensor, source: SourceMemory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.attention(query, source.keys, source.memory, source.mask, coverage)

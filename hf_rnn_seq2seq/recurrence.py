@@ -118,6 +118,13 @@ class StackOutput(NamedTuple):
     layer_outputs: tuple[Tensor, ...]
 
 
+class KnownInput(NamedTuple):
+    """The part of the first layer's input that no step has to wait for."""
+
+    gates: Tensor  # (B, gates * H) W_ih x + b_ih of the columns known, at one step
+    weight: Tensor  # (gates * H, I'') the columns of W_ih for the others
+
+
 class RecurrentLayer(GradientCheckpointingLayer):
     """
     One layer over a whole sequence, in one direction or two, with activation checkpointing where that is enabled.
@@ -281,14 +288,16 @@ class RecurrentStack(nn.Module):
         x: Tensor,
         states: tuple[LayerState, ...],
         recurrent_masks: tuple[Tensor, ...] | None = None,
+        known: KnownInput | None = None,
     ) -> StackOutput:
         """
         One step of all layers (one direction only): the decoder's recurrence.
 
         Args:
-            x: (B, I) input.
+            x: (B, I) input; with `known` only the last columns of it.
             states: States of the layers before the step.
             recurrent_masks: Of `draw_recurrent_masks`, the same ones at each step of a sequence.
+            known: Of `know_input`, at this step: what the first columns of the input give.
 
         Returns:
             Outputs (B, H) and the states after the step.
@@ -301,11 +310,21 @@ class RecurrentStack(nn.Module):
             state = states[k]
             if recurrent_masks is not None:
                 state = (state[0] * recurrent_masks[k], *state[1:])
-            state = STEPS[self.rnn_type](F.linear(x, w_ih, b_ih), state, w_hh, b_hh)
+            if k == 0 and known is not None:
+                x_gates = known.gates + F.linear(x, known.weight)
+            else:
+                x_gates = F.linear(x, w_ih, b_ih)
+            state = STEPS[self.rnn_type](x_gates, state, w_hh, b_hh)
             x = self._hand_upward(k, x, state[0])
             new_states.append(state)
             layer_outputs.append(x)
         return StackOutput(x, tuple(new_states), tuple(layer_outputs))
+
+    def know_input(self, x: Tensor) -> list[KnownInput]:
+        """For each step, what is known of its input before any step is made: the first columns, x (B, T, I')."""
+        w_ih, _, b_ih, _ = self.weights(0)
+        first, last = w_ih.split([x.shape[-1], w_ih.shape[1] - x.shape[-1]], dim=1)
+        return [KnownInput(gates, last) for gates in F.linear(x, first, b_ih).unbind(1)]
 
     def draw_recurrent_masks(self, like: Tensor) -> tuple[Tensor, ...] | None:
         """One dropout mask (B, H) a layer for a whole sequence (Gal & Ghahramani 2016); None without dropout."""

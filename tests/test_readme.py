@@ -47,8 +47,12 @@ def test_every_command_is_one_that_a_test_runs() -> None:
         "bash scripts/test.sh",  # this test run itself
         "pip install .",  # scripts/setup_venv.sh does it; test_package.py checks what it needs
         'pip install ".[train,metrics]"',
+        'pip install ".[audio]"',
+        'pip install ".[export]"',
         "python scripts/run_seq2seq.py",  # below
         "python scripts/predict.py",
+        "python scripts/export.py",
+        "python exported/rnn_seq2seq_runtime.py",
         "torchrun --nproc_per_node 2 scripts/run_seq2seq.py",
     )
     unknown = [command for command in commands() if not command.startswith(known)]
@@ -88,6 +92,8 @@ def test_recipe_commands_train_and_predict(tmp_path: Path, g2p_folder: Path) -> 
             printed = run([sys.executable, *words[1:]], tmp_path)
             assert printed.count("\n") >= 6  # two words, three pronunciations each
             assert (tmp_path / "attention.png").is_file()
+        elif words[0] == "python":
+            assert run([sys.executable, *words[1:]], tmp_path)
     assert (tmp_path / "results/g2p_cmudict.json").is_file()
 
 

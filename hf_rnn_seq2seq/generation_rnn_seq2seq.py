@@ -1,0 +1,595 @@
+"""Greedy and beam search of `generate()` without what a recurrent decoder does not need.
+
+The loops of transformers call the whole model once a symbol and repeat the source for every beam. These call one step
+of the decoder, with a source's hypotheses where other steps have the positions of a target, so that all of them read
+one memory; they keep back-pointers in place of sequences (Graves 2012, Luong 2015 do nothing else). What is returned
+is the same. B sources, K beams of each, N = B * K, V vocabulary. This file travels to the Hub: it imports only the
+standard library, torch, transformers and its flat siblings.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import EncoderDecoderCache
+from transformers.generation import (
+    EosTokenCriteria,
+    GenerateBeamEncoderDecoderOutput,
+    GenerateEncoderDecoderOutput,
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    StoppingCriteriaList,
+)
+from transformers.utils import ModelOutput
+
+from .copying import Pointer
+from .decoder import RnnSeq2SeqDecoder
+from .recurrence import STEPS, LayerState
+from .state import DecoderState, RecurrentStateLayer, SourceMemory, is_recording, load_state, new_cache
+from .state import save_source, save_states
+
+
+# What `generate()` may hand to the loops. With anything else that is not None the request is not one of theirs.
+_KNOWN_INPUTS = {
+    *("encoder_outputs", "attention_mask", "past_key_values", "use_cache", "logits_to_keep"),
+    *("character_ids", "inputs_embeds"),  # of the encoder, which has been called by then
+}
+# From how many candidates on the best ones are looked for in two stages.
+_LARGE = 8192
+_BLOCK = 64
+# Finished sequences leave the batch when so much of it is left.
+_LEFT_OVER = 0.75
+
+
+class _Step:
+    """
+    One step of the decoder for all hypotheses: `decoder.step` and the output layer, in fewer operations.
+
+    What a call of `generate()` fixes is made once. The recurrence is run with (N, .) rows, all that reads the source
+    with (B, K, .): K hypotheses are to the attention what the positions of a target are in training.
+
+    Args:
+        decoder: Whose step it is.
+        source: Of B sources.
+        logits: The model's output layer: (readout (B, K, R), pointer) -> (B, K, V).
+        beams: K.
+    """
+
+    def __init__(
+        self,
+        decoder: RnnSeq2SeqDecoder,
+        source: SourceMemory,
+        logits: Callable[[Tensor, Pointer | None], Tensor],
+        beams: int,
+        rows: int,
+    ):
+        config = decoder.config
+        self.decoder, self.source, self.logits, self.beams = decoder, source, logits, beams
+        rnn = decoder.rnn
+        self.weights = [rnn.weights(k) for k in range(rnn.num_layers)]
+        # What is added to every step's gates: the LSTM adds both biases, the GRU multiplies the second.
+        self.biases = [b_ih + b_hh if rnn.rnn_type == "lstm" else b_ih for _, _, b_ih, b_hh in self.weights]
+        w_ih = self.weights[0][0]
+        size = config.encoder_hidden_size
+        sizes = [config.embedding_size if config.feed_previous_token else 0]
+        sizes += [size] * (config.feeds_context + decoder.attends_before_step)
+        sizes += [config.output_size] * config.input_feeding
+        self.w_embedded, *parts = w_ih.split(sizes, dim=1)
+        self.first = self.biases[0]  # (G,), or (N, G) with C
+        if config.feeds_context:
+            assert source.context is not None  # C is fed
+            self.first = torch.addmm(self.first, source.context, parts.pop(0).t()).repeat_interleave(beams, dim=0)
+        self.w_fed = [part.t() for part in parts]
+        self.reads_embedding = config.readout_type == "maxout" or config.use_copy
+        # A step that multiplies all embeddings is paid for when the vocabulary is as small as a few steps.
+        self.table: Tensor | None = None  # (V, G)
+        if config.feed_previous_token and config.target_vocab_size <= 4 * rows:
+            ids = torch.arange(config.target_vocab_size, device=w_ih.device)
+            self.table = decoder.embed(ids[None])[0] @ self.w_embedded.t()
+            if self.first.dim() == 1:
+                self.table += self.first
+
+    def select(self, rows: Tensor) -> None:
+        """Only these sources are left, of one hypothesis each."""
+        self.source = SourceMemory(*(None if part is None else part.index_select(0, rows) for part in self.source))
+        if self.first.dim() == 2:
+            self.first = self.first.index_select(0, rows)
+
+    def __call__(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """From the last symbols (N,) and the state, logits (N, V) and the next state."""
+        decoder, source, config = self.decoder, self.source, self.decoder.config
+        embedded = None
+        if self.table is None or self.reads_embedding:
+            embedded = decoder.embed(tokens.view(-1, self.beams))  # (B, K, E)
+        attended: Tensor | None = None  # (B, K, D)
+        weights: Tensor | None = None  # (B, K, S)
+        coverage = None if state.coverage is None else state.coverage.view(-1, self.beams, state.coverage.shape[-1])
+        fed = []
+        if decoder.attends_before_step:
+            attended, weights = self._attend(state.layers[-1][0], coverage)
+            fed.append(attended.flatten(0, 1))
+        if config.input_feeding:
+            fed.append(state.feed)
+        layers = self._recur(self._first_gates(tokens, embedded, fed), state.layers)
+        top = layers[-1][1]
+        if decoder.attends and not decoder.attends_before_step:
+            attended, weights = self._attend(top, coverage)
+        top = top.view(-1, self.beams, top.shape[-1])
+        readout = decoder._read_out(top, attended, embedded, source)
+        gate = decoder._generation_gate(top, attended, embedded, source)
+        pointer = None if gate is None else Pointer(gate, weights, source.symbols)
+        new_state = DecoderState(
+            tuple(layer for layer, _ in layers),
+            readout.flatten(0, 1) if config.input_feeding else None,
+            (coverage + weights).flatten(0, 1) if config.coverage else None,
+        )
+        return self.logits(readout, pointer).flatten(0, 1), new_state
+
+    def _first_gates(self, tokens: Tensor, embedded: Tensor | None, fed: list[Tensor]) -> Tensor:
+        """W_ih x + b of the first layer, (N, G), of x = [embedded ; C ; fed]."""
+        if self.table is None:
+            gates = torch.addmm(self.first, embedded.flatten(0, 1), self.w_embedded.t())
+        else:
+            gates = self.table.index_select(0, tokens)
+            if self.first.dim() == 2:
+                gates += self.first
+        for part, weight in zip(fed, self.w_fed, strict=True):
+            gates.addmm_(part, weight)
+        return gates
+
+    def _recur(self, gates: Tensor, states: tuple[LayerState, ...]) -> list[tuple[LayerState, Tensor]]:
+        """The state of each layer, and what it hands upward (N, H)."""
+        rnn = self.decoder.rnn
+        results: list[tuple[LayerState, Tensor]] = []
+        x = gates[:, :0]
+        for k, (state, (w_ih, w_hh, _, b_hh)) in enumerate(zip(states, self.weights, strict=True)):
+            if k > 0:
+                gates = torch.addmm(self.biases[k], x, w_ih.t())
+            if rnn.rnn_type == "lstm":
+                state = _lstm_gates(gates.addmm_(state[0], w_hh.t()), state[1])
+            else:
+                state = STEPS[rnn.rnn_type](gates, state, w_hh, b_hh)
+            x = rnn._hand_upward(k, x, state[0])
+            results.append((state, x))
+        return results
+
+    def _attend(self, query: Tensor, coverage: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.decoder._attend(query.view(-1, self.beams, query.shape[-1]), self.source, coverage)
+
+
+def _lstm_gates(gates: Tensor, cell: Tensor) -> LayerState:
+    """`recurrence.lstm_step` from the sum of all its products (N, 4H), which is overwritten."""
+    size = cell.shape[-1]
+    input_and_forget, g, o = gates.split([2 * size, size, size], dim=1)
+    i, f = input_and_forget.sigmoid_().chunk(2, dim=1)
+    cell = (f * cell).addcmul_(i, g.tanh_())
+    return cell.tanh().mul_(o.sigmoid_()), cell
+
+
+def _select_state(state: DecoderState, rows: Tensor) -> DecoderState:
+    """The state of the hypotheses `rows` (M,)."""
+    layers = tuple(tuple(part.index_select(0, rows) for part in layer) for layer in state.layers)
+    feed, coverage = (None if part is None else part.index_select(0, rows) for part in state[1:])
+    return DecoderState(layers, feed, coverage)
+
+
+class _Limits(NamedTuple):
+    """
+    The processors and criteria of a request, and of them apart those that nearly every request has: they only need
+    the length and the last symbol. The others are called as in transformers, with whole sequences.
+    """
+
+    max_length: int | None
+    ends: list[Tensor]  # ids of the end symbols, of each criterion
+    criteria: StoppingCriteriaList  # the others
+    forbidden: list[tuple[int, Tensor]]  # (length, ids): these ids may not come before that length
+    processors: LogitsProcessorList  # all, or none if `forbidden` says all
+
+    @classmethod
+    def of(cls, processors: LogitsProcessorList, criteria: StoppingCriteriaList) -> "_Limits":
+        max_length: int | None = None
+        ends, others, forbidden = [], StoppingCriteriaList(), []
+        for criterion in criteria:
+            if type(criterion) is MaxLengthCriteria and criterion.max_position_embeddings is None:
+                max_length = criterion.max_length if max_length is None else min(max_length, criterion.max_length)
+            elif type(criterion) is EosTokenCriteria:
+                ends.append(criterion.eos_token_id)
+            else:
+                others.append(criterion)
+        for processor in processors:
+            if type(processor) is MinLengthLogitsProcessor:
+                forbidden.append((processor.min_length, processor.eos_token_id))
+            elif type(processor) is MinNewTokensLengthLogitsProcessor:
+                shortest = processor.prompt_length_to_skip + processor.min_new_tokens
+                forbidden.append((shortest, processor.eos_token_id))
+            else:
+                return cls(max_length, ends, others, [], processors)
+        return cls(max_length, ends, others, forbidden, LogitsProcessorList())
+
+    @property
+    def needs_sequences(self) -> bool:
+        return bool(self.processors or self.criteria)
+
+    def process(self, ids: Tensor | None, length: int, scores: Tensor, in_place: bool) -> Tensor:
+        """Scores (N, V) of the next symbols of hypotheses of this length; `ids` if sequences are needed."""
+        for shortest, symbols in self.forbidden:
+            if length < shortest:
+                symbols = symbols[symbols < scores.shape[1]].to(scores.device)
+                scores = (scores if in_place else scores.clone()).index_fill_(1, symbols, -torch.inf)
+                in_place = True
+        return self.processors(ids, scores) if self.processors else scores
+
+    def stopped(self, ids: Tensor | None, length: int, last: Tensor, scores: tuple[Tensor, ...] | None) -> Tensor:
+        """Of hypotheses that have `last`, of any shape, as the last of `length` symbols: which are at their end."""
+        if self.max_length is not None and length >= self.max_length:
+            return torch.ones_like(last, dtype=torch.bool)
+        done = torch.zeros_like(last, dtype=torch.bool)
+        for symbols in self.ends:
+            symbols = symbols.to(last.device)
+            done |= (last == symbols) if symbols.numel() == 1 else torch.isin(last, symbols)
+        if self.criteria:
+            done |= self.criteria(ids, scores).view_as(last)
+        return done
+
+
+class RnnSeq2SeqGenerationMixin(GenerationMixin):
+    """
+    The `generate()` of a model with an RNN decoder: `GenerationMixin` with its own greedy and beam search.
+
+    They take a request, and give what transformers' own ones would, if it is greedy search (`num_beams=1`) or beam
+    search without sampling; with the dynamic cache, which `generate()` makes by itself; without attentions or hidden
+    states in the output; of a model in evaluation mode that is not compiled or traced, and whose forward passes
+    nothing replaces or watches (hooks). Logits processors, stopping criteria, streamers and prompts are all the same.
+    Any other request is left to transformers.
+
+    `use_fast_generation` is a class attribute that can be set on a model too; False: leave all to transformers. A
+    class that overrides `forward` has to set it to True again if its decoding is still that of this class.
+    """
+
+    use_fast_generation = True
+    model: Any
+    lm_head: nn.Module
+    config: Any
+    training: bool
+    device: torch.device
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward" in vars(cls) and "use_fast_generation" not in vars(cls):
+            cls.use_fast_generation = False
+
+    def _sample(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        synced_gpus: bool = False,
+        streamer: Any = None,
+        **model_kwargs: Any,
+    ) -> Any:
+        """Greedy search, and through `GenerationMixin` sampling."""
+        fits = not synced_gpus and self._fits_fast_generation(input_ids, generation_config, model_kwargs)
+        if not fits:
+            return super()._sample(
+                input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, streamer,
+                **model_kwargs,
+            )  # fmt: skip
+        with_dict = generation_config.return_dict_in_generate
+        all_scores: tuple[Tensor, ...] | None = () if with_dict and generation_config.output_scores else None
+        all_logits: tuple[Tensor, ...] | None = () if with_dict and generation_config.output_logits else None
+        limits = _Limits.of(logits_processor, stopping_criteria)
+        ends = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
+        pad = generation_config._pad_token_tensor
+        # Nobody asks for what finished sequences would still give: not the caller, not a processor.
+        may_drop = ends and not (with_dict or limits.needs_sequences or streamer is not None)
+
+        step, state = self._start(input_ids, model_kwargs, beams=1)
+        tokens, length = input_ids[:, -1], input_ids.shape[1]
+        ids = input_ids if limits.needs_sequences else None
+        columns: list[Tensor] = []
+        rows: Tensor | None = None  # which sequences are left, None: all
+        finished = torch.zeros_like(tokens, dtype=torch.bool)
+        any_finished = False
+        while True:
+            logits, state = step(tokens, state)
+            logits = logits.float()
+            scores = limits.process(ids, length, logits, in_place=all_logits is None)
+            all_scores = None if all_scores is None else (*all_scores, scores)
+            all_logits = None if all_logits is None else (*all_logits, logits)
+            tokens = scores.argmax(dim=-1)
+            if ends and any_finished:
+                tokens = torch.where(finished, pad.to(tokens.device), tokens)
+            length += 1
+            columns.append(tokens if rows is None else pad.expand(len(input_ids)).index_copy(0, rows, tokens))
+            if ids is not None:
+                ids = torch.cat([ids, tokens[:, None]], dim=-1)
+            if streamer is not None:
+                streamer.put(tokens.cpu())
+            finished = finished | limits.stopped(ids, length, tokens, all_scores)
+            left = len(finished) - int(finished.sum())
+            if left == 0:
+                break
+            any_finished = left < len(finished)
+            if may_drop and left <= _LEFT_OVER * len(finished):
+                kept = (~finished).nonzero().squeeze(1)
+                step.select(kept)
+                state, tokens, finished = _select_state(state, kept), tokens[kept], finished[kept]
+                rows = kept if rows is None else rows[kept]
+                any_finished = False
+        if streamer is not None:
+            streamer.end()
+        sequences = torch.cat([input_ids, torch.stack(columns, dim=1)], dim=1)
+        if not with_dict:
+            return sequences
+        return GenerateEncoderDecoderOutput(
+            sequences=sequences,
+            scores=all_scores,
+            logits=all_logits,
+            past_key_values=_fill_cache(model_kwargs["past_key_values"], state, step, length - 1),
+        )
+
+    def _beam_search(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        synced_gpus: bool = False,
+        **model_kwargs: Any,
+    ) -> Any:
+        """
+        Beam search. The rules by which beams end, are ranked and the search stops are the functions of
+        `GenerationMixin` themselves; in place of each sequence they are given the number of its last symbol.
+        """
+        fits = not synced_gpus and self._fits_fast_generation(input_ids, generation_config, model_kwargs)
+        if not fits:
+            return super()._beam_search(
+                input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, **model_kwargs
+            )
+        beams, returned = generation_config.num_beams, generation_config.num_return_sequences
+        penalty, early_stopping = generation_config.length_penalty, generation_config.early_stopping
+        pad, eos = generation_config._pad_token_tensor, generation_config._eos_token_tensor
+        with_dict = generation_config.return_dict_in_generate
+        all_scores: tuple[Tensor, ...] | None = () if with_dict and generation_config.output_scores else None
+        all_logits: tuple[Tensor, ...] | None = () if with_dict and generation_config.output_logits else None
+        limits = _Limits.of(logits_processor, stopping_criteria)
+        batch, prompt_length = len(input_ids) // beams, input_ids.shape[1]
+        device = input_ids.device
+        count = max(2, 1 + (0 if eos is None else len(eos))) * beams  # enough if the best ones all end
+        among_best = torch.arange(count, device=device) < beams
+        offset = torch.arange(batch, device=device).unsqueeze(1) * beams
+
+        step, state = self._start(input_ids, model_kwargs, beams)
+        tokens, length = input_ids[:, -1], prompt_length
+        ids = input_ids if limits.needs_sequences else None
+        # At first only the first beam counts, since all are the same.
+        running = torch.zeros(batch, beams, device=device)
+        running[:, 1:] = -1e9
+        # An extension is numbered by beam * V + symbol, as in the last one's (B, K * V) scores; over all steps by
+        # that + t * K * V. The first of them make up the running hypotheses, the second the finished ones.
+        history: list[Tensor] = []  # (B, K), of each step
+        best = torch.full((batch, beams), -1, device=device)
+        best_scores = torch.full((batch, beams), -1e9, device=device)
+        is_finished = torch.zeros(batch, beams, dtype=torch.bool, device=device)
+        improvable = torch.ones(batch, 1, dtype=torch.bool, device=device)
+        while True:
+            logits, state = step(tokens, state)
+            logits = logits.float()
+            scores = limits.process(ids, length, logits.log_softmax(-1), in_place=True)
+            all_scores = None if all_scores is None else (*all_scores, scores.clone())
+            all_logits = None if all_logits is None else (*all_logits, logits)
+            vocab = scores.shape[-1]
+            top_scores, extensions = _best_extensions(scores.view(batch, beams, vocab), running, count)
+            parents, symbols = extensions // vocab, extensions % vocab
+            longer = None
+            if ids is not None:
+                longer = torch.cat([ids[(parents + offset).flatten()], symbols.view(-1, 1)], dim=1)
+            ended = limits.stopped(longer, length + 1, symbols, all_scores)
+            number = len(history) * beams * vocab
+            numbered = extensions + number
+            chosen, running, _ = self._get_running_beams_for_next_iteration(
+                topk_log_probs=top_scores,
+                topk_running_sequences=extensions,
+                topk_running_beam_indices=extensions,
+                next_token_hits_stopping_criteria=ended,
+                num_beams=beams,
+            )
+            best, best_scores, _, is_finished = self._update_finished_beams(
+                sequences=best,
+                topk_running_sequences=numbered,
+                beam_scores=best_scores,
+                topk_log_probs=top_scores,
+                beam_indices=best,
+                topk_running_beam_indices=numbered,
+                is_early_stop_heuristic_unsatisfied=improvable,
+                is_sent_finished=is_finished,
+                next_token_hits_stopping_criteria=ended,
+                top_num_beam_mask=among_best,
+                num_beams=beams,
+                cur_len=length,
+                decoder_prompt_len=prompt_length,
+                length_penalty=penalty,
+                early_stopping=early_stopping,
+            )
+            history.append(chosen)
+            length += 1
+            improvable = self._check_early_stop_heuristic(
+                is_early_stop_heuristic_unsatisfied=improvable,
+                running_beam_scores=running,
+                beam_scores=best_scores,
+                is_sent_finished=is_finished,
+                cur_len=length,
+                max_length=generation_config.max_length,
+                decoder_prompt_len=prompt_length,
+                early_stopping=early_stopping,
+                length_penalty=penalty,
+            )
+            goes_on = bool(
+                self._beam_search_has_unfinished_sequences(improvable, is_finished, ended, early_stopping)
+            )
+            if not (goes_on or with_dict):
+                break
+            parent_rows = (chosen // vocab + offset).flatten()
+            state = _select_state(state, parent_rows)
+            if not goes_on:
+                break
+            tokens = (chosen % vocab).flatten()
+            if ids is not None:
+                ids = torch.cat([ids.index_select(0, parent_rows), tokens[:, None]], dim=1)
+
+        fill = pad or eos[0] if eos is not None else -1  # as transformers has it
+        sequences, beam_indices = _follow_back(history, best[:, :returned], vocab, fill)
+        beam_indices = torch.where(beam_indices < 0, -1, beam_indices + offset.unsqueeze(-1)).flatten(0, 1)
+        prompts = input_ids.view(batch, beams, -1)[:, :returned].flatten(0, 1)
+        sequences = torch.cat([prompts, sequences.flatten(0, 1)], dim=1)
+        if not with_dict:
+            return sequences
+        return GenerateBeamEncoderDecoderOutput(
+            sequences=sequences,
+            sequences_scores=best_scores[:, :returned].flatten() if generation_config.output_scores else None,
+            scores=all_scores,
+            logits=all_logits,
+            beam_indices=beam_indices.int(),
+            past_key_values=_fill_cache(model_kwargs["past_key_values"], state, step, length - 1),
+        )
+
+    def _fits_fast_generation(
+        self, input_ids: Tensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any]
+    ) -> bool:
+        """Whether a request is one that the class's docstring names."""
+        cache, options = model_kwargs.get("past_key_values"), generation_config
+        watched = (self, self.model, self.model.decoder)
+        return (
+            self.use_fast_generation
+            and not (self.training or options.do_sample or options.low_memory or options.is_assistant)
+            and not (options.output_attentions or options.output_hidden_states)
+            and options.prefill_chunk_size is None
+            and model_kwargs.get("use_cache") is True
+            and model_kwargs.get("logits_to_keep") == 1
+            and isinstance(model_kwargs.get("encoder_outputs"), ModelOutput)
+            and all(value is None for name, value in model_kwargs.items() if name not in _KNOWN_INPUTS)
+            and isinstance(cache, EncoderDecoderCache)
+            and _is_own_and_empty(cache)
+            and input_ids.device == self.device
+            and not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in watched)
+            and self._compiled_call_impl is None  # type: ignore[attr-defined]
+            and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
+        )
+
+    def _start(self, input_ids: Tensor, model_kwargs: dict[str, Any], beams: int) -> tuple[_Step, DecoderState]:
+        """The step, and the state of all hypotheses before the last symbol of their prompts (N, prompt)."""
+        # `generate()` has repeated all for the beams.
+        outputs = copy.copy(model_kwargs["encoder_outputs"])
+        for name, value in outputs.items():
+            if isinstance(value, Tensor):
+                outputs[name] = value[::beams]
+        attention_mask = model_kwargs.get("attention_mask")
+        mask = self.model.encoder.memory_mask(None, None if attention_mask is None else attention_mask[::beams])
+        mask = getattr(outputs, "mask", None) if mask is None else mask
+        if mask is not None and bool(mask.all()):
+            mask = None
+        state, source = self.model._read_source(
+            outputs, mask, getattr(outputs, "source_ids", None), needs_state=True
+        )
+        prompt = input_ids[::beams, :-1]
+        decoder = self.model.decoder
+        if prompt.shape[1] > 0:
+            cache = new_cache(self.config)
+            decoder(prompt, state, source, past_key_values=cache)
+            feed_size = self.config.output_size * self.config.input_feeding
+            state = load_state(
+                cache, decoder.has_cell, self.config.decoder_hidden_size, feed_size if self.config.coverage else None
+            )
+        if beams > 1:
+            rows = torch.arange(len(input_ids), device=input_ids.device) // beams
+            state = _select_state(state, rows)
+        return _Step(decoder, source, self._logits, beams, len(input_ids)), state  # type: ignore[attr-defined]
+
+
+def _is_own_and_empty(cache: EncoderDecoderCache) -> bool:
+    """Whether it is a cache as `generate()` makes it: dynamic, on the model's device, without a state."""
+    halves = (cache.self_attention_cache, cache.cross_attention_cache)
+    layers = [layer for half in halves for layer in half.layers]
+    return (
+        not getattr(cache, "_is_user_defined", False)
+        and not any(half.offloading for half in halves)
+        and all(type(layer) is RecurrentStateLayer and not layer.is_initialized for layer in layers)
+        and not is_recording(cache)
+    )
+
+
+def _fill_cache(cache: EncoderDecoderCache, state: DecoderState, step: _Step, steps: int) -> EncoderDecoderCache:
+    """The cache that `generate()` returns: after these steps, with the source for every hypothesis."""
+    source = step.source
+    if step.beams > 1:
+        repeated = (None if part is None else part.repeat_interleave(step.beams, dim=0) for part in source)
+        source = SourceMemory(*repeated)
+    save_source(cache, source)
+    save_states(cache, [state], steps=steps)
+    return cache
+
+
+def _best_extensions(scores: Tensor, running: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """
+    The best `count` of all extensions of a source's hypotheses, best first.
+
+    Of a large vocabulary only those blocks of symbols are sorted whose best symbol is among the best count + 1 of all
+    blocks: that finds what sorting all finds if the best count + 1 extensions differ, which is looked at.
+
+    Args:
+        scores: (B, K, V), log-probabilities of the next symbols.
+        running: (B, K), the hypotheses' own scores.
+
+    Returns:
+        Scores (B, count), and beam * V + symbol, (B, count).
+    """
+    batch, beams, vocab = scores.shape
+    blocks = vocab // _BLOCK
+    if beams * vocab > _LARGE and beams * blocks > count:
+        whole = blocks * _BLOCK
+        # Rounding is monotonic: the sum's maximum is the sum with the maximum.
+        maxima = scores[..., :whole].unflatten(-1, (blocks, _BLOCK)).amax(-1) + running.unsqueeze(-1)
+        block = maxima.flatten(1).topk(count + 1).indices
+        beam, block = block // blocks, block % blocks
+        first = (beam * vocab + block * _BLOCK).unsqueeze(-1)
+        place = (first + torch.arange(_BLOCK, device=scores.device)).flatten(1)
+        rest = torch.arange(whole, vocab, device=scores.device)
+        rest = (torch.arange(beams, device=scores.device).unsqueeze(1) * vocab + rest).flatten()
+        place = torch.cat([place, rest.expand(batch, -1)], dim=1)
+        values = scores.flatten(1).gather(1, place) + running.gather(1, place // vocab)
+        top, index = values.topk(count + 1)
+        if not bool((top[:, 1:] == top[:, :-1]).any()):
+            return top[:, :-1], place.gather(1, index[:, :-1])
+    total = scores + running.unsqueeze(-1)
+    top, index = total.flatten(1).topk(count)
+    return top, index
+
+
+def _follow_back(history: list[Tensor], best: Tensor, vocab: int, fill: Any) -> tuple[Tensor, Tensor]:
+    """
+    The hypotheses whose last extensions are `best` (B, M), -1 for none; T is the length of the longest.
+
+    Returns:
+        Symbols (B, M, T) with `fill` behind them, and of each the beam that it extended, with -1 behind.
+    """
+    size = history[0].shape[1] * vocab
+    last = torch.div(best, size, rounding_mode="floor")  # the step of the last extension
+    longest = int(last.max()) + 1
+    symbols = torch.empty(*best.shape, longest, dtype=torch.long, device=best.device)
+    symbols[:] = fill
+    beams = torch.full_like(symbols, -1)
+    beam = torch.zeros_like(best)
+    for t in range(longest - 1, -1, -1):
+        extension = torch.where(last == t, best % size, history[t].gather(1, beam))
+        reached = last >= t
+        beam = torch.where(reached, extension // vocab, 0)
+        symbols[..., t] = torch.where(reached, extension % vocab, symbols[..., t])
+        beams[..., t] = torch.where(reached, beam, -1)
+    return symbols, beams
