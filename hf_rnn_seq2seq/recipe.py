@@ -217,7 +217,7 @@ class CardOptions:
         task: in words, for instance "grapheme-to-phoneme conversion".
         datasets: names of the training data, Hub ids or words.
         license: a licence id of the Hub.
-        example: an input for the card's code.
+        example: an input for the card's code; a file name for speech.
         limitations: one more limitation.
     """
 
