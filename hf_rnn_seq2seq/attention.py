@@ -49,24 +49,26 @@ class Attention(nn.Module):
             keys: (B, S, K), of `keys()`.
             memory: (B, S, D), zero at padding.
             mask: (B, S) bool, True at real positions; None if there is no padding.
-            coverage: (B, S), sum of the weights so far, where the scores read it.
+            coverage: (B, S), sum of the weights so far, where the scores read it; (B, T, S) if each query has its own.
 
         Returns:
             Context vectors (B, T, D) and weights (B, T, S), which sum to one over the real positions; the weights are
             in single precision at least.
         """
-        # (B, S, A) in the additive score, (B, S, 1) in the others
-        covered = None if coverage is None else coverage.to(memory.dtype).unsqueeze(-1) * self.coverage_weight
+        covered = None
+        if coverage is not None:
+            coverage = coverage.unsqueeze(1) if coverage.dim() == 2 else coverage
+            # (B, T or 1, S, A) in the additive score, (B, T or 1, S, 1) in the others
+            covered = coverage.to(memory.dtype).unsqueeze(-1) * self.coverage_weight
         if self.attention_type == "additive":
-            if covered is not None:
-                keys = keys + covered
+            keys = keys.unsqueeze(1) if covered is None else keys.unsqueeze(1) + covered
             # (B, T, 1, A) + (B, 1, S, A): the one score that cannot be a matrix product
-            hidden = torch.tanh(self.query_projection(query).unsqueeze(2) + keys.unsqueeze(1))
+            hidden = torch.tanh(self.query_projection(query).unsqueeze(2) + keys)
             scores = self.score_projection(hidden).squeeze(-1)  # (B, T, S)
         else:
             scores = query @ keys.transpose(1, 2)  # (B, T, S)
             if covered is not None:
-                scores = scores + covered.transpose(1, 2)
+                scores = scores + covered.squeeze(-1)
         # Softmax in single precision at least, half precision loses small weights.
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if mask is not None:

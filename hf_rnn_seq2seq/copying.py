@@ -23,6 +23,10 @@ class Pointer(NamedTuple):
         """Of some of the steps only."""
         return Pointer(self.gate[:, positions], self.weights[:, positions], self.symbols)
 
+    def of_steps(self, row: Tensor, step: Tensor) -> "Pointer":
+        """Of N single steps (N,), each as a batch row of its own."""
+        return Pointer(self.gate[row, step].unsqueeze(1), self.weights[row, step].unsqueeze(1), self.symbols[row])
+
 
 def source_symbols(ids: Tensor) -> Tensor:
     """

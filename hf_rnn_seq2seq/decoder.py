@@ -170,11 +170,12 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             or (self.training and self.config.recurrent_dropout > 0)
             or (past_key_values is not None and is_recording(past_key_values))
         )
-        if one_by_one:
-            with self._deferred_gradients(source):
-                steps = self._run_steps(embedded, state, source, mask, input_ids if choose_input else None, choose_input)
-        else:
-            steps = self._run_at_once(embedded, state, source, mask)
+        with self._deferred_gradients(source):
+            if one_by_one:
+                ids = input_ids if choose_input else None
+                steps = self._run_steps(embedded, state, source, mask, ids, choose_input)
+            else:
+                steps = self._run_at_once(embedded, state, source, mask)
         if mask is not None:
             # A step that is passed over gives what the last real one gave: generate() continues from the last
             # position, whether or not a prompt is padded there.
@@ -224,7 +225,11 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             inputs.append(attended.squeeze(1))
         if self.config.input_feeding:
             inputs.append(state.feed)
-        stack = self.rnn.step(torch.cat(inputs, dim=-1), state.layers, recurrent_masks, known)
+        x = torch.cat(inputs, dim=-1)
+        if known is None:
+            stack = self.rnn.step(x, state.layers, recurrent_masks)
+        else:
+            stack = self.rnn.step_from_gates(known.gates + F.linear(x, known.weight), state.layers, recurrent_masks)
         top = stack.output.unsqueeze(1)  # (B, 1, H)
         if self.attends and not self.attends_before_step:
             attended, weights = self._attend(top, source, state.coverage)

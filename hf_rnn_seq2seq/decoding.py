@@ -1,8 +1,8 @@
 """Decoding a whole split: sources sorted by length, decoded in batches by `generate()`, n-best texts in their order.
 
 Also the log-probabilities of given targets (one forward pass with the reference fed), which score hypotheses whatever
-search found them. Works with any encoder-decoder of `transformers`, of ids or of vectors (speech); needs only torch and
-transformers.
+search found them. Works with any encoder-decoder of `transformers`, of ids or of vectors (speech); needs only torch
+and transformers.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A step of a recurrence multiplies a few rows by the same matrices as every other step. Plain autograd adds up one
 gradient as large as the matrix for each step; here a step hands down only the gradient of its input, and keeps the
 rows. dW = sum_t g_t^T x_t = [g_1 .. g_T]^T [x_1 .. x_T]: the values are the same. T steps, B batch, S source length.
-This file travels to the Hub: it imports only the standard library and torch.
+This file travels to the Hub: it imports only the standard library, torch and its flat siblings.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from .products import matrix_product
 
 
 class DeferredGradients(TorchFunctionMode):
@@ -69,7 +71,9 @@ class _Fixed:
         self.dtype = matrix.dtype
         if torch.is_autocast_enabled(matrix.device.type) and matrix.dtype == torch.float32:
             self.dtype = torch.get_autocast_dtype(matrix.device.type)
-        self.matrix = matrix.detach().to(self.dtype)
+        # A slice of a weight is made contiguous here, once; a transposed one is as good as it is.
+        matrix = matrix.detach().to(self.dtype)
+        self.matrix = matrix if matrix.dim() == 3 else matrix.mT.contiguous().mT
         self.bias = None if bias is None else bias.detach().to(self.dtype)
         self.steps: _Steps = {}
         self.token = _Collect.apply(self.steps, self.owner, bias)
@@ -77,6 +81,12 @@ class _Fixed:
     def product(self, x: Tensor) -> Tensor:
         result: Tensor = _Product.apply(self.steps, x.to(self.dtype), self.token, self.matrix, self.bias)
         return result
+
+
+def _times(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+    if matrix.dim() == 3:
+        return x @ matrix
+    return matrix_product(x.flatten(0, -2), matrix, bias).unflatten(0, x.shape[:-1])
 
 
 class _Collect(torch.autograd.Function):
@@ -94,7 +104,7 @@ class _Collect(torch.autograd.Function):
         of_owner = of_bias = None
         if ctx.needs_input_grad[1]:
             # A weight is (O, I); keys and memory are multiplied as they lie, (B, I, O).
-            of_owner = (grad.mT @ x if x.dim() == 2 else x.mT @ grad).to(ctx.dtype)
+            of_owner = (matrix_product(grad.t(), x) if x.dim() == 2 else x.mT @ grad).to(ctx.dtype)
         if ctx.needs_input_grad[2]:
             of_bias = grad.sum(0, dtype=ctx.dtype)
         return None, of_owner, of_bias
@@ -107,7 +117,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, steps: _Steps, x: Tensor, token: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
         ctx.steps = steps
         ctx.save_for_backward(x, matrix)
-        return x @ matrix if bias is None else F.linear(x, matrix.mT, bias)
+        return _times(x, matrix, bias)
 
     @staticmethod
     @once_differentiable
@@ -115,5 +125,5 @@ class _Product(torch.autograd.Function):
         x, matrix = ctx.saved_tensors
         rows = (x.detach(), grad) if matrix.dim() == 3 else (x.detach().flatten(0, -2), grad.flatten(0, -2))
         ctx.steps.setdefault(torch._C._current_graph_task_id(), []).append(rows)
-        of_x = grad @ matrix.mT if ctx.needs_input_grad[1] else None
+        of_x = _times(grad, matrix.mT) if ctx.needs_input_grad[1] else None
         return None, of_x, grad.new_zeros(()), None, None

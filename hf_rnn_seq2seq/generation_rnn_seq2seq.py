@@ -1,18 +1,16 @@
 """Greedy and beam search of `generate()` without what a recurrent decoder does not need.
 
-The loops of transformers call the whole model once a symbol and repeat the source for every beam. These call one step
-of the decoder, with a source's hypotheses where other steps have the positions of a target, so that all of them read
-one memory; they keep back-pointers in place of sequences (Graves 2012, Luong 2015 do nothing else). What is returned
-is the same. B sources, K beams of each, N = B * K, V vocabulary. This file travels to the Hub: it imports only the
-standard library, torch, transformers and its flat siblings.
+The loops of transformers call the whole model once a symbol, repeat the source for every beam, and copy all sequences
+at every step. These call `DecoderStep`, whose hypotheses share one memory, and keep back-pointers in place of
+sequences. What is returned is the same. B sources, K beams of each, N = B * K, V vocabulary. This file travels to the
+Hub: it imports only the standard library, torch, transformers and its flat siblings.
 """
 
 import copy
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.generation import (
     EosTokenCriteria,
@@ -28,11 +26,17 @@ from transformers.generation import (
 )
 from transformers.utils import ModelOutput
 
-from .copying import Pointer
-from .decoder import RnnSeq2SeqDecoder
-from .recurrence import STEPS, LayerState
-from .state import DecoderState, RecurrentStateLayer, SourceMemory, is_recording, load_state, new_cache
-from .state import save_source, save_states
+from .decoder_step import DecoderStep, select_state
+from .state import (
+    DecoderState,
+    RecurrentStateLayer,
+    SourceMemory,
+    is_recording,
+    load_state,
+    new_cache,
+    save_source,
+    save_states,
+)
 
 
 # What `generate()` may hand to the loops. With anything else that is not None the request is not one of theirs.
@@ -45,138 +49,6 @@ _LARGE = 8192
 _BLOCK = 64
 # Finished sequences leave the batch when so much of it is left.
 _LEFT_OVER = 0.75
-
-
-class _Step:
-    """
-    One step of the decoder for all hypotheses: `decoder.step` and the output layer, in fewer operations.
-
-    What a call of `generate()` fixes is made once. The recurrence is run with (N, .) rows, all that reads the source
-    with (B, K, .): K hypotheses are to the attention what the positions of a target are in training.
-
-    Args:
-        decoder: Whose step it is.
-        source: Of B sources.
-        logits: The model's output layer: (readout (B, K, R), pointer) -> (B, K, V).
-        beams: K.
-    """
-
-    def __init__(
-        self,
-        decoder: RnnSeq2SeqDecoder,
-        source: SourceMemory,
-        logits: Callable[[Tensor, Pointer | None], Tensor],
-        beams: int,
-        rows: int,
-    ):
-        config = decoder.config
-        self.decoder, self.source, self.logits, self.beams = decoder, source, logits, beams
-        rnn = decoder.rnn
-        self.weights = [rnn.weights(k) for k in range(rnn.num_layers)]
-        # What is added to every step's gates: the LSTM adds both biases, the GRU multiplies the second.
-        self.biases = [b_ih + b_hh if rnn.rnn_type == "lstm" else b_ih for _, _, b_ih, b_hh in self.weights]
-        w_ih = self.weights[0][0]
-        size = config.encoder_hidden_size
-        sizes = [config.embedding_size if config.feed_previous_token else 0]
-        sizes += [size] * (config.feeds_context + decoder.attends_before_step)
-        sizes += [config.output_size] * config.input_feeding
-        self.w_embedded, *parts = w_ih.split(sizes, dim=1)
-        self.first = self.biases[0]  # (G,), or (N, G) with C
-        if config.feeds_context:
-            assert source.context is not None  # C is fed
-            self.first = torch.addmm(self.first, source.context, parts.pop(0).t()).repeat_interleave(beams, dim=0)
-        self.w_fed = [part.t() for part in parts]
-        self.reads_embedding = config.readout_type == "maxout" or config.use_copy
-        # A step that multiplies all embeddings is paid for when the vocabulary is as small as a few steps.
-        self.table: Tensor | None = None  # (V, G)
-        if config.feed_previous_token and config.target_vocab_size <= 4 * rows:
-            ids = torch.arange(config.target_vocab_size, device=w_ih.device)
-            self.table = decoder.embed(ids[None])[0] @ self.w_embedded.t()
-            if self.first.dim() == 1:
-                self.table += self.first
-
-    def select(self, rows: Tensor) -> None:
-        """Only these sources are left, of one hypothesis each."""
-        self.source = SourceMemory(*(None if part is None else part.index_select(0, rows) for part in self.source))
-        if self.first.dim() == 2:
-            self.first = self.first.index_select(0, rows)
-
-    def __call__(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """From the last symbols (N,) and the state, logits (N, V) and the next state."""
-        decoder, source, config = self.decoder, self.source, self.decoder.config
-        embedded = None
-        if self.table is None or self.reads_embedding:
-            embedded = decoder.embed(tokens.view(-1, self.beams))  # (B, K, E)
-        attended: Tensor | None = None  # (B, K, D)
-        weights: Tensor | None = None  # (B, K, S)
-        coverage = None if state.coverage is None else state.coverage.view(-1, self.beams, state.coverage.shape[-1])
-        fed = []
-        if decoder.attends_before_step:
-            attended, weights = self._attend(state.layers[-1][0], coverage)
-            fed.append(attended.flatten(0, 1))
-        if config.input_feeding:
-            fed.append(state.feed)
-        layers = self._recur(self._first_gates(tokens, embedded, fed), state.layers)
-        top = layers[-1][1]
-        if decoder.attends and not decoder.attends_before_step:
-            attended, weights = self._attend(top, coverage)
-        top = top.view(-1, self.beams, top.shape[-1])
-        readout = decoder._read_out(top, attended, embedded, source)
-        gate = decoder._generation_gate(top, attended, embedded, source)
-        pointer = None if gate is None else Pointer(gate, weights, source.symbols)
-        new_state = DecoderState(
-            tuple(layer for layer, _ in layers),
-            readout.flatten(0, 1) if config.input_feeding else None,
-            (coverage + weights).flatten(0, 1) if config.coverage else None,
-        )
-        return self.logits(readout, pointer).flatten(0, 1), new_state
-
-    def _first_gates(self, tokens: Tensor, embedded: Tensor | None, fed: list[Tensor]) -> Tensor:
-        """W_ih x + b of the first layer, (N, G), of x = [embedded ; C ; fed]."""
-        if self.table is None:
-            gates = torch.addmm(self.first, embedded.flatten(0, 1), self.w_embedded.t())
-        else:
-            gates = self.table.index_select(0, tokens)
-            if self.first.dim() == 2:
-                gates += self.first
-        for part, weight in zip(fed, self.w_fed, strict=True):
-            gates.addmm_(part, weight)
-        return gates
-
-    def _recur(self, gates: Tensor, states: tuple[LayerState, ...]) -> list[tuple[LayerState, Tensor]]:
-        """The state of each layer, and what it hands upward (N, H)."""
-        rnn = self.decoder.rnn
-        results: list[tuple[LayerState, Tensor]] = []
-        x = gates[:, :0]
-        for k, (state, (w_ih, w_hh, _, b_hh)) in enumerate(zip(states, self.weights, strict=True)):
-            if k > 0:
-                gates = torch.addmm(self.biases[k], x, w_ih.t())
-            if rnn.rnn_type == "lstm":
-                state = _lstm_gates(gates.addmm_(state[0], w_hh.t()), state[1])
-            else:
-                state = STEPS[rnn.rnn_type](gates, state, w_hh, b_hh)
-            x = rnn._hand_upward(k, x, state[0])
-            results.append((state, x))
-        return results
-
-    def _attend(self, query: Tensor, coverage: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.decoder._attend(query.view(-1, self.beams, query.shape[-1]), self.source, coverage)
-
-
-def _lstm_gates(gates: Tensor, cell: Tensor) -> LayerState:
-    """`recurrence.lstm_step` from the sum of all its products (N, 4H), which is overwritten."""
-    size = cell.shape[-1]
-    input_and_forget, g, o = gates.split([2 * size, size, size], dim=1)
-    i, f = input_and_forget.sigmoid_().chunk(2, dim=1)
-    cell = (f * cell).addcmul_(i, g.tanh_())
-    return cell.tanh().mul_(o.sigmoid_()), cell
-
-
-def _select_state(state: DecoderState, rows: Tensor) -> DecoderState:
-    """The state of the hypotheses `rows` (M,)."""
-    layers = tuple(tuple(part.index_select(0, rows) for part in layer) for layer in state.layers)
-    feed, coverage = (None if part is None else part.index_select(0, rows) for part in state[1:])
-    return DecoderState(layers, feed, coverage)
 
 
 class _Limits(NamedTuple):
@@ -192,7 +64,7 @@ class _Limits(NamedTuple):
     processors: LogitsProcessorList  # all, or none if `forbidden` says all
 
     @classmethod
-    def of(cls, processors: LogitsProcessorList, criteria: StoppingCriteriaList) -> "_Limits":
+    def of(cls, processors: LogitsProcessorList, criteria: StoppingCriteriaList, vocab_size: int) -> "_Limits":
         max_length: int | None = None
         ends, others, forbidden = [], StoppingCriteriaList(), []
         for criterion in criteria:
@@ -204,32 +76,30 @@ class _Limits(NamedTuple):
                 others.append(criterion)
         for processor in processors:
             if type(processor) is MinLengthLogitsProcessor:
-                forbidden.append((processor.min_length, processor.eos_token_id))
+                shortest, symbols = processor.min_length, processor.eos_token_id
             elif type(processor) is MinNewTokensLengthLogitsProcessor:
-                shortest = processor.prompt_length_to_skip + processor.min_new_tokens
-                forbidden.append((shortest, processor.eos_token_id))
+                shortest, symbols = processor.prompt_length_to_skip + processor.min_new_tokens, processor.eos_token_id
             else:
                 return cls(max_length, ends, others, [], processors)
+            forbidden.append((shortest, symbols[symbols < vocab_size]))
         return cls(max_length, ends, others, forbidden, LogitsProcessorList())
 
     @property
     def needs_sequences(self) -> bool:
         return bool(self.processors or self.criteria)
 
-    def process(self, ids: Tensor | None, length: int, scores: Tensor, in_place: bool) -> Tensor:
+    def process(self, ids: Any, length: int, scores: Tensor, in_place: bool) -> Tensor:
         """Scores (N, V) of the next symbols of hypotheses of this length; `ids` if sequences are needed."""
         for shortest, symbols in self.forbidden:
             if length < shortest:
-                symbols = symbols[symbols < scores.shape[1]].to(scores.device)
-                scores = (scores if in_place else scores.clone()).index_fill_(1, symbols, -torch.inf)
+                scores = (scores if in_place else scores.clone()).index_fill_(1, symbols.to(scores.device), -torch.inf)
                 in_place = True
         return self.processors(ids, scores) if self.processors else scores
 
-    def stopped(self, ids: Tensor | None, length: int, last: Tensor, scores: tuple[Tensor, ...] | None) -> Tensor:
+    def stopped(self, ids: Any, length: int, last: Tensor, scores: tuple[Tensor, ...] | None) -> Tensor:
         """Of hypotheses that have `last`, of any shape, as the last of `length` symbols: which are at their end."""
-        if self.max_length is not None and length >= self.max_length:
-            return torch.ones_like(last, dtype=torch.bool)
-        done = torch.zeros_like(last, dtype=torch.bool)
+        too_long = self.max_length is not None and length >= self.max_length
+        done = torch.full_like(last, too_long, dtype=torch.bool)
         for symbols in self.ends:
             symbols = symbols.to(last.device)
             done |= (last == symbols) if symbols.numel() == 1 else torch.isin(last, symbols)
@@ -244,9 +114,9 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
 
     They take a request, and give what transformers' own ones would, if it is greedy search (`num_beams=1`) or beam
     search without sampling; with the dynamic cache, which `generate()` makes by itself; without attentions or hidden
-    states in the output; of a model in evaluation mode that is not compiled or traced, and whose forward passes
-    nothing replaces or watches (hooks). Logits processors, stopping criteria, streamers and prompts are all the same.
-    Any other request is left to transformers.
+    states in the output; of a model in evaluation mode that is not compiled, traced or under autocast, and whose
+    forward passes nothing replaces or watches (hooks). Any logits processors, stopping criteria, streamer or prompts
+    will do, but no mask for the prompts. Any other request is left to transformers.
 
     `use_fast_generation` is a class attribute that can be set on a model too; False: leave all to transformers. A
     class that overrides `forward` has to set it to True again if its decoding is still that of this class.
@@ -254,17 +124,14 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
 
     use_fast_generation = True
     model: Any
-    lm_head: nn.Module
     config: Any
-    training: bool
-    device: torch.device
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "forward" in vars(cls) and "use_fast_generation" not in vars(cls):
             cls.use_fast_generation = False
 
-    def _sample(  # type: ignore[override]
+    def _sample(
         self,
         input_ids: Tensor,
         logits_processor: LogitsProcessorList,
@@ -277,14 +144,15 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         """Greedy search, and through `GenerationMixin` sampling."""
         fits = not synced_gpus and self._fits_fast_generation(input_ids, generation_config, model_kwargs)
         if not fits:
-            return super()._sample(
+            stock: Any = super()
+            return stock._sample(
                 input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, streamer,
                 **model_kwargs,
             )  # fmt: skip
         with_dict = generation_config.return_dict_in_generate
-        all_scores: tuple[Tensor, ...] | None = () if with_dict and generation_config.output_scores else None
-        all_logits: tuple[Tensor, ...] | None = () if with_dict and generation_config.output_logits else None
-        limits = _Limits.of(logits_processor, stopping_criteria)
+        all_scores: Any = () if with_dict and generation_config.output_scores else None
+        all_logits: Any = () if with_dict and generation_config.output_logits else None
+        limits = _Limits.of(logits_processor, stopping_criteria, self.config.target_vocab_size)
         ends = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
         pad = generation_config._pad_token_tensor
         # Nobody asks for what finished sequences would still give: not the caller, not a processor.
@@ -320,12 +188,12 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             if may_drop and left <= _LEFT_OVER * len(finished):
                 kept = (~finished).nonzero().squeeze(1)
                 step.select(kept)
-                state, tokens, finished = _select_state(state, kept), tokens[kept], finished[kept]
+                state, tokens, finished = select_state(state, kept), tokens[kept], finished[kept]
                 rows = kept if rows is None else rows[kept]
                 any_finished = False
         if streamer is not None:
             streamer.end()
-        sequences = torch.cat([input_ids, torch.stack(columns, dim=1)], dim=1)
+        sequences: Any = torch.cat([input_ids, torch.stack(columns, dim=1)], dim=1)
         if not with_dict:
             return sequences
         return GenerateEncoderDecoderOutput(
@@ -335,7 +203,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             past_key_values=_fill_cache(model_kwargs["past_key_values"], state, step, length - 1),
         )
 
-    def _beam_search(  # type: ignore[override]
+    def _beam_search(
         self,
         input_ids: Tensor,
         logits_processor: LogitsProcessorList,
@@ -350,16 +218,17 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         """
         fits = not synced_gpus and self._fits_fast_generation(input_ids, generation_config, model_kwargs)
         if not fits:
-            return super()._beam_search(
+            stock: Any = super()
+            return stock._beam_search(
                 input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, **model_kwargs
             )
         beams, returned = generation_config.num_beams, generation_config.num_return_sequences
         penalty, early_stopping = generation_config.length_penalty, generation_config.early_stopping
         pad, eos = generation_config._pad_token_tensor, generation_config._eos_token_tensor
         with_dict = generation_config.return_dict_in_generate
-        all_scores: tuple[Tensor, ...] | None = () if with_dict and generation_config.output_scores else None
-        all_logits: tuple[Tensor, ...] | None = () if with_dict and generation_config.output_logits else None
-        limits = _Limits.of(logits_processor, stopping_criteria)
+        all_scores: Any = () if with_dict and generation_config.output_scores else None
+        all_logits: Any = () if with_dict and generation_config.output_logits else None
+        limits = _Limits.of(logits_processor, stopping_criteria, self.config.target_vocab_size)
         batch, prompt_length = len(input_ids) // beams, input_ids.shape[1]
         device = input_ids.device
         count = max(2, 1 + (0 if eos is None else len(eos))) * beams  # enough if the best ones all end
@@ -431,13 +300,11 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
                 early_stopping=early_stopping,
                 length_penalty=penalty,
             )
-            goes_on = bool(
-                self._beam_search_has_unfinished_sequences(improvable, is_finished, ended, early_stopping)
-            )
+            goes_on = bool(self._beam_search_has_unfinished_sequences(improvable, is_finished, ended, early_stopping))
             if not (goes_on or with_dict):
                 break
             parent_rows = (chosen // vocab + offset).flatten()
-            state = _select_state(state, parent_rows)
+            state = select_state(state, parent_rows)
             if not goes_on:
                 break
             tokens = (chosen % vocab).flatten()
@@ -446,29 +313,37 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
 
         fill = pad or eos[0] if eos is not None else -1  # as transformers has it
         sequences, beam_indices = _follow_back(history, best[:, :returned], vocab, fill)
-        beam_indices = torch.where(beam_indices < 0, -1, beam_indices + offset.unsqueeze(-1)).flatten(0, 1)
+        among_all: Any = torch.where(beam_indices < 0, -1, beam_indices + offset.unsqueeze(-1)).flatten(0, 1).int()
         prompts = input_ids.view(batch, beams, -1)[:, :returned].flatten(0, 1)
-        sequences = torch.cat([prompts, sequences.flatten(0, 1)], dim=1)
+        whole: Any = torch.cat([prompts, sequences.flatten(0, 1)], dim=1)
         if not with_dict:
-            return sequences
+            return whole
         return GenerateBeamEncoderDecoderOutput(
-            sequences=sequences,
+            sequences=whole,
             sequences_scores=best_scores[:, :returned].flatten() if generation_config.output_scores else None,
             scores=all_scores,
             logits=all_logits,
-            beam_indices=beam_indices.int(),
+            beam_indices=among_all,
             past_key_values=_fill_cache(model_kwargs["past_key_values"], state, step, length - 1),
         )
+
+    @staticmethod
+    def _gather_beams(tensor: Tensor, beam_indices: Tensor) -> Tensor:
+        """As in `GenerationMixin`, by a cheaper operation where it does."""
+        if tensor.dim() == 2:
+            return tensor.gather(1, beam_indices)
+        return GenerationMixin._gather_beams(tensor, beam_indices)
 
     def _fits_fast_generation(
         self, input_ids: Tensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any]
     ) -> bool:
         """Whether a request is one that the class's docstring names."""
         cache, options = model_kwargs.get("past_key_values"), generation_config
-        watched = (self, self.model, self.model.decoder)
+        model: Any = self
+        watched = (model, model.model, model.model.decoder)
         return (
-            self.use_fast_generation
-            and not (self.training or options.do_sample or options.low_memory or options.is_assistant)
+            model.use_fast_generation
+            and not (model.training or options.do_sample or options.low_memory or options.is_assistant)
             and not (options.output_attentions or options.output_hidden_states)
             and options.prefill_chunk_size is None
             and model_kwargs.get("use_cache") is True
@@ -477,13 +352,14 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             and all(value is None for name, value in model_kwargs.items() if name not in _KNOWN_INPUTS)
             and isinstance(cache, EncoderDecoderCache)
             and _is_own_and_empty(cache)
-            and input_ids.device == self.device
+            and input_ids.device == model.device
             and not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in watched)
-            and self._compiled_call_impl is None  # type: ignore[attr-defined]
+            and model._compiled_call_impl is None
+            and not torch.is_autocast_enabled(model.device.type)
             and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
         )
 
-    def _start(self, input_ids: Tensor, model_kwargs: dict[str, Any], beams: int) -> tuple[_Step, DecoderState]:
+    def _start(self, input_ids: Tensor, model_kwargs: dict[str, Any], beams: int) -> tuple[DecoderStep, DecoderState]:
         """The step, and the state of all hypotheses before the last symbol of their prompts (N, prompt)."""
         # `generate()` has repeated all for the beams.
         outputs = copy.copy(model_kwargs["encoder_outputs"])
@@ -495,9 +371,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         mask = getattr(outputs, "mask", None) if mask is None else mask
         if mask is not None and bool(mask.all()):
             mask = None
-        state, source = self.model._read_source(
-            outputs, mask, getattr(outputs, "source_ids", None), needs_state=True
-        )
+        state, source = self.model._read_source(outputs, mask, getattr(outputs, "source_ids", None), needs_state=True)
         prompt = input_ids[::beams, :-1]
         decoder = self.model.decoder
         if prompt.shape[1] > 0:
@@ -509,8 +383,8 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             )
         if beams > 1:
             rows = torch.arange(len(input_ids), device=input_ids.device) // beams
-            state = _select_state(state, rows)
-        return _Step(decoder, source, self._logits, beams, len(input_ids)), state  # type: ignore[attr-defined]
+            state = select_state(state, rows)
+        return DecoderStep(decoder, source, self._logits, beams, len(input_ids)), state  # type: ignore[attr-defined]
 
 
 def _is_own_and_empty(cache: EncoderDecoderCache) -> bool:
@@ -525,7 +399,7 @@ def _is_own_and_empty(cache: EncoderDecoderCache) -> bool:
     )
 
 
-def _fill_cache(cache: EncoderDecoderCache, state: DecoderState, step: _Step, steps: int) -> EncoderDecoderCache:
+def _fill_cache(cache: EncoderDecoderCache, state: DecoderState, step: DecoderStep, steps: int) -> EncoderDecoderCache:
     """The cache that `generate()` returns: after these steps, with the source for every hypothesis."""
     source = step.source
     if step.beams > 1:

@@ -1,20 +1,74 @@
 """The output layer and its cross entropy in one: a training step keeps no logits.
 
 Of N readouts, a few rows at a time become logits, their loss, and at once the gradients of both factors; then the
-logits are dropped, so that memory does not grow with the vocabulary times the batch. Smoothing: Szegedy 2016. N rows, R
-readout, V vocabulary. This file travels to the Hub: it imports only the standard library and torch.
+logits are dropped, so that memory does not grow with the vocabulary times the batch. Smoothing: Szegedy 2016. B batch,
+T target length, N rows, R readout, V vocabulary. This file travels to the Hub: it imports only the standard library,
+torch and its flat siblings.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from .copying import Pointer
+from .products import matrix_product
 
 
 # So many logits at a time: few enough to stay near the processor, enough rows for a good matrix product.
-_LOGITS_AT_ONCE = 2**22
+_LOGITS_AT_ONCE = 2**21
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float, normalised: bool) -> Tensor:
+    """The sum over the rows of logits (N, V) whose label is not -100; `normalised`: they are log-probabilities."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if normalised and label_smoothing == 0:
+        # Another softmax would change nothing, and takes a tenth of the time.
+        return F.nll_loss(logits, labels, reduction="sum")
+    return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
+
+
+def chunked_cross_entropy(
+    readout: Tensor,
+    labels: Tensor,
+    head: nn.Module,
+    logits_of: Callable[[Tensor, Pointer | None], Tensor],
+    vocabulary_size: int,
+    label_smoothing: float,
+    pointer: Pointer | None,
+) -> Tensor:
+    """
+    The same of what the logits are made of: only at labels that count, and never with all logits at once.
+
+    Args:
+        readout: (B, T, R).
+        labels: (B, T), -100 where they do not count.
+        head: The output layer.
+        logits_of: Makes the logits (B, T, V) of readouts and pointer.
+        vocabulary_size: V.
+        label_smoothing: As in `linear_cross_entropy`.
+        pointer: Of all steps, where the decoder copies.
+    """
+    row, step = (labels != -100).nonzero(as_tuple=True)  # (N,)
+    readout, labels = readout[row, step], labels[row, step]
+    called = head._forward_hooks or head._forward_pre_hooks or head._backward_hooks  # something waits for its call
+    if pointer is None and type(head) is nn.Linear and not called:
+        return linear_cross_entropy(readout, head.weight, head.bias, labels, label_smoothing)
+
+    def of_chunk(readout: Tensor, labels: Tensor, *parts: Tensor) -> Tensor:
+        logits = logits_of(readout.unsqueeze(1), Pointer(*parts) if parts else None)
+        return cross_entropy(logits.squeeze(1), labels, label_smoothing, pointer is not None)
+
+    total = readout.new_zeros((), dtype=torch.promote_types(readout.dtype, torch.float32))
+    for chunk in torch.arange(len(labels), device=labels.device).split(_rows_at_once(vocabulary_size)):
+        parts = () if pointer is None else pointer.of_steps(row[chunk], step[chunk])
+        # Going back, a chunk's logits are made again.
+        total = total + checkpoint(of_chunk, readout[chunk], labels[chunk], *parts, use_reentrant=False)
+    return total
 
 
 def linear_cross_entropy(
@@ -38,7 +92,7 @@ def linear_cross_entropy(
     return _LinearCrossEntropy.apply(readout, weight, bias, labels, label_smoothing)
 
 
-def rows_at_once(vocabulary: int) -> int:
+def _rows_at_once(vocabulary: int) -> int:
     """How many rows of logits are made at a time."""
     return max(1, _LOGITS_AT_ONCE // vocabulary)
 
@@ -58,10 +112,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ]
         grad_readout, grad_weight, grad_bias = grads
         total = readout.new_zeros((), dtype=dtype)
-        size = rows_at_once(weight.shape[0])
+        size = _rows_at_once(weight.shape[0])
         for start in range(0, readout.shape[0], size):
             rows, label = readout[start : start + size], labels[start : start + size, None]
-            log_p = F.linear(rows, weight, bias).log_softmax(-1, dtype=dtype)  # (n, V)
+            log_p = matrix_product(rows, weight.t(), bias).log_softmax(-1, dtype=dtype)  # (n, V)
             total -= (1 - smoothing) * log_p.gather(1, label).sum()
             if smoothing > 0:
                 total -= smoothing / weight.shape[0] * log_p.sum()
@@ -74,11 +128,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_bias += grad.sum(0)
             grad = grad.to(rows.dtype)
             if grad_readout is not None:
-                torch.mm(grad, weight, out=grad_readout[start : start + size])
-            if grad_weight is not None and grad_weight.dtype == grad.dtype:
-                grad_weight.addmm_(grad.t(), rows)
-            elif grad_weight is not None:
-                grad_weight += grad.t() @ rows
+                grad_readout[start : start + size] = matrix_product(grad, weight)
+            if grad_weight is not None:
+                grad_weight += matrix_product(grad.t(), rows)
         ctx.save_for_backward(*grads)
         ctx.dtypes = (readout.dtype, weight.dtype, None if bias is None else bias.dtype)
         return total

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
@@ -22,6 +21,8 @@ from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, log_mixture
 from .decoder import ChooseInput, RnnSeq2SeqDecoder
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
+from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
+from .loss import chunked_cross_entropy, cross_entropy
 from .pretrained import RnnSeq2SeqPreTrainedModel
 from .recurrence import LayerState, Padding
 from .state import DecoderState, SourceMemory, load_source, load_state, new_cache, save_source
@@ -243,7 +244,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         return ((torch.cat([padding.last(c, zero) if i == 0 else c[:, 0] for i, c in enumerate(compact)], -1),),)
 
 
-class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMixin):
+class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGenerationMixin, GenerationMixin):
     """
     The model with an output layer: a sequence whose length the model decides.
 
@@ -251,6 +252,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
     reference symbol and not one drawn from the model's own distribution (scheduled sampling, Bengio 2015). It is a
     plain attribute, 1.0 by default, for a callback to change while training.
     """
+
+    use_fast_generation = True
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
@@ -316,6 +319,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
+        skip_logits: bool | None = None,
         character_ids: Tensor | None = None,
         input_features: Tensor | None = None,
         **kwargs: Any,
@@ -330,12 +334,19 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
                 these positions.
             num_items_in_batch (`int`, *optional*): What the summed loss is divided by; default: the labels in this
                 batch. Trainer gives the count over all accumulated batches and processes.
+            skip_logits (`bool`, *optional*): Return no `logits` beside the loss, only make a few rows of them at a
+                time: less memory, and no work for padding. Default: in training with labels.
 
         Returns:
-            `logits` (B, T, V), with `use_copy` the logarithms of the mixed distribution; `loss`, the cross entropy in
-            nats a symbol, if there are labels; in training with `coverage` plus the weighted coverage loss.
+            `logits` (B, T, V), or None where they are skipped, with `use_copy` the logarithms of the mixed
+            distribution; `loss`, the cross entropy in nats a symbol, if there are labels; in training with `coverage`
+            plus the weighted coverage loss.
         """
         choose_input = None
+        if skip_logits is None:
+            skip_logits = self.training and labels is not None and not torch.compiler.is_compiling()
+        elif skip_logits and labels is None:
+            raise ValueError("skip_logits=True leaves nothing to return without labels: give labels, or leave it out")
         if labels is not None:
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
@@ -358,9 +369,11 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
             return_dict=True,
             **kwargs,
         )
-        positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        pointer = None if outputs.pointer is None else outputs.pointer.at(positions)
-        logits = self._logits(outputs.last_hidden_state[:, positions], pointer)
+        logits = None
+        if not skip_logits:
+            positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            pointer = None if outputs.pointer is None else outputs.pointer.at(positions)
+            logits = self._logits(outputs.last_hidden_state[:, positions], pointer)
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch, outputs)
         return Seq2SeqLMOutput(
             loss=loss,
@@ -380,26 +393,29 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, GenerationMi
 
     def _loss(
         self,
-        logits: Tensor,
+        logits: Tensor | None,
         labels: Tensor,
         num_items_in_batch: Tensor | int | None,
         outputs: RnnSeq2SeqModelOutput,
     ) -> Tensor:
         """
         Cross entropy over the labels that are not -100, smoothed in training only, and in training the weighted
-        coverage loss (B, T) of the same positions (See 2017, eq. 13). `outputs` are those of the bare model.
+        coverage loss (B, T) of the same positions (See 2017, eq. 13). `outputs` are those of the bare model; of them
+        the logits are made if there are none.
         """
-        if logits.shape[:2] != labels.shape:
+        readout = outputs.last_hidden_state if logits is None else logits
+        if readout.shape[:2] != labels.shape:
             raise ValueError(
-                f"labels has shape {tuple(labels.shape)}, but the decoder ran over {tuple(logits.shape[:2])}"
+                f"labels has shape {tuple(labels.shape)}, but the decoder ran over {tuple(readout.shape[:2])}"
             )
-        logits = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
         smoothing = float(self.config.label_smoothing) if self.training else 0.0
-        if self.config.use_copy and smoothing == 0:
-            # They are log-probabilities: another softmax would change nothing, and takes a tenth of the time.
-            total = F.nll_loss(logits, labels.flatten(), reduction="sum")
+        if logits is None:
+            vocabulary_size = self.config.target_vocab_size
+            total = chunked_cross_entropy(
+                readout, labels, self.lm_head, self._logits, vocabulary_size, smoothing, outputs.pointer
+            )
         else:
-            total = F.cross_entropy(logits, labels.flatten(), reduction="sum", label_smoothing=smoothing)
+            total = cross_entropy(logits.flatten(0, 1), labels.flatten(), smoothing, self.config.use_copy)
         if outputs.coverage_loss is not None:
             again = outputs.coverage_loss.masked_fill(labels == -100, 0)
             total = total + self.config.coverage_loss_weight * again.sum()

@@ -76,7 +76,7 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration):
 
     def _loss(
         self,
-        logits: Tensor,
+        logits: Tensor | None,
         labels: Tensor,
         num_items_in_batch: Tensor | int | None,
         outputs: RnnSeq2SeqModelOutput,

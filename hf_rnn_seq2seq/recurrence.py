@@ -288,32 +288,34 @@ class RecurrentStack(nn.Module):
         x: Tensor,
         states: tuple[LayerState, ...],
         recurrent_masks: tuple[Tensor, ...] | None = None,
-        known: KnownInput | None = None,
     ) -> StackOutput:
         """
         One step of all layers (one direction only): the decoder's recurrence.
 
         Args:
-            x: (B, I) input; with `known` only the last columns of it.
+            x: (B, I) input.
             states: States of the layers before the step.
             recurrent_masks: Of `draw_recurrent_masks`, the same ones at each step of a sequence.
-            known: Of `know_input`, at this step: what the first columns of the input give.
 
         Returns:
             Outputs (B, H) and the states after the step.
         """
-        new_states, layer_outputs = [], []
+        w_ih, _, b_ih, _ = self.weights(0)
+        return self.step_from_gates(F.linear(x, w_ih, b_ih), states, recurrent_masks)
+
+    def step_from_gates(
+        self, x_gates: Tensor, states: tuple[LayerState, ...], recurrent_masks: tuple[Tensor, ...] | None = None
+    ) -> StackOutput:
+        """The same of W_ih x + b_ih of the first layer, (B, gates * H), where a part of it was known before."""
+        x, new_states, layer_outputs = x_gates, [], []
         for k in range(self.num_layers):
+            w_ih, w_hh, b_ih, b_hh = self.weights(k)
             if k > 0:
                 x = F.dropout(x, self.dropout, self.training)
-            w_ih, w_hh, b_ih, b_hh = self.weights(k)
+                x_gates = F.linear(x, w_ih, b_ih)
             state = states[k]
             if recurrent_masks is not None:
                 state = (state[0] * recurrent_masks[k], *state[1:])
-            if k == 0 and known is not None:
-                x_gates = known.gates + F.linear(x, known.weight)
-            else:
-                x_gates = F.linear(x, w_ih, b_ih)
             state = STEPS[self.rnn_type](x_gates, state, w_hh, b_hh)
             x = self._hand_upward(k, x, state[0])
             new_states.append(state)

@@ -182,7 +182,7 @@ def test_values_and_gradients_are_those_of_the_papers_equations(
     labels = random_ids(3, 6, seed=2)
     labels[0, :2] = torch.tensor([5, 3])  # symbols of the source, also the end symbol
     input_ids = torch.nn.utils.rnn.pad_sequence(sources, batch_first=True, padding_value=1)
-    out = model(input_ids, labels=labels)
+    out = model(input_ids, labels=labels, skip_logits=False)
     out.loss.backward()
     got = gradients(model)
 
@@ -256,9 +256,9 @@ def test_probabilities_that_underflow_stay_finite_with_finite_gradients(gate: fl
 @pytest.mark.parametrize("structure", COPYING)
 def test_in_half_precision_the_mixture_is_made_in_single(structure: str) -> None:
     model, source, labels = tiny_model(structure, torch.float32).train(), random_ids(3, 6), labels_of()
-    wanted = model(source, labels=labels)
+    wanted = model(source, labels=labels, skip_logits=False)
     with torch.autocast("cpu", torch.bfloat16):
-        out = model(source, labels=labels)
+        out = model(source, labels=labels, skip_logits=False)
     out.loss.backward()
     torch.testing.assert_close(out.loss, wanted.loss, atol=0.1, rtol=0.05)
     if structure in POINTERS:
@@ -269,7 +269,7 @@ def test_in_half_precision_the_mixture_is_made_in_single(structure: str) -> None
 
 def test_label_smoothing_smooths_the_mixture() -> None:
     model, source, labels = tiny_model("pointer", label_smoothing=0.2).train(), random_ids(3, 6), labels_of()
-    out = model(source, labels=labels)
+    out = model(source, labels=labels, skip_logits=False)
     real = labels != -100
     rows = out.logits[real]
     smoothed = 0.8 * rows.gather(1, labels[real][:, None]).sum() + 0.2 * rows.mean(-1).sum()

@@ -118,11 +118,11 @@ def test_ratio_one_is_teacher_forcing(structure: str) -> None:
     model, labels = tiny_model(structure).train(), labels_of()
     assert model.teacher_forcing_ratio == 1.0
     wanted = model.eval()(**inputs_of(), labels=labels)
-    got = model.train()(**inputs_of(), labels=labels)
+    got = model.train()(**inputs_of(), labels=labels, skip_logits=False)
     torch.testing.assert_close(got.logits, wanted.logits, atol=1e-12, rtol=1e-10)
     # A ratio of nearly one takes the path that draws, and never does.
     model.teacher_forcing_ratio = 1 - 1e-12
-    stepped = model(**inputs_of(), labels=labels)
+    stepped = model(**inputs_of(), labels=labels, skip_logits=False)
     stepped.loss.backward()
     drawn_gradients = gradients(model)
     model.teacher_forcing_ratio = 1.0
@@ -142,10 +142,11 @@ def test_ratio_zero_never_reads_the_reference(structure: str) -> None:
     logits = []
     for reference in references:
         torch.manual_seed(7)
-        logits.append(model(**inputs_of(), labels=reference).logits)
+        logits.append(model(**inputs_of(), labels=reference, skip_logits=False).logits)
     torch.testing.assert_close(*logits, rtol=0, atol=0)
     torch.manual_seed(8)  # and what it reads is drawn
-    assert not torch.allclose(model(**inputs_of(), labels=references[0]).logits, logits[0])
+    drawn_again = model(**inputs_of(), labels=references[0], skip_logits=False).logits
+    assert not torch.allclose(drawn_again, logits[0])
 
 
 def test_the_coin_is_tossed_for_each_step_and_row() -> None:
