@@ -225,8 +225,10 @@ def train(task: Task, data: DatasetDict, output_dir: str | Path, checkpoint: str
         weights = use_average(trainer, recipe)
     logger.info("trained for %.0f seconds; the model has the weights of %s", seconds, weights)
     trainer.save_model()
-    # Mixed precision is for training: scored is what was saved, and what a user loads.
-    trainer.accelerator.unwrap_model(task.model, keep_fp32_wrapper=False)
+    # Mixed precision is for training, where accelerate puts a forward of its own over the class's: scored is what was
+    # saved, as a user loads it.
+    for name in ("forward", "_original_forward"):
+        vars(task.model).pop(name, None)
     report = TrainingReport(seconds, weights, trainer.state.epoch or 0.0, trainer.state.global_step, len(encoded))
     if trainer.is_world_process_zero():
         report.save(output_dir)

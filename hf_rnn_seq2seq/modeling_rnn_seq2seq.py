@@ -44,7 +44,7 @@ class RnnSeq2SeqModelOutput(Seq2SeqModelOutput):
 
     Args:
         pointer, coverage_loss (*optional*): As in `RnnDecoderOutput`.
-        encoder_mask (*optional*): The memory's, `mask` of `RnnEncoderOutput`.
+        encoder_mask (*optional*): The memory's, `mask` of `RnnEncoderOutput` as 1 and 0.
     """
 
     pointer: Pointer | None = None
@@ -186,7 +186,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             encoder_hidden_states=None if encoder_outputs is None else encoder_outputs.hidden_states,
             pointer=decoder_outputs.pointer,
             coverage_loss=decoder_outputs.coverage_loss,
-            encoder_mask=mask,
+            encoder_mask=None if mask is None else mask.long(),
         )
 
     @property

@@ -87,7 +87,8 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration):
         if weight == 0:
             return loss
         blank = self.config.pad_token_id
-        ctc_logits, lengths = _to_the_left(self.ctc_head(outputs.encoder_last_hidden_state), outputs.encoder_mask)
+        mask = None if outputs.encoder_mask is None else outputs.encoder_mask.bool()
+        ctc_logits, lengths = _to_the_left(self.ctc_head(outputs.encoder_last_hidden_state), mask)
         total = ctc_loss(ctc_logits, lengths, labels, blank, (-100, blank, *_ids(self.config.eos_token_id)))
         count = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         return (1 - weight) * loss + weight * total / count

@@ -395,3 +395,11 @@ def test_a_recipe_of_several_runs_gives_their_mean_and_can_be_resumed(tmp_path: 
     assert (tmp_path / "out" / "seed1" / "model.safetensors").stat().st_mtime_ns == weights
     with pytest.raises(SystemExit, match="holds an earlier run"):
         main(*arguments)
+
+
+def test_what_is_scored_is_what_was_saved(tmp_path: Path) -> None:
+    # In mixed precision the trained object and the loaded one would differ in the last digits of a score.
+    settings = recipe(training__bf16=True, evaluation__metrics=["perplexity"])
+    metrics = run_recipe(Seq2SeqTask(settings), ".", tmp_path / "out")
+    again = run_recipe(Seq2SeqTask(settings), ".", tmp_path / "again", eval_only=[tmp_path / "out"])
+    assert again == metrics
