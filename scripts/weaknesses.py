@@ -45,7 +45,7 @@ STRUCTURES = {
 PANELS = {
     "length": ("1. C cannot hold the whole input", "length of the source"),
     "step": ("2. C is the same for every step", "output step, long strings"),
-    "position": ("3. later inputs overwrite earlier ones", "position in the source, long strings"),
+    "position": ("3. do later inputs overwrite earlier ones?", "position in the source, long strings"),
 }
 
 
