@@ -257,7 +257,7 @@ def average_models(directories: Sequence[str | Path], output_dir: str | Path) ->
         ValueError: no directories, they are not checkpoints of one model, or `output_dir` is one of them.
     """
     # Here, because the rest of this file does without what training needs.
-    from .training import average_checkpoints
+    from .checkpoints import average_checkpoints
 
     _check_folders(directories)
     if Path(output_dir).resolve() in {Path(directory).resolve() for directory in directories}:

@@ -18,23 +18,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
+from .checkpoints import (
+    KeepBestCheckpoints,
+    SealCheckpoints,
+    average_checkpoints,
+    checkpoints_of,
+    last_whole_checkpoint,
+    rank_checkpoints,
+)
 from .evaluation import greater_is_better
 from .hub import save_model_card
 from .options import read_yaml
 from .recipe import Recipe, RecipeError
 from .results import write_results
 from .task import Scores, Task, TrainingReport
-from .training import (
-    KeepBestCheckpoints,
-    RecipeTrainer,
-    ScheduledSamplingCallback,
-    TrainingClock,
-    average_checkpoints,
-    checkpoints_of,
-    rank_checkpoints,
-)
+from .training import RecipeTrainer, ScheduledSamplingCallback, TrainingClock
 
 
 if TYPE_CHECKING:
@@ -70,9 +69,9 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
         raise RecipeError("training.save_total_limit: leave it out, training.average_checkpoints decides what is kept")
     if averages and pipeline.average_which == "best" and not has_validation:
         raise RecipeError("training.average_which: best needs data.validation; set it to last, or name the data")
-    # Checkpoints to continue from; the best one is kept besides. KeepBestCheckpoints does it where the best are
-    # averaged.
-    kept = pipeline.average_checkpoints if averages and pipeline.average_which == "last" else None if averages else 1
+    # Checkpoints to continue from, two in case one is damaged; the best one is kept besides. KeepBestCheckpoints does
+    # it where the best are averaged.
+    kept = pipeline.average_checkpoints if averages and pipeline.average_which == "last" else None if averages else 2
     trackers = [name for name in ("tensorboard", "trackio") if importlib.util.find_spec(name) is not None]
     options: dict[str, Any] = {
         "eval_strategy": "epoch" if has_validation else "no",
@@ -115,9 +114,9 @@ def _differences(before: dict[str, Any], now: dict[str, Any], path: str = "") ->
 
 def _prepare_output(recipe: Recipe, output_dir: Path, resume: bool, overwrite: bool) -> str | None:
     """The checkpoint to go on from, or `None` for a fresh start; refuses to mix two runs."""
-    last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+    begun = bool(checkpoints_of(output_dir))
     written = output_dir / RECIPE_FILE
-    if last is not None and resume:
+    if begun and resume:
         before = read_yaml(written.read_text(encoding="utf-8"), str(written)) if written.is_file() else recipe.content
         old, new = (
             {name: options or {} for name, options in content.items() if name not in _NOT_TRAINED_SECTIONS}
@@ -126,8 +125,8 @@ def _prepare_output(recipe: Recipe, output_dir: Path, resume: bool, overwrite: b
         differing = _differences(old, new)
         if differing:
             raise RecipeError(f"--resume: the run in {output_dir} has another recipe: {', '.join(differing)}")
-        return last
-    if last is not None and not overwrite:
+        return str(last_whole_checkpoint(output_dir))
+    if begun and not overwrite:
         raise FileExistsError(
             f"{output_dir} holds checkpoints of an earlier run: give --resume to go on, --overwrite to start again, "
             "or another --output_dir"
@@ -198,7 +197,10 @@ def train(task: Task, data: DatasetDict, output_dir: str | Path, checkpoint: str
         validation = validation.select(sorted(range(len(lengths)), key=lambda row: lengths[row]))
 
     clock = TrainingClock()
-    callbacks: list[TrainerCallback] = [clock, ScheduledSamplingCallback(recipe.pipeline.teacher_forcing)]
+    callbacks: list[TrainerCallback] = [
+        *(SealCheckpoints(), clock),
+        ScheduledSamplingCallback(recipe.pipeline.teacher_forcing),
+    ]
     if validation is not None and recipe.pipeline.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(recipe.pipeline.early_stopping_patience))
     if recipe.pipeline.average_checkpoints > 1 and recipe.pipeline.average_which == "best":

@@ -1,21 +1,19 @@
 """What training adds to the stock `Seq2SeqTrainer`, each as a part of its own.
 
 Batches by token budget, scores of chosen validation items at each evaluation, scheduled sampling (Bengio et al. 2015),
-averaging of checkpoints (Junczys-Dowmunt et al. 2016), and a clock that goes on after a resume. `experiment.py` puts
-them together. Needs the extras `train` and `metrics`; must not be imported by the model files.
+and a clock that goes on after a resume. `experiment.py` puts them together, with `checkpoints.py`. Needs the extras
+`train` and `metrics`; must not be imported by the model files.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import (
     Seq2SeqTrainer,
@@ -81,85 +79,6 @@ class ScheduledSamplingCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         kwargs["model"].teacher_forcing_ratio = 1.0
-
-
-# ---- Checkpoints ------------------------------------------------------------------------------------------------
-
-
-def checkpoints_of(output_dir: str | Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    found = [path for path in Path(output_dir).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    return sorted(found, key=_step)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("checkpoint-"))
-
-
-def rank_checkpoints(output_dir: str | Path, state: TrainerState, metric: str, greater_is_better: bool) -> list[Path]:
-    """A run's checkpoints, best first by a logged metric, and earlier first if equal.
-
-    Args:
-        output_dir: folder of the run.
-        state: holds the metrics of every evaluation.
-        metric: name as logged, for instance "eval_loss".
-        greater_is_better: direction of the metric.
-
-    Returns:
-        Those checkpoints that still exist and were evaluated.
-    """
-    sign = -1 if greater_is_better else 1
-    values = {entry["step"]: sign * entry[metric] for entry in state.log_history if metric in entry}
-    return sorted(
-        (c for c in checkpoints_of(output_dir) if _step(c) in values), key=lambda c: (values[_step(c)], _step(c))
-    )
-
-
-class KeepBestCheckpoints(TrainerCallback):
-    """Deletes all checkpoints but the best ones and the newest (the Trainer itself keeps the newest ones).
-
-    Args:
-        number: how many of the best are kept.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if not args.should_save:
-            return
-        assert args.output_dir is not None
-        ranked = rank_checkpoints(
-            args.output_dir, state, f"eval_{args.metric_for_best_model}", bool(args.greater_is_better)
-        )
-        for checkpoint in ranked[self.number :]:
-            if _step(checkpoint) != state.global_step:
-                shutil.rmtree(checkpoint)
-
-
-def average_checkpoints(checkpoints: Sequence[str | Path]) -> dict[str, torch.Tensor]:
-    """Mean of the weights of several checkpoints (Junczys-Dowmunt et al. 2016): one model, no larger.
-
-    Args:
-        checkpoints: directories with a `model.safetensors` of the same model.
-
-    Returns:
-        The averaged state, summed in float64 and given back in the dtype of the first.
-
-    Raises:
-        ValueError: no checkpoints, or their parameters differ in name or shape.
-    """
-    if not checkpoints:
-        raise ValueError("checkpoints: got none, wanted at least one")
-    first = load_file(Path(checkpoints[0]) / "model.safetensors")
-    total = {name: tensor.double() for name, tensor in first.items()}
-    for checkpoint in checkpoints[1:]:
-        other = load_file(Path(checkpoint) / "model.safetensors")
-        if {name: tensor.shape for name, tensor in other.items()} != {n: t.shape for n, t in first.items()}:
-            raise ValueError(f"checkpoints: {checkpoint} has other parameters than {checkpoints[0]}")
-        for name, tensor in other.items():
-            total[name] += tensor
-    return {name: (tensor / len(checkpoints)).to(first[name].dtype) for name, tensor in total.items()}
 
 
 class TrainingClock(TrainerCallback, ExportableState):

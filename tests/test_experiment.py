@@ -125,6 +125,10 @@ def test_resuming_in_the_middle_of_an_epoch_gives_the_same_weights(
         if step <= kept:
             shutil.copytree(folder / "out" / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
     shutil.copy(folder / "out" / "recipe.yaml", tmp_path)
+    # The process was killed while it wrote the next one.
+    broken = tmp_path / f"checkpoint-{min(step for step in steps if step > kept)}"
+    shutil.copytree(folder / "out" / broken.name, broken)
+    (broken / "optimizer.pt").write_bytes(b"half of it")
     assert main(folder / "tiny.yaml", "--output_dir", tmp_path, "--resume") == metrics
     assert same_weights(folder / "out", tmp_path)
     last = f"checkpoint-{steps[-1]}"
@@ -236,8 +240,9 @@ def test_the_best_of_all_evaluations_is_the_model(tmp_path: Path) -> None:
     losses = {entry["step"]: entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry}
     best = min(losses, key=lambda step: losses[step])
     assert same_weights(tmp_path, tmp_path / f"checkpoint-{best}")
-    # At most the best and the last are left.
-    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {f"checkpoint-{best}", last.name}
+    # Left are the best, the last, and one to fall back on; which of the earlier ones the Trainer says.
+    left = {path.name for path in tmp_path.glob("checkpoint-*")}
+    assert {f"checkpoint-{best}", last.name} <= left and len(left) <= 3
 
 
 def test_a_split_that_the_data_does_not_have_is_refused_before_training(tmp_path: Path) -> None:

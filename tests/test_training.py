@@ -11,20 +11,16 @@ import torch
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny import tiny_model
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainingArguments, TrainerControl, TrainerState
 
 from hf_rnn_seq2seq.recipe import TeacherForcingOptions
 from hf_rnn_seq2seq.tokenization import TokenizerOptions, train_tokenizer
 from hf_rnn_seq2seq.training import (
-    KeepBestCheckpoints,
     RecipeTrainer,
     ScheduledSamplingCallback,
     TrainingClock,
-    average_checkpoints,
-    checkpoints_of,
-    rank_checkpoints,
     teacher_forcing_ratio,
 )
 
@@ -65,74 +61,6 @@ def test_the_callback_sets_the_ratio_of_the_update_to_come() -> None:
     assert seen == pytest.approx([1.0, 0.9, 0.8])
     callback.on_train_end(Any, state, TrainerControl(), model=model)  # type: ignore[arg-type]
     assert model.teacher_forcing_ratio == 1.0
-
-
-def checkpoint(folder: Path, step: int, **tensors: torch.Tensor) -> Path:
-    path = folder / f"checkpoint-{step}"
-    path.mkdir(parents=True)
-    save_file(tensors, path / "model.safetensors")
-    return path
-
-
-def test_the_average_is_the_mean_of_the_weights(tmp_path: Path) -> None:
-    weights = [torch.randn(3, 4) for _ in range(5)]
-    paths = [checkpoint(tmp_path, step, w=w, b=w[0].clone()) for step, w in enumerate(weights)]
-    mean = average_checkpoints(paths)
-    assert set(mean) == {"w", "b"} and mean["w"].dtype == torch.float32
-    torch.testing.assert_close(mean["w"], torch.stack(weights).mean(0))
-    torch.testing.assert_close(mean["b"], torch.stack(weights).mean(0)[0])
-    assert torch.equal(average_checkpoints(paths[:1])["w"], weights[0])
-
-
-def test_checkpoints_of_other_models_are_not_averaged(tmp_path: Path) -> None:
-    one, two = checkpoint(tmp_path, 1, w=torch.zeros(2)), checkpoint(tmp_path, 2, w=torch.zeros(3))
-    three = checkpoint(tmp_path, 3, w=torch.zeros(2), b=torch.zeros(1))
-    for other in (two, three):
-        with pytest.raises(ValueError, match=f"checkpoints: .*{other.name} has other parameters than .*checkpoint-1"):
-            average_checkpoints([one, other])
-    with pytest.raises(ValueError, match="checkpoints: got none"):
-        average_checkpoints([])
-
-
-def state_with(values: dict[int, float]) -> TrainerState:
-    state = TrainerState()
-    state.log_history = [{"step": step, "eval_per": value} for step, value in values.items()]
-    state.log_history.insert(1, {"step": 10, "loss": 0.0})
-    return state
-
-
-@pytest.mark.parametrize(("greater", "order"), [(False, [30, 10, 20]), (True, [20, 10, 30])])
-def test_checkpoints_are_ranked_by_the_metric(greater: bool, order: list[int], tmp_path: Path) -> None:
-    for step in (5, 10, 20, 30):
-        checkpoint(tmp_path, step)
-    (tmp_path / "checkpoint-best").mkdir()
-    assert [path.name for path in checkpoints_of(tmp_path)] == [f"checkpoint-{step}" for step in (5, 10, 20, 30)]
-    # 5 was never evaluated; 40 was, but is gone.
-    state = state_with({10: 2.0, 20: 3.0, 30: 1.0, 40: 0.0})
-    found = rank_checkpoints(tmp_path, state, "eval_per", greater)
-    assert [path.name for path in found] == [f"checkpoint-{step}" for step in order]
-
-
-def test_equal_checkpoints_are_ranked_by_age(tmp_path: Path) -> None:
-    for step in (9, 10):
-        checkpoint(tmp_path, step)
-    found = rank_checkpoints(tmp_path, state_with({9: 1.0, 10: 1.0}), "eval_per", False)
-    assert [path.name for path in found] == ["checkpoint-9", "checkpoint-10"]
-
-
-def test_the_best_checkpoints_and_the_newest_are_kept(tmp_path: Path) -> None:
-    arguments = SimpleNamespace(
-        output_dir=str(tmp_path), metric_for_best_model="per", greater_is_better=False, should_save=True
-    )
-    values = {1: 5.0, 2: 1.0, 3: 2.0, 4: 9.0, 5: 8.0}
-    callback, kept = KeepBestCheckpoints(2), []
-    for step in values:
-        checkpoint(tmp_path, step)
-        state = state_with({s: v for s, v in values.items() if s <= step})
-        state.global_step = step
-        callback.on_save(arguments, state, TrainerControl())  # type: ignore[arg-type]
-        kept.append([int(path.name.split("-")[1]) for path in checkpoints_of(tmp_path)])
-    assert kept == [[1], [1, 2], [2, 3], [2, 3, 4], [2, 3, 5]]
 
 
 def test_the_clock_goes_on_where_it_was() -> None:

@@ -1,0 +1,199 @@
+"""The checkpoints of a run: which there are, which are whole, which are best, and their mean.
+
+A checkpoint is sealed with the hashes of its files once it is written. A process may be killed in the middle of that,
+and a disk may lose a file or change a bit; the Trainer would refuse to go on, or go on with other numbers. A resume
+takes the newest checkpoint that is what it was. Averaging: Junczys-Dowmunt et al. 2016. Needs the extra `train`; must
+not be imported by the model files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+logger = logging.getLogger(__name__)
+
+SEAL_FILE = "checksums.json"
+_STATE_FILE = "trainer_state.json"
+
+
+def checkpoints_of(output_dir: str | Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    found = [path for path in Path(output_dir).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+# ---- Whole or damaged -------------------------------------------------------------------------------------------
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(checkpoint: str | Path) -> None:
+    """Write the hashes of a checkpoint's files beside them; what is written later is not part of it.
+
+    Args:
+        checkpoint: a folder whose files are all there.
+    """
+    folder = Path(checkpoint)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL_FILE)
+    for path in files:
+        # On the disk before the seal says so: a power cut may come at any time.
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    sums = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
+    unfinished = folder / f"{SEAL_FILE}.tmp"
+    with unfinished.open("w", encoding="utf-8") as file:
+        json.dump(sums, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(folder / SEAL_FILE)
+
+
+def damage_of(checkpoint: str | Path) -> str | None:
+    """What is wrong with a checkpoint, or `None` if each file is as it was when the checkpoint was sealed.
+
+    Args:
+        checkpoint: a folder, sealed or not.
+    """
+    folder = Path(checkpoint)
+    try:
+        sums = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
+        for name, expected in sums.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if _checksum(folder / name) != expected:
+                return f"{name} is not what was saved"
+    except FileNotFoundError:
+        return f"it has no {SEAL_FILE}, so it was never finished"
+    except (ValueError, AttributeError):
+        return f"{SEAL_FILE} cannot be read"
+    return None
+
+
+def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
+    """The newest checkpoint of a run that can be gone on from; of each newer one a warning says what is wrong.
+
+    One is passed over as well if the best checkpoint of its time is damaged, which the run would take in the end.
+
+    Args:
+        output_dir: folder of the run.
+
+    Raises:
+        FileNotFoundError: there are checkpoints, and none is whole.
+    """
+    checkpoints = checkpoints_of(output_dir)
+    for checkpoint in reversed(checkpoints):
+        damage = damage_of(checkpoint)
+        if damage is None:
+            state = json.loads((checkpoint / _STATE_FILE).read_text(encoding="utf-8"))
+            # The run may have been moved since.
+            best = state["best_model_checkpoint"] and Path(output_dir) / Path(state["best_model_checkpoint"]).name
+            damage = damage_of(best) if best else None
+            if damage is None:
+                return checkpoint
+            damage = f"of the best checkpoint until then, {best.name}: {damage}"
+        logger.warning("passing over %s: %s", checkpoint, damage)
+    if checkpoints:
+        raise FileNotFoundError(
+            f"{output_dir}: none of the checkpoints {', '.join(path.name for path in checkpoints)} is whole (see the "
+            "warnings): start again with --overwrite"
+        )
+    return None
+
+
+class SealCheckpoints(TrainerCallback):
+    """Seals each checkpoint once every process has written its part."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if args.should_save:
+            assert args.output_dir is not None
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+# ---- Best and mean ----------------------------------------------------------------------------------------------
+
+
+def rank_checkpoints(output_dir: str | Path, state: TrainerState, metric: str, greater_is_better: bool) -> list[Path]:
+    """A run's checkpoints, best first by a logged metric, and earlier first if equal.
+
+    Args:
+        output_dir: folder of the run.
+        state: holds the metrics of every evaluation.
+        metric: name as logged, for instance "eval_loss".
+        greater_is_better: direction of the metric.
+
+    Returns:
+        Those checkpoints that still exist and were evaluated.
+    """
+    sign = -1 if greater_is_better else 1
+    values = {entry["step"]: sign * entry[metric] for entry in state.log_history if metric in entry}
+    return sorted(
+        (c for c in checkpoints_of(output_dir) if _step(c) in values), key=lambda c: (values[_step(c)], _step(c))
+    )
+
+
+class KeepBestCheckpoints(TrainerCallback):
+    """Deletes all checkpoints but the best ones and the newest (the Trainer itself keeps the newest ones).
+
+    Args:
+        number: how many of the best are kept.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not args.should_save:
+            return
+        assert args.output_dir is not None
+        ranked = rank_checkpoints(
+            args.output_dir, state, f"eval_{args.metric_for_best_model}", bool(args.greater_is_better)
+        )
+        for checkpoint in ranked[self.number :]:
+            if _step(checkpoint) != state.global_step:
+                shutil.rmtree(checkpoint)
+
+
+def average_checkpoints(checkpoints: Sequence[str | Path]) -> dict[str, torch.Tensor]:
+    """Mean of the weights of several checkpoints (Junczys-Dowmunt et al. 2016): one model, no larger.
+
+    Args:
+        checkpoints: directories with a `model.safetensors` of the same model.
+
+    Returns:
+        The averaged state, summed in float64 and given back in the dtype of the first.
+
+    Raises:
+        ValueError: no checkpoints, or their parameters differ in name or shape.
+    """
+    if not checkpoints:
+        raise ValueError("checkpoints: got none, wanted at least one")
+    first = load_file(Path(checkpoints[0]) / "model.safetensors")
+    total = {name: tensor.double() for name, tensor in first.items()}
+    for checkpoint in checkpoints[1:]:
+        other = load_file(Path(checkpoint) / "model.safetensors")
+        if {name: tensor.shape for name, tensor in other.items()} != {n: t.shape for n, t in first.items()}:
+            raise ValueError(f"checkpoints: {checkpoint} has other parameters than {checkpoints[0]}")
+        for name, tensor in other.items():
+            total[name] += tensor
+    return {name: (tensor / len(checkpoints)).to(first[name].dtype) for name, tensor in total.items()}
