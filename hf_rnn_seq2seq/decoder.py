@@ -9,7 +9,7 @@ library, torch, transformers and its flat siblings.
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +126,9 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
                     "inputs_embeds; or encoder_outputs with source_ids, as model.get_encoder()(input_ids) returns them"
                 )
             symbols = source_symbols(source_ids)
-        return SourceMemory(self.attention.keys(memory), memory, mask, context, symbols)
+        with self._deferred_gradients():
+            keys = self.attention.keys(memory)
+        return SourceMemory(keys, memory, mask, context, symbols)
 
     @can_return_tuple
     def forward(
@@ -170,12 +172,15 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             or (self.training and self.config.recurrent_dropout > 0)
             or (past_key_values is not None and is_recording(past_key_values))
         )
-        with self._deferred_gradients(source):
-            if one_by_one:
-                ids = input_ids if choose_input else None
-                steps = self._run_steps(embedded, state, source, mask, ids, choose_input)
-            else:
-                steps = self._run_at_once(embedded, state, source, mask)
+        if one_by_one and past_key_values is None and choose_input is None and _only_trails(mask):
+            steps = self._run_shrinking(embedded, state, source, mask)
+        else:
+            with self._deferred_gradients(source):
+                if one_by_one:
+                    ids = input_ids if choose_input else None
+                    steps = self._run_steps(embedded, state, source, mask, ids, choose_input)
+                else:
+                    steps = self._run_at_once(embedded, state, source, mask)
         if mask is not None:
             # A step that is passed over gives what the last real one gave: generate() continues from the last
             # position, whether or not a prompt is padded there.
@@ -264,11 +269,13 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         embedded: Tensor,
         state: DecoderState,
         source: SourceMemory,
-        mask: Tensor | None,
-        input_ids: Tensor | None,
-        choose_input: ChooseInput | None,
+        mask: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        choose_input: ChooseInput | None = None,
+        recurrent_masks: tuple[Tensor, ...] | None = None,
     ) -> StepResults:
-        recurrent_masks = self.rnn.draw_recurrent_masks(embedded)
+        if recurrent_masks is None:
+            recurrent_masks = self.rnn.draw_recurrent_masks(embedded)
         known: list[KnownInput] | None = None
         if choose_input is None and embedded.shape[1] > 1:
             known = self.rnn.know_input(self._with_context(embedded, source))
@@ -300,11 +307,43 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             coverage_loss,
         )
 
-    def _deferred_gradients(self, source: SourceMemory) -> AbstractContextManager:
+    def _run_shrinking(self, embedded: Tensor, state: DecoderState, source: SourceMemory, mask: Tensor) -> StepResults:
+        """
+        The same where `_only_trails(mask)`. The sequences stand by falling length; whenever an eighth of the batch has
+        come to its end, the others go on without it. What is passed over comes out as zeros; the states do not.
+        """
+        recurrent_masks = self.rnn.draw_recurrent_masks(embedded)
+        lengths, order = mask.sum(1).sort(descending=True, stable=True)
+        counts = [int((lengths > t).sum()) for t in range(int(lengths[0]))]  # sequences that make step t
+        embedded, state, source = embedded[order], _select(state, order), _select(source, order)
+        parts: list[StepResults] = []
+        start = 0
+        for stop in range(1, len(counts) + 1):
+            rows = slice(counts[start])
+            if stop == len(counts) or counts[stop] <= counts[start] - len(mask) / 8:
+                state, source = _select(state, rows), _select(source, rows)
+                masks = None if recurrent_masks is None else tuple(part[rows] for part in recurrent_masks)
+                with self._deferred_gradients(source):
+                    part = self._run_steps(embedded[rows, start:stop], state, source, recurrent_masks=masks)
+                parts.append(part)
+                state, start = part.states[-1], stop
+
+        def join(pieces: tuple[Any, ...]) -> Any:
+            if pieces[0] is None or isinstance(pieces[0], tuple):
+                return None if pieces[0] is None else tuple(join(layer) for layer in zip(*pieces))
+            # each (n, t, *), where the last axes may be none, to (B, T, *)
+            inner = (0, 0) * (pieces[0].dim() - 2)
+            steps = torch.cat([F.pad(x, (*inner, 0, 0, 0, len(mask) - len(x))) for x in pieces], dim=1)
+            return F.pad(steps, (*inner, 0, mask.shape[1] - len(counts)))[order.argsort()]
+
+        fields = {name: join(tuple(p)) for name, *p in zip(StepResults._fields, *parts) if name != "states"}
+        return StepResults(states=[], **fields)
+
+    def _deferred_gradients(self, source: SourceMemory | None = None) -> AbstractContextManager:
         """In training the steps' weight gradients wait for the end, where they are one product over all steps."""
         if not (self.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
             return nullcontext()
-        return DeferredGradients(source.keys, source.memory)
+        return DeferredGradients() if source is None else DeferredGradients(source.keys, source.memory)
 
     def _attend(self, query: Tensor, source: SourceMemory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.attention(query, source.keys, source.memory, source.mask, coverage)
@@ -334,6 +373,22 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         else:
             output = top
         return F.dropout(output, self.config.hidden_dropout, self.training)
+
+
+def _only_trails(mask: Tensor | None) -> bool:
+    """Whether each row of a mask (B, T) is steps to make, then steps to pass over; where it costs little to look."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if mask is None or mask.device.type != "cpu" or traced:
+        return False
+    return bool(mask.any()) and bool((mask[:, 1:] <= mask[:, :-1]).all())
+
+
+def _select(parts: Any, rows: Tensor | slice) -> Any:
+    """These rows of every tensor of a state or of what is read of the source."""
+    if isinstance(parts, tuple):
+        selected = [_select(part, rows) for part in parts]
+        return type(parts)(*selected) if hasattr(parts, "_fields") else tuple(selected)
+    return None if parts is None else parts[rows]
 
 
 def _where(real: Tensor, new: DecoderState, old: DecoderState) -> DecoderState:

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from .products import matrix_product
+from .products import Factor, matrix_product
 
 
 class DeferredGradients(TorchFunctionMode):
@@ -71,22 +71,23 @@ class _Fixed:
         self.dtype = matrix.dtype
         if torch.is_autocast_enabled(matrix.device.type) and matrix.dtype == torch.float32:
             self.dtype = torch.get_autocast_dtype(matrix.device.type)
-        # A slice of a weight is made contiguous here, once; a transposed one is as good as it is.
         matrix = matrix.detach().to(self.dtype)
-        self.matrix = matrix if matrix.dim() == 3 else matrix.mT.contiguous().mT
-        self.bias = None if bias is None else bias.detach().to(self.dtype)
+        self.batched = matrix.dim() == 3
+        self.times, self.times_transposed = _map(matrix, bias), _map(matrix.mT)
         self.steps: _Steps = {}
         self.token = _Collect.apply(self.steps, self.owner, bias)
 
     def product(self, x: Tensor) -> Tensor:
-        result: Tensor = _Product.apply(self.steps, x.to(self.dtype), self.token, self.matrix, self.bias)
+        result: Tensor = _Product.apply(self, x.to(self.dtype), self.token)
         return result
 
 
-def _times(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+def _map(matrix: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    """x (*, I) -> x @ matrix + bias."""
     if matrix.dim() == 3:
-        return x @ matrix
-    return matrix_product(x.flatten(0, -2), matrix, bias).unflatten(0, x.shape[:-1])
+        return lambda x: x @ matrix
+    factor = Factor(matrix, None if bias is None else bias.detach().to(matrix.dtype))
+    return lambda x: factor(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
 
 
 class _Collect(torch.autograd.Function):
@@ -95,11 +96,13 @@ class _Collect(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, steps: _Steps, owner: Tensor, bias: Tensor | None) -> Tensor:
         ctx.steps, ctx.dtype = steps, owner.dtype
+        ctx.save_for_backward(owner)
         return owner.new_zeros(())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.saved_tensors  # noqa: B018 - raises if the weight was changed in place: the steps cannot tell
         x, grad = (torch.cat(parts, dim=-2) for parts in zip(*ctx.steps.pop(torch._C._current_graph_task_id())))
         of_owner = of_bias = None
         if ctx.needs_input_grad[1]:
@@ -114,16 +117,16 @@ class _Product(torch.autograd.Function):
     """x @ matrix + bias of one step."""
 
     @staticmethod
-    def forward(ctx: Any, steps: _Steps, x: Tensor, token: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.steps = steps
-        ctx.save_for_backward(x, matrix)
-        return _times(x, matrix, bias)
+    def forward(ctx: Any, fixed: _Fixed, x: Tensor, token: Tensor) -> Tensor:
+        ctx.fixed = fixed
+        ctx.save_for_backward(x)
+        return fixed.times(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, matrix = ctx.saved_tensors
-        rows = (x.detach(), grad) if matrix.dim() == 3 else (x.detach().flatten(0, -2), grad.flatten(0, -2))
-        ctx.steps.setdefault(torch._C._current_graph_task_id(), []).append(rows)
-        of_x = _times(grad, matrix.mT) if ctx.needs_input_grad[1] else None
-        return None, of_x, grad.new_zeros(()), None, None
+        (x,), fixed = ctx.saved_tensors, ctx.fixed
+        rows = (x.detach(), grad) if fixed.batched else (x.detach().flatten(0, -2), grad.flatten(0, -2))
+        fixed.steps.setdefault(torch._C._current_graph_task_id(), []).append(rows)
+        of_x = fixed.times_transposed(grad) if ctx.needs_input_grad[1] else None
+        return None, of_x, grad.new_zeros(())

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
 
@@ -31,6 +30,8 @@ except ImportError as error:
 
 from . import runtime
 from .copying import Pointer
+from .decoder import RnnSeq2SeqDecoder
+from .decoding import trained_on_reversed_sources
 from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from .recurrence import GATES, LayerState, Padding, RecurrentStack, StackOutput
 from .state import DecoderState, SourceMemory
@@ -97,7 +98,7 @@ def export(
             "source_tokenizer": tokenizers[0] if tokenizers else None,
             "target_tokenizer": tokenizers[-1] if tokenizers else None,
             "split_special_tokens": _splits_special_tokens(model_dir),
-            "reverse_source": _was_reversed(model_dir) if reverse_source is None else reverse_source,
+            "reverse_source": (trained_on_reversed_sources(model_dir) if reverse_source is None else reverse_source),
         },
     )
     shutil.copyfile(runtime.__file__, output_dir / runtime.COPIED_AS)
@@ -112,8 +113,9 @@ def write_graphs(
 
     The encoder's inputs are `input_ids` and `attention_mask`, (B, S) int64, padded on the right; its outputs are the
     decoder's inputs by the same names: `state.*`, which each step gives back as `new_state.*`, and `source.*`, which
-    stay. The decoder also reads `previous_ids` (B,), if the model does, and gives `log_probabilities` (B, V) and, if
-    it attends, `attention` (B, S).
+    stay. A step is of N rows, as many for each source, those of a source side by side: `state.*` are (N, .), and
+    `source.*` stay (B, .) however many hypotheses read them. The decoder also reads `previous_ids` (N,), if the model
+    does, and gives `log_probabilities` (N, V) and, if it attends, `attention` (N, S).
 
     Args:
         model: the model; it is not changed.
@@ -135,6 +137,7 @@ def write_graphs(
     # There is no quantised GRU or RNN operator: there the steps stay matrix products, which can be quantised.
     if model.config.rnn_type == "lstm" or quantize is None:
         _use_onnx_layers(inner.decoder.rnn, from_zero=False)
+    inner.decoder.__class__ = _SharesSources
     ids = torch.full((2, 3), min(2, model.config.vocab_size - 1))
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
@@ -142,12 +145,14 @@ def write_graphs(
         tensors = encoder.read(ids, mask)
         step = _DecoderStep(model, list(tensors))
         states = [name for name in tensors if name.startswith("state.")]
+        # Traced with two rows for each source.
+        rows = {name: part.repeat_interleave(2, dim=0) if name in states else part for name, part in tensors.items()}
         outputs = ["log_probabilities", *(f"new_{name}" for name in states)]
         if inner.decoder.attends:
             outputs.append("attention")
         graphs = {
             runtime.ENCODER: (encoder, {"input_ids": ids, "attention_mask": mask}, list(tensors)),
-            runtime.DECODER_STEP: (step, {"previous_ids": ids[:, 0], **tensors}, outputs),
+            runtime.DECODER_STEP: (step, {"previous_ids": ids[:, 0].repeat(2), **rows}, outputs),
         }
         for file, (module, inputs, names) in graphs.items():
             target = Path(output_dir) / file
@@ -161,7 +166,8 @@ def write_graphs(
 
 def decoder_step_program(model: RnnSeq2SeqForConditionalGeneration) -> torch.export.ExportedProgram:
     """
-    One step of the decoder as a program of `torch.export`, with free batch and source length, for runtimes of torch.
+    One step of the decoder as a program of `torch.export`, with free batch and source length, for runtimes of torch
+    (AOTInductor, ExecuTorch); elsewhere `export` is smaller and faster.
 
     It is called as the graph of `write_graphs`: `program.module()(previous_ids, *states, *source)` with the tensors of
     `decoder_inputs`, in this order, returns log-probabilities, new state, and attention if there is any.
@@ -194,7 +200,11 @@ def _free_axes(name: str, batch: Any, source_length: Any) -> dict[int, Any]:
 
 
 def _trace(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], file: Path) -> None:
-    axes = {name: _free_axes(name, "batch", "source_length") for name in [*inputs, *outputs]}
+    rows = "rows" if "previous_ids" in inputs else "batch"
+    axes = {
+        name: _free_axes(name, "batch" if name.startswith("source.") else rows, "source_length")
+        for name in [*inputs, *outputs]
+    }
     with warnings.catch_warnings():
         # Tracing takes the branches of this configuration, as it should; the newer exporter freezes the time axis.
         warnings.simplefilter("ignore")
@@ -312,6 +322,9 @@ class _SteppedByLayers(RecurrentStack):
         stack = self(x.unsqueeze(1), states)
         return StackOutput(stack.output.squeeze(1), stack.states, tuple(y.squeeze(1) for y in stack.layer_outputs))
 
+    def _packing(self, x: Tensor, padding: Padding | None) -> None:
+        """The operators read (B, S, D)."""
+
 
 def _use_onnx_layers(stack: RecurrentStack, from_zero: bool) -> None:
     for k in range(stack.num_layers):
@@ -332,6 +345,62 @@ class _RightPadding(Padding):
 
 def _padding_is_on_the_right(stack: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return args, {**kwargs, "padding": _RightPadding(*kwargs["padding"])}
+
+
+class _SharesSources(RnnSeq2SeqDecoder):
+    """A decoder whose step is of N rows, N / B for each of the B sources that it reads."""
+
+    def _attend(self, query: Tensor, source: SourceMemory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        assert source.memory is not None  # it attends
+        coverage = None if coverage is None else _by_source(coverage, source.memory)
+        query = _BySource.apply(query.squeeze(1), source.memory, self.config.decoder_hidden_size)
+        attended, weights = super()._attend(query, source, coverage)
+        return attended.reshape(-1, 1, self.config.encoder_hidden_size), _ByRow.apply(weights)
+
+    def _generation_gate(
+        self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory
+    ) -> Tensor | None:
+        if source.mask is not None:
+            source = source._replace(mask=_for_rows(source.mask, top))
+        return super()._generation_gate(top, attended, embedded, source)
+
+
+def _by_source(rows: Tensor, source: Tensor) -> Tensor:
+    """(N, D) to (B, N / B, D), for `source` (B, ...)."""
+    return rows.reshape(source.shape[0], -1, rows.shape[-1])
+
+
+def _for_rows(source: Tensor, rows: Tensor) -> Tensor:
+    """(B, D) to (N, D), for `rows` (N, ...)."""
+    return source.unsqueeze(1).expand(-1, rows.shape[0] // source.shape[0], -1).flatten(0, 1)
+
+
+class _BySource(torch.autograd.Function):
+    """`_by_source` where D is known: three nodes, of which a step of one row feels each, in place of six."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, source: Tensor, size: int) -> Tensor:
+        return _by_source(rows, source)
+
+    @staticmethod
+    def symbolic(g: Any, rows: Any, source: Any, size: int) -> Any:
+        count = g.op("Shape", source, start_i=0, end_i=1)
+        shape = g.op("Concat", count, g.op("Constant", value_t=torch.tensor([-1, size])), axis_i=0)
+        return g.op("Reshape", rows, shape).setType(source.type().with_sizes([None, None, size]))
+
+
+class _ByRow(torch.autograd.Function):
+    """(B, K, S) to (B * K, 1, S)."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor) -> Tensor:
+        return weights.flatten(0, 1).unsqueeze(1)
+
+    @staticmethod
+    def symbolic(g: Any, weights: Any) -> Any:
+        length = g.op("Shape", weights, start_i=2, end_i=3)
+        shape = g.op("Concat", g.op("Constant", value_t=torch.tensor([-1, 1])), length, axis_i=0)
+        return g.op("Reshape", weights, shape).setType(weights.type().with_sizes([None, 1, None]))
 
 
 class _Encoder(nn.Module):
@@ -384,10 +453,14 @@ class _DecoderStep(nn.Module):
         source = SourceMemory(*(named.get(f"source.{name}") for name in _SOURCE))
         if config.attention_type == "dot":
             source = source._replace(keys=source.memory)
+        if source.context is not None:
+            source = source._replace(context=_for_rows(source.context, layers[0][0]))
         step = decoder.step(decoder.embed(previous_ids.unsqueeze(1)).squeeze(1), state, source)
         if source.symbols is not None:
-            pointer = Pointer(step.gate.unsqueeze(1), step.weights.unsqueeze(1), source.symbols)
-            scores = self.model._logits(step.output.unsqueeze(1), pointer).squeeze(1)
+            output, gate, weights = (
+                _by_source(part, source.symbols) for part in (step.output, step.gate, step.weights)
+            )
+            scores = self.model._logits(output, Pointer(gate, weights, source.symbols)).flatten(0, 1)
         else:
             scores = self.model._logits(step.output, None).log_softmax(-1)
         after = step.states[0]
@@ -401,12 +474,6 @@ def _splits_special_tokens(model_dir: Path) -> bool:
     """Whether "</s>" in a text is text; plain tokenizers take it for the end of the sequence."""
     file = model_dir / "tokenizer_config.json"
     return file.is_file() and bool(json.loads(file.read_text(encoding="utf-8")).get("split_special_tokens", False))
-
-
-def _was_reversed(model_dir: Path) -> bool:
-    file = model_dir / "recipe.yaml"
-    recipe = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return bool((recipe.get("data") or {}).get("reverse_source", False))
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

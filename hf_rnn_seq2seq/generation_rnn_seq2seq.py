@@ -7,6 +7,8 @@ Hub: it imports only the standard library, torch, transformers and its flat sibl
 """
 
 import copy
+import functools
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -47,6 +49,8 @@ _KNOWN_INPUTS = {
 # From how many candidates on the best ones are looked for in two stages.
 _LARGE = 8192
 _BLOCK = 64
+# So many steps' symbols are put together, so that a long sequence is not as many tensors.
+_COLUMNS = 256
 # Finished sequences leave the batch when so much of it is left.
 _LEFT_OVER = 0.75
 
@@ -64,14 +68,16 @@ class _Limits(NamedTuple):
     processors: LogitsProcessorList  # all, or none if `forbidden` says all
 
     @classmethod
-    def of(cls, processors: LogitsProcessorList, criteria: StoppingCriteriaList, vocab_size: int) -> "_Limits":
+    def of(
+        cls, processors: LogitsProcessorList, criteria: StoppingCriteriaList, vocab_size: int, device: torch.device
+    ) -> "_Limits":
         max_length: int | None = None
         ends, others, forbidden = [], StoppingCriteriaList(), []
         for criterion in criteria:
             if type(criterion) is MaxLengthCriteria and criterion.max_position_embeddings is None:
                 max_length = criterion.max_length if max_length is None else min(max_length, criterion.max_length)
             elif type(criterion) is EosTokenCriteria:
-                ends.append(criterion.eos_token_id)
+                ends.append(criterion.eos_token_id.to(device))
             else:
                 others.append(criterion)
         for processor in processors:
@@ -81,7 +87,7 @@ class _Limits(NamedTuple):
                 shortest, symbols = processor.prompt_length_to_skip + processor.min_new_tokens, processor.eos_token_id
             else:
                 return cls(max_length, ends, others, [], processors)
-            forbidden.append((shortest, symbols[symbols < vocab_size]))
+            forbidden.append((shortest, symbols[symbols < vocab_size].to(device)))
         return cls(max_length, ends, others, forbidden, LogitsProcessorList())
 
     @property
@@ -92,20 +98,18 @@ class _Limits(NamedTuple):
         """Scores (N, V) of the next symbols of hypotheses of this length; `ids` if sequences are needed."""
         for shortest, symbols in self.forbidden:
             if length < shortest:
-                scores = (scores if in_place else scores.clone()).index_fill_(1, symbols.to(scores.device), -torch.inf)
+                scores = (scores if in_place else scores.clone()).index_fill_(1, symbols, -torch.inf)
                 in_place = True
         return self.processors(ids, scores) if self.processors else scores
 
     def stopped(self, ids: Any, length: int, last: Tensor, scores: tuple[Tensor, ...] | None) -> Tensor:
         """Of hypotheses that have `last`, of any shape, as the last of `length` symbols: which are at their end."""
-        too_long = self.max_length is not None and length >= self.max_length
-        done = torch.full_like(last, too_long, dtype=torch.bool)
-        for symbols in self.ends:
-            symbols = symbols.to(last.device)
-            done |= (last == symbols) if symbols.numel() == 1 else torch.isin(last, symbols)
+        found = [last == symbols if len(symbols) == 1 else torch.isin(last, symbols) for symbols in self.ends]
         if self.criteria:
-            done |= self.criteria(ids, scores).view_as(last)
-        return done
+            found.append(self.criteria(ids, scores).view_as(last))
+        if self.max_length is not None and length >= self.max_length:
+            return torch.ones_like(last, dtype=torch.bool)
+        return functools.reduce(torch.logical_or, found) if found else torch.zeros_like(last, dtype=torch.bool)
 
 
 class RnnSeq2SeqGenerationMixin(GenerationMixin):
@@ -152,48 +156,56 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         with_dict = generation_config.return_dict_in_generate
         all_scores: Any = () if with_dict and generation_config.output_scores else None
         all_logits: Any = () if with_dict and generation_config.output_logits else None
-        limits = _Limits.of(logits_processor, stopping_criteria, self.config.target_vocab_size)
+        limits = _Limits.of(logits_processor, stopping_criteria, self.config.target_vocab_size, input_ids.device)
         ends = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
         pad = generation_config._pad_token_tensor
-        # Nobody asks for what finished sequences would still give: not the caller, not a processor.
-        may_drop = ends and not (with_dict or limits.needs_sequences or streamer is not None)
+        # Nobody else sees a tensor of the search: not the caller, not a processor. Nobody then asks for what finished
+        # sequences would still give either.
+        unseen = not (with_dict or limits.needs_sequences or streamer is not None)
+        may_drop = ends and unseen
 
-        step, state = self._start(input_ids, model_kwargs, beams=1)
         tokens, length = input_ids[:, -1], input_ids.shape[1]
         ids = input_ids if limits.needs_sequences else None
-        columns: list[Tensor] = []
+        blocks: list[Tensor] = []  # (B, _COLUMNS) symbols each
+        columns: list[Tensor] = []  # (B,), of the steps since then
         rows: Tensor | None = None  # which sequences are left, None: all
         finished = torch.zeros_like(tokens, dtype=torch.bool)
         any_finished = False
-        while True:
-            logits, state = step(tokens, state)
-            logits = logits.float()
-            scores = limits.process(ids, length, logits, in_place=all_logits is None)
-            all_scores = None if all_scores is None else (*all_scores, scores)
-            all_logits = None if all_logits is None else (*all_logits, logits)
-            tokens = scores.argmax(dim=-1)
-            if ends and any_finished:
-                tokens = torch.where(finished, pad.to(tokens.device), tokens)
-            length += 1
-            columns.append(tokens if rows is None else pad.expand(len(input_ids)).index_copy(0, rows, tokens))
-            if ids is not None:
-                ids = torch.cat([ids, tokens[:, None]], dim=-1)
-            if streamer is not None:
-                streamer.put(tokens.cpu())
-            finished = finished | limits.stopped(ids, length, tokens, all_scores)
-            left = len(finished) - int(finished.sum())
-            if left == 0:
-                break
-            any_finished = left < len(finished)
-            if may_drop and left <= _LEFT_OVER * len(finished):
-                kept = (~finished).nonzero().squeeze(1)
-                step.select(kept)
-                state, tokens, finished = select_state(state, kept), tokens[kept], finished[kept]
-                rows = kept if rows is None else rows[kept]
-                any_finished = False
+        with torch.inference_mode() if unseen else nullcontext():
+            step, state = self._start(input_ids, model_kwargs, beams=1)
+            while True:
+                logits, state = step(tokens, state)
+                logits = logits.float()
+                scores = limits.process(ids, length, logits, in_place=all_logits is None)
+                all_scores = None if all_scores is None else (*all_scores, scores)
+                all_logits = None if all_logits is None else (*all_logits, logits)
+                tokens = scores.argmax(dim=-1)
+                if ends and any_finished:
+                    tokens = torch.where(finished, pad.to(tokens.device), tokens)
+                length += 1
+                columns.append(tokens if rows is None else pad.expand(len(input_ids)).index_copy(0, rows, tokens))
+                if len(columns) == _COLUMNS:
+                    blocks.append(torch.stack(columns, dim=1))
+                    columns.clear()
+                if ids is not None:
+                    ids = torch.cat([ids, tokens[:, None]], dim=-1)
+                if streamer is not None:
+                    streamer.put(tokens.cpu())
+                finished = finished | limits.stopped(ids, length, tokens, all_scores)
+                left = len(finished) - int(finished.sum())
+                if left == 0:
+                    break
+                any_finished = left < len(finished)
+                if may_drop and left <= _LEFT_OVER * len(finished):
+                    kept = (~finished).nonzero().squeeze(1)
+                    step.select(kept)
+                    state, tokens, finished = select_state(state, kept), tokens[kept], finished[kept]
+                    rows = kept if rows is None else rows[kept]
+                    any_finished = False
         if streamer is not None:
             streamer.end()
-        sequences: Any = torch.cat([input_ids, torch.stack(columns, dim=1)], dim=1)
+        blocks += [torch.stack(columns, dim=1)] if columns else []
+        sequences: Any = torch.cat([input_ids, *blocks], dim=1)
         if not with_dict:
             return sequences
         return GenerateEncoderDecoderOutput(
@@ -228,14 +240,13 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         with_dict = generation_config.return_dict_in_generate
         all_scores: Any = () if with_dict and generation_config.output_scores else None
         all_logits: Any = () if with_dict and generation_config.output_logits else None
-        limits = _Limits.of(logits_processor, stopping_criteria, self.config.target_vocab_size)
+        limits = _Limits.of(logits_processor, stopping_criteria, self.config.target_vocab_size, input_ids.device)
         batch, prompt_length = len(input_ids) // beams, input_ids.shape[1]
         device = input_ids.device
         count = max(2, 1 + (0 if eos is None else len(eos))) * beams  # enough if the best ones all end
         among_best = torch.arange(count, device=device) < beams
         offset = torch.arange(batch, device=device).unsqueeze(1) * beams
 
-        step, state = self._start(input_ids, model_kwargs, beams)
         tokens, length = input_ids[:, -1], prompt_length
         ids = input_ids if limits.needs_sequences else None
         # At first only the first beam counts, since all are the same.
@@ -248,68 +259,72 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         best_scores = torch.full((batch, beams), -1e9, device=device)
         is_finished = torch.zeros(batch, beams, dtype=torch.bool, device=device)
         improvable = torch.ones(batch, 1, dtype=torch.bool, device=device)
-        while True:
-            logits, state = step(tokens, state)
-            logits = logits.float()
-            scores = limits.process(ids, length, logits.log_softmax(-1), in_place=True)
-            all_scores = None if all_scores is None else (*all_scores, scores.clone())
-            all_logits = None if all_logits is None else (*all_logits, logits)
-            vocab = scores.shape[-1]
-            top_scores, extensions = _best_extensions(scores.view(batch, beams, vocab), running, count)
-            parents, symbols = extensions // vocab, extensions % vocab
-            longer = None
-            if ids is not None:
-                longer = torch.cat([ids[(parents + offset).flatten()], symbols.view(-1, 1)], dim=1)
-            ended = limits.stopped(longer, length + 1, symbols, all_scores)
-            number = len(history) * beams * vocab
-            numbered = extensions + number
-            chosen, running, _ = self._get_running_beams_for_next_iteration(
-                topk_log_probs=top_scores,
-                topk_running_sequences=extensions,
-                topk_running_beam_indices=extensions,
-                next_token_hits_stopping_criteria=ended,
-                num_beams=beams,
-            )
-            best, best_scores, _, is_finished = self._update_finished_beams(
-                sequences=best,
-                topk_running_sequences=numbered,
-                beam_scores=best_scores,
-                topk_log_probs=top_scores,
-                beam_indices=best,
-                topk_running_beam_indices=numbered,
-                is_early_stop_heuristic_unsatisfied=improvable,
-                is_sent_finished=is_finished,
-                next_token_hits_stopping_criteria=ended,
-                top_num_beam_mask=among_best,
-                num_beams=beams,
-                cur_len=length,
-                decoder_prompt_len=prompt_length,
-                length_penalty=penalty,
-                early_stopping=early_stopping,
-            )
-            history.append(chosen)
-            length += 1
-            improvable = self._check_early_stop_heuristic(
-                is_early_stop_heuristic_unsatisfied=improvable,
-                running_beam_scores=running,
-                beam_scores=best_scores,
-                is_sent_finished=is_finished,
-                cur_len=length,
-                max_length=generation_config.max_length,
-                decoder_prompt_len=prompt_length,
-                early_stopping=early_stopping,
-                length_penalty=penalty,
-            )
-            goes_on = bool(self._beam_search_has_unfinished_sequences(improvable, is_finished, ended, early_stopping))
-            if not (goes_on or with_dict):
-                break
-            parent_rows = (chosen // vocab + offset).flatten()
-            state = select_state(state, parent_rows)
-            if not goes_on:
-                break
-            tokens = (chosen % vocab).flatten()
-            if ids is not None:
-                ids = torch.cat([ids.index_select(0, parent_rows), tokens[:, None]], dim=1)
+        with nullcontext() if with_dict or limits.needs_sequences else torch.inference_mode():
+            step, state = self._start(input_ids, model_kwargs, beams)
+            while True:
+                logits, state = step(tokens, state)
+                logits = logits.float()
+                scores = limits.process(ids, length, logits.log_softmax(-1), in_place=True)
+                all_scores = None if all_scores is None else (*all_scores, scores.clone())
+                all_logits = None if all_logits is None else (*all_logits, logits)
+                vocab = scores.shape[-1]
+                top_scores, extensions = _best_extensions(scores.view(batch, beams, vocab), running, count)
+                parents, symbols = extensions // vocab, extensions % vocab
+                longer = None
+                if ids is not None:
+                    longer = torch.cat([ids[(parents + offset).flatten()], symbols.view(-1, 1)], dim=1)
+                ended = limits.stopped(longer, length + 1, symbols, all_scores)
+                number = len(history) * beams * vocab
+                numbered = extensions + number
+                chosen, running, _ = self._get_running_beams_for_next_iteration(
+                    topk_log_probs=top_scores,
+                    topk_running_sequences=extensions,
+                    topk_running_beam_indices=extensions,
+                    next_token_hits_stopping_criteria=ended,
+                    num_beams=beams,
+                )
+                best, best_scores, _, is_finished = self._update_finished_beams(
+                    sequences=best,
+                    topk_running_sequences=numbered,
+                    beam_scores=best_scores,
+                    topk_log_probs=top_scores,
+                    beam_indices=best,
+                    topk_running_beam_indices=numbered,
+                    is_early_stop_heuristic_unsatisfied=improvable,
+                    is_sent_finished=is_finished,
+                    next_token_hits_stopping_criteria=ended,
+                    top_num_beam_mask=among_best,
+                    num_beams=beams,
+                    cur_len=length,
+                    decoder_prompt_len=prompt_length,
+                    length_penalty=penalty,
+                    early_stopping=early_stopping,
+                )
+                history.append(chosen)
+                length += 1
+                improvable = self._check_early_stop_heuristic(
+                    is_early_stop_heuristic_unsatisfied=improvable,
+                    running_beam_scores=running,
+                    beam_scores=best_scores,
+                    is_sent_finished=is_finished,
+                    cur_len=length,
+                    max_length=generation_config.max_length,
+                    decoder_prompt_len=prompt_length,
+                    early_stopping=early_stopping,
+                    length_penalty=penalty,
+                )
+                goes_on = bool(
+                    self._beam_search_has_unfinished_sequences(improvable, is_finished, ended, early_stopping)
+                )
+                if not (goes_on or with_dict):
+                    break
+                parent_rows = (chosen // vocab + offset).flatten()
+                state = select_state(state, parent_rows)
+                if not goes_on:
+                    break
+                tokens = (chosen % vocab).flatten()
+                if ids is not None:
+                    ids = torch.cat([ids.index_select(0, parent_rows), tokens[:, None]], dim=1)
 
         fill = pad or eos[0] if eos is not None else -1  # as transformers has it
         sequences, beam_indices = _follow_back(history, best[:, :returned], vocab, fill)
@@ -384,7 +399,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         if beams > 1:
             rows = torch.arange(len(input_ids), device=input_ids.device) // beams
             state = select_state(state, rows)
-        return DecoderStep(decoder, source, self._logits, beams, len(input_ids)), state  # type: ignore[attr-defined]
+        return DecoderStep(decoder, source, self.get_output_embeddings(), beams, len(input_ids)), state  # type: ignore[attr-defined]
 
 
 def _is_own_and_empty(cache: EncoderDecoderCache) -> bool:

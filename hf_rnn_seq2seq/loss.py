@@ -32,6 +32,18 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float, normal
     return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
 
 
+def steps_that_count(labels: Tensor) -> Tensor | None:
+    """
+    The steps (B, T) up to the last label of each row that is not -100: what comes behind, the loss does not read.
+
+    None where all count, and where to pass over the others saves no time: outside of the CPU's single precision.
+    """
+    if labels.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return None
+    counting = (labels != -100).flip(1).cumsum(1).flip(1) > 0
+    return None if bool(counting.all()) else counting
+
+
 def chunked_cross_entropy(
     readout: Tensor,
     labels: Tensor,
@@ -130,7 +142,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_readout is not None:
                 grad_readout[start : start + size] = matrix_product(grad, weight)
             if grad_weight is not None:
-                grad_weight += matrix_product(grad.t(), rows)
+                # contiguous: the product then comes in the layout of the sum
+                grad_weight += matrix_product(grad.t().contiguous(), rows)
         ctx.save_for_backward(*grads)
         ctx.dtypes = (readout.dtype, weight.dtype, None if bias is None else bias.dtype)
         return total

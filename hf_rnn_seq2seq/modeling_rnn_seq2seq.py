@@ -22,7 +22,7 @@ from .copying import Pointer, log_mixture
 from .decoder import ChooseInput, RnnSeq2SeqDecoder
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
-from .loss import chunked_cross_entropy, cross_entropy
+from .loss import chunked_cross_entropy, cross_entropy, steps_that_count
 from .pretrained import RnnSeq2SeqPreTrainedModel
 from .recurrence import LayerState, Padding
 from .state import DecoderState, SourceMemory, load_source, load_state, new_cache, save_source
@@ -351,6 +351,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+                if skip_logits and decoder_attention_mask is None and self.teacher_forcing_ratio == 1:
+                    decoder_attention_mask = steps_that_count(labels)
             if self.training and self.teacher_forcing_ratio < 1 and decoder_input_ids is not None:
                 choose_input = self._scheduled_sampling
         outputs = self.model(

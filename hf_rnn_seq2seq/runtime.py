@@ -28,7 +28,7 @@ except ImportError as error:
     ) from error
 
 
-FORMAT = 1  # of the exported folder; a reader refuses another one
+FORMAT = 2  # of the exported folder; a reader refuses another one
 ENCODER, DECODER_STEP = "encoder.onnx", "decoder_step.onnx"
 RUNTIME_CONFIG, GENERATION_CONFIG = "runtime_config.json", "generation_config.json"
 COPIED_AS = "rnn_seq2seq_runtime.py"
@@ -352,7 +352,7 @@ class RnnSeq2SeqRuntime:
                 return
             if len(running) < len(rows):
                 rows, chosen = [rows[number] for number in running], chosen[running]
-                decoding.select(running)
+                decoding.select(running, running)
 
     def _beam_search(
         self, sources: list[list[int]], search: GenerationOptions
@@ -360,7 +360,7 @@ class RnnSeq2SeqRuntime:
         """Of each source its best targets with their ends, and their log-probabilities."""
         width = search.num_beams
         decoding = _Decoding(self, sources)
-        decoding.select(np.repeat(np.arange(len(sources)), width))
+        decoding.select(np.repeat(np.arange(len(sources)), width))  # they share what is read of a source
         beams = [_Beam(search) for _ in sources]
         active = beams
         previous = np.full(len(sources) * width, search.decoder_start_token_id)
@@ -377,11 +377,8 @@ class RnnSeq2SeqRuntime:
             if not running:
                 break
             rows = np.array([number * width + origin for number in running for origin in active[number].origins])
-            if len(running) < len(active):
-                active = [active[number] for number in running]
-                decoding.select(rows)
-            else:
-                decoding.reorder(rows)
+            decoding.select(rows, running if len(running) < len(active) else None)
+            active = [active[number] for number in running]
             previous = np.array([tokens[-1] for beam in active for tokens in beam.running])
         best_of_each = [beam.finished[: search.num_return_sequences] for beam in beams]
         return [[(tokens, total) for _, total, tokens in finished] for finished in best_of_each]
@@ -425,7 +422,7 @@ class _Beam:
 
 
 class _Decoding:
-    """The rows being decoded: what the decoder reads of their sources, their state, and their last symbols."""
+    """The rows being decoded: what the decoder reads of the sources, the rows' states, and their last symbols."""
 
     def __init__(self, runtime: RnnSeq2SeqRuntime, sources: list[list[int]]):
         lengths = np.array([len(source) for source in sources])
@@ -445,14 +442,13 @@ class _Decoding:
         self.inputs.update(zip(self.states, states))
         return np.asarray(scores)
 
-    def reorder(self, rows: np.ndarray) -> None:
-        """Row i goes on from the state of row rows[i], of the same source."""
+    def select(self, rows: np.ndarray | list[int], sources: list[int] | None = None) -> None:
+        """Row i goes on from the state of row rows[i], of these sources (None: all), each of which has as many."""
         for name in self.states:
             self.inputs[name] = self.inputs[name][rows]
-
-    def select(self, rows: np.ndarray | list[int]) -> None:
-        """Row i goes on from all of row rows[i]; there may be fewer rows than before, or more."""
-        self.inputs = {name: value[rows] for name, value in self.inputs.items() if name != "previous_ids"}
+        if sources is not None:
+            for name in self.inputs.keys() - {"previous_ids", *self.states}:
+                self.inputs[name] = self.inputs[name][sources]
 
 
 def _without(scores: np.ndarray, forbidden: list[int]) -> np.ndarray:

@@ -254,17 +254,69 @@ def test_a_source_that_is_all_padding(structure: str) -> None:
         )
 
 
-def test_beams_share_the_source_and_it_is_projected_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_model("luong")
-    attention = model.model.decoder.attention
+@pytest.mark.parametrize("structure", ["luong", "everything"])  # of the first the scores are products
+def test_beams_share_the_source_and_it_is_projected_once(structure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(structure)
     projected: list[int] = []
     read: list[tuple[int, ...]] = []
-    attention.key_projection.register_forward_hook(lambda _, args, out: projected.append(len(out)))
-    attention.register_forward_pre_hook(lambda _, args: read.append((*args[0].shape[:2], len(args[1]), len(args[2]))))
+    attend = DecoderStep._attend
+
+    def watched(self: DecoderStep, query: Tensor, coverage: Tensor | None) -> Any:
+        attended, weights = attend(self, query, coverage)
+        read.append((len(query), *weights.shape[:2], len(self.source.keys), len(self.source.memory)))
+        return attended, weights
+
+    monkeypatch.setattr(DecoderStep, "_attend", watched)
+    model.model.decoder.attention.key_projection.register_forward_hook(lambda _, args, out: projected.append(len(out)))
     ours = Ours(monkeypatch)
     model.generate(**sources(), num_beams=4, do_sample=False, max_new_tokens=5, min_new_tokens=5)
     assert ours.searches == 1 and projected == [3]
-    assert read == [(3, 4, 3, 3)] * 5  # 3 sources, 4 queries each
+    assert read == [(12, 3, 4, 3, 3)] * 5  # 3 sources, 4 queries each
+
+
+# Weights of sizes for which single precision takes oneDNN's layouts and fused LSTM, at one row and at many.
+LARGE: dict[str, dict[str, Any]] = {
+    "lstm": {"attention_type": "general", "input_feeding": True},
+    "gru": {"rnn_type": "gru", "attention_type": "dot", "readout_type": "maxout", "attention_query": "previous_state"},
+    "rnn_tanh": {"rnn_type": "rnn_tanh", "attention_type": "additive", "coverage": True},
+    "fed_lstm": {"attention_type": "none", "context_feeding": "both", "context_vector": "mean"},
+}
+
+
+@pytest.mark.parametrize("beams", [1, 5])
+@pytest.mark.parametrize("name", LARGE)
+def test_prepared_weights_give_the_same_logits(name: str, beams: int) -> None:
+    sizes = {"vocab_size": 2000, "embedding_size": 64, "encoder_hidden_size": 512, "decoder_hidden_size": 512}
+    model = tiny_model(dtype=torch.float32, **{**sizes, "decoder_layers": 2, **LARGE[name]})
+    for parameter in model.parameters():
+        parameter.data *= 0.1  # small enough that rounding stays where it is
+    batch = padded_batch("right", [5], 5, 2000) if beams == 1 else padded_batch("right", [5, 3, 4, 1], 5, 2000)
+    request = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "max_new_tokens": 6}
+    ours, theirs = both(model, **request, num_beams=beams, do_sample=False, **OUTPUTS)
+    # The last digits are not the same: later on, two hypotheses that are as good may have changed places.
+    assert torch.equal(ours.sequences, theirs.sequences)
+    for x, y in zip(ours.logits[: 2 if beams > 1 else None], theirs.logits):
+        torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-4)
+    if beams > 1:
+        torch.testing.assert_close(ours.sequences_scores, theirs.sequences_scores, atol=1e-4, rtol=1e-4)
+
+
+def test_a_replaced_layer_is_called() -> None:
+    model = tiny_model("luong", torch.float32)
+    request = {**sources(), "do_sample": False, "max_new_tokens": 4, "eos_token_id": None}
+    calls: list[str] = []
+    decoder = model.model.decoder
+    layers = {
+        "embed": decoder.embed_tokens,
+        "attend": decoder.attention,
+        "read": decoder.readout,
+        "out": model.lm_head,
+    }
+    wanted = model.generate(**request)
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda *_, name=name: calls.append(name))
+    assert torch.equal(model.generate(**request), wanted)
+    assert calls == ["embed", "attend", "read", "out"] * 4
 
 
 def test_finished_sequences_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:

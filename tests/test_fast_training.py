@@ -11,7 +11,7 @@ from tiny import STRUCTURES, gradients, padded_batch, random_ids, tiny_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration, loss
+from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration, decoder, loss
 from hf_rnn_seq2seq.decoder import RnnSeq2SeqDecoder
 from hf_rnn_seq2seq.deferred import DeferredGradients
 from hf_rnn_seq2seq.loss import linear_cross_entropy
@@ -65,7 +65,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A context in which the decoder leaves its gradients to autograd, step by step, and knows no input before."""
 
     def context() -> pytest.MonkeyPatch:
-        monkeypatch.setattr(RnnSeq2SeqDecoder, "_deferred_gradients", lambda self, source: nullcontext())
+        monkeypatch.setattr(RnnSeq2SeqDecoder, "_deferred_gradients", lambda self, source=None: nullcontext())
         step = RnnSeq2SeqDecoder.step
 
         def whole_step(self: Any, embedded: Any, state: Any, source: Any, masks: Any = None, known: Any = None) -> Any:
@@ -79,10 +79,43 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("options", [*LOOPS.values(), *STRUCTURES.values()], ids=[*LOOPS, *STRUCTURES])
 def test_a_fast_step_equals_the_plain_one(options: dict[str, Any], plain: Any) -> None:
-    model, inputs = tiny_model(**options), inputs_of(labels_of())
+    labels = labels_of()
+    if "hidden_dropout" in options:
+        labels[:, -1] = 5  # all steps count: where some are passed over, others are dropped
+    model, inputs = tiny_model(**options), inputs_of(labels)
     fast = trained(model, **inputs)
     plain()
     assert_same(fast, trained(model, **inputs, skip_logits=False))
+
+
+@pytest.mark.parametrize("options", [{}, {"input_feeding": True}, *LOOPS.values()], ids=["at_once", "loop", *LOOPS])
+def test_steps_that_no_label_needs_are_passed_over(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    # One row has no label at all, one all of them; the embeddings of what comes behind the last label may be anything.
+    labels = torch.full((3, 6), -100)
+    labels[1], labels[2, :2] = 5, 6
+    model, inputs = tiny_model(**{**options, "hidden_dropout": 0.0, "embedding_dropout": 0.0}), inputs_of(labels)
+    if model.config.recurrent_dropout > 0:
+        monkeypatch.setattr(F, "dropout", lambda x, p=0.5, training=True: x * 0.7 if training and p > 0 else x)
+    counting = trained(model, **inputs)
+    monkeypatch.setattr("hf_rnn_seq2seq.modeling_rnn_seq2seq.steps_that_count", lambda labels: None)
+    assert_same(counting, trained(model, **inputs))
+
+
+@pytest.mark.parametrize("options", [{"input_feeding": True}, *LOOPS.values()], ids=["loop", *LOOPS])
+def test_a_mask_that_trails_gives_the_same_in_a_shrinking_batch(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs = tiny_model(**options).eval(), inputs_of(random_ids(3, 6))
+    inputs["decoder_attention_mask"] = torch.tensor([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0], [1, 0, 0, 0, 0, 0]])
+    asked = {"use_cache": False, "output_hidden_states": True, "output_attentions": True}
+    shrinking = model(**inputs, **asked)
+    monkeypatch.setattr(decoder, "_only_trails", lambda mask: False)
+    wanted = model(**inputs, **asked)
+    torch.testing.assert_close(shrinking.logits, wanted.logits, **TIGHT)
+    torch.testing.assert_close(shrinking.cross_attentions[0], wanted.cross_attentions[0], **TIGHT)
+    real = inputs["decoder_attention_mask"].bool()
+    for got, want in zip(shrinking.decoder_hidden_states, wanted.decoder_hidden_states, strict=True):
+        torch.testing.assert_close(got[real], want[real], **TIGHT)
 
 
 def test_masked_decoder_steps_have_the_same_gradients(plain: Any) -> None:
@@ -147,6 +180,16 @@ def test_a_linear_layer_in_the_context_has_the_gradients_of_autograd() -> None:
         total = sum(layer(x).tanh().sum() for x in steps)
     for got, want in zip(torch.autograd.grad(total, [steps, *layer.parameters()]), wanted, strict=True):
         torch.testing.assert_close(got, want, **TIGHT)
+
+
+def test_a_weight_changed_before_the_way_back_is_an_error() -> None:
+    layer = nn.Linear(5, 4)
+    with DeferredGradients():
+        total = sum(layer(x).tanh().sum() for x in torch.randn(6, 3, 5))
+    with torch.no_grad():
+        layer.weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])

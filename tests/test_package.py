@@ -28,6 +28,8 @@ MODEL_FILES = {
     "bridge",
     "copying",
     "products",
+    "prepared",
+    "packed",
     "deferred",
     "loss",
     "pretrained",

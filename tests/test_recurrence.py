@@ -10,6 +10,7 @@ import torch
 from tiny import PADDINGS, gradients, numpy_step, padding_mask, randomize
 from torch import Tensor, nn
 
+from hf_rnn_seq2seq import recurrence
 from hf_rnn_seq2seq.recurrence import STEPS, Padding, RecurrentStack, padding_of
 
 
@@ -32,6 +33,18 @@ def states_of(stack: RecurrentStack, batch: int) -> tuple[tuple[Tensor, ...], ..
     )
 
 
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No packed run: what other devices, exports and half precision compute."""
+    monkeypatch.setattr(recurrence, "packing_of", lambda x, padding: None)
+
+
+@pytest.fixture(params=["fused", "packed"])
+def either_run(request: pytest.FixtureRequest) -> None:
+    if request.param == "fused":
+        request.getfixturevalue("fused")
+
+
 @pytest.mark.parametrize("rnn_type", CELLS)
 def test_a_cell_equals_the_equations_in_numpy(rnn_type: str) -> None:
     stack = stack_of(rnn_type, layers=1)
@@ -45,6 +58,7 @@ def test_a_cell_equals_the_equations_in_numpy(rnn_type: str) -> None:
             np.testing.assert_allclose(got_part[row].detach().numpy(), wanted_part, atol=1e-13)
 
 
+@pytest.mark.usefixtures("either_run")
 @pytest.mark.parametrize("rnn_type", CELLS)
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one_way", "both_ways"])
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -77,9 +91,10 @@ def test_the_stack_is_torchs_module_under_its_state_dict(rnn_type: str, bidirect
     torch.testing.assert_close(back(x).output, stack(x).output, rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("either_run")
 @pytest.mark.parametrize("rnn_type", CELLS)
 @pytest.mark.parametrize("options", [{}, {"layer_norm": True, "residual": True}], ids=["plain", "norm_residual"])
-def test_step_by_step_equals_fused_in_values_and_gradients(rnn_type: str, options: dict[str, Any]) -> None:
+def test_step_by_step_equals_the_whole_run_in_values_and_gradients(rnn_type: str, options: dict[str, Any]) -> None:
     stack = stack_of(rnn_type, **options)
     x = torch.randn(3, 5, 5, dtype=torch.float64, requires_grad=True)
     first = states_of(stack, 3)
@@ -104,6 +119,7 @@ def test_step_by_step_equals_fused_in_values_and_gradients(rnn_type: str, option
         torch.testing.assert_close(results[1][name], wanted, **TIGHT)
 
 
+@pytest.mark.usefixtures("either_run")
 @pytest.mark.parametrize("rnn_type", CELLS)
 @pytest.mark.parametrize("kind", PADDINGS)
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one_way", "both_ways"])
@@ -135,6 +151,7 @@ def test_padding_changes_nothing_in_values_and_gradients(rnn_type: str, kind: st
         torch.testing.assert_close(batch_gradients[name], wanted, **TIGHT)
 
 
+@pytest.mark.usefixtures("either_run")
 @pytest.mark.parametrize("rnn_type", CELLS)
 def test_a_sequence_of_padding_only_leaves_the_first_state(rnn_type: str) -> None:
     stack = stack_of(rnn_type, layers=1, bidirectional=True)
@@ -146,6 +163,7 @@ def test_a_sequence_of_padding_only_leaves_the_first_state(rnn_type: str) -> Non
     assert (got.output[0] == 0).all()
 
 
+@pytest.mark.usefixtures("fused")
 @pytest.mark.parametrize("rnn_type", CELLS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_a_long_padding_does_not_wear_the_state_away(rnn_type: str, dtype: torch.dtype) -> None:
