@@ -24,8 +24,13 @@ from typing import Any
 import torch
 
 
-BEGIN = "<!-- results:begin -->"
-END = "<!-- results:end -->"
+def _comments(block: str) -> tuple[str, str]:
+    return f"<!-- {block}:begin -->", f"<!-- {block}:end -->"
+
+
+BEGIN, END = _comments("results")
+# Not of a recipe: `speed.py` reads it.
+SPEED_FILE = "benchmark.json"
 # Marks a metric of the validation data; one without it is of the test data.
 VALIDATION_PREFIX = "validation_"
 
@@ -184,11 +189,12 @@ def write_results(
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, json.dumps(asdict(results), indent=2, ensure_ascii=False) + "\n")
+    replace_file(path, json.dumps(asdict(results), indent=2, ensure_ascii=False) + "\n")
     return results
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file in one step: a broken run leaves the old one."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
@@ -217,14 +223,15 @@ def read_results(path: str | os.PathLike[str]) -> Results:
 
 
 def results_table(folder: str | os.PathLike[str]) -> str:
-    """The markdown table of all results files of a folder, sorted by recipe.
+    """The markdown table of all results files of a folder, sorted by recipe; `SPEED_FILE` is none of them.
 
     Raises:
         ValueError: there is no such folder, or a file in it is no results file.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"folder must be a folder of results files, got {folder}")
-    results = [read_results(path) for path in sorted(Path(folder).glob("*.json"))]
+    paths = sorted(path for path in Path(folder).glob("*.json") if path.name != SPEED_FILE)
+    results = [read_results(path) for path in paths]
     if not results:
         return "*No results yet.*"
     rows = [
@@ -268,17 +275,27 @@ def _readable_time(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def replace_block(text: str, table: str) -> str:
-    """The text with `table` between the two comments.
+def replace_block(text: str, table: str, block: str = "results") -> str:
+    """The text with `table` between the two comments of a block.
 
     Raises:
         ValueError: the comments do not stand there exactly once each, in that order.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"the file must hold one {BEGIN} and after it one {END}")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    begin, end = _comments(block)
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"the file must hold one {begin} and after it one {end}")
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def update_document(document: Path, table: str, block: str, check: bool) -> bool:
+    """Puts a table into its block of a document, unless `check`; says whether the document is as it should be."""
+    old = document.read_text(encoding="utf-8")
+    new = replace_block(old, table, block)
+    if old != new and not check:
+        replace_file(document, new)
+    return old == new or not check
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -295,15 +312,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the table is stale")
     options = parser.parse_args(arguments)
     try:
-        old = options.document.read_text(encoding="utf-8")
-        new = replace_block(old, results_table(options.folder))
+        fresh = update_document(options.document, results_table(options.folder), "results", options.check)
     except (OSError, ValueError) as error:
         parser.error(f"{options.document}: {error}")
-    if old == new:
-        return
-    if options.check:
+    if not fresh:
         parser.exit(1, f"{options.document}: the results table is stale; run without --check to rewrite it\n")
-    _replace(options.document, new)
 
 
 if __name__ == "__main__":
