@@ -15,19 +15,25 @@ from torch.utils.data import Sampler
 class TokenBudgetBatchSampler(Sampler[list[int]]):
     """Batches of samples of like length, as large as a budget of padded tokens allows.
 
-    Samples are sorted by length, ties in a random order, and cut into batches: the next sample joins if the longest of
-    the batch x the number of samples stays within `max_tokens`, on each side. The batches then come in random order.
+    Samples are sorted by length, ties in a random order, and cut into the batches of one update; these then come in
+    random order. Each is dealt out to the processes, sample by sample, and a process's share is as large as possible:
+    the next samples join if the longest x the number of samples of a share stays within `max_tokens`, on each side. So
+    all processes have shares of like length and equal number, and none waits long for another; and `world_size`
+    processes make the updates of one process whose budget is `world_size` times as large (exactly, where lengths and
+    numbers divide evenly).
+
     Order and ties depend on `(seed, epoch)` only, so a resumed epoch sees the same batches; the cuts depend on the
-    sorted lengths alone, so every epoch has the same number of batches. A sample longer than the budget makes a batch
+    sorted lengths alone, so every epoch has the same number of batches. A sample longer than the budget makes a share
     of its own.
 
     Args:
         lengths: the length of every sample, or its (source, target) lengths.
-        max_tokens: largest padded size of a batch on either side, in tokens.
+        max_tokens: largest padded size of a process's batch on either side, in tokens.
         seed: seed of the shuffling.
-        world_size: number of processes. The number of batches is made a multiple of it by halving the largest ones
-            (or, where each holds one sample, by repeating the shortest).
-        rank: number of this process; it gets every `world_size`-th batch.
+        world_size: number of processes. In all updates but one an epoch they have equal numbers of samples; in that
+            one, the longest, some may have one less. Where all shares are single samples and their number is no
+            multiple of `world_size`, the shortest come twice.
+        rank: number of this process; it gets every `world_size`-th sample of each update.
 
     Raises:
         ValueError: no samples, a budget below 1, a rank out of range, or fewer samples than processes.
@@ -65,24 +71,25 @@ class TokenBudgetBatchSampler(Sampler[list[int]]):
         return np.lexsort((ties, *self.lengths.T[::-1], self.lengths.max(axis=1)))
 
     def _cut(self) -> list[tuple[int, int]]:
-        """Start and end of each batch in the sorted order, a multiple of `world_size` of them."""
+        """Start and end of each update's batch in the sorted order, at least `world_size` samples each."""
         longest = self.lengths.max(axis=1)[self._order(None)].tolist()
+        count, processes = len(longest), self.world_size
         bounds: list[tuple[int, int]] = []
         start = 0
-        for end in range(1, len(longest) + 1):
-            # Sorted upwards: the sample at `end` would be the longest of its batch.
-            if end == len(longest) or longest[end] * (end + 1 - start) > self.max_tokens:
-                bounds.append((start, end))
-                start = end
-        while len(bounds) % self.world_size:
-            widest = max(range(len(bounds)), key=lambda number: bounds[number][1] - bounds[number][0])
-            start, end = bounds[widest]
-            if end - start == 1:
-                # Nothing can be halved: the shortest samples come twice, so that no process waits for another.
-                return bounds + bounds[: -len(bounds) % self.world_size]
-            bounds.pop(widest)
-            middle = (start + end) // 2
-            bounds += [(start, middle), (middle, end)]
+        for end in range(1, count + 1):
+            # Sorted upwards: the sample at `end` would be the longest, of shares of so many samples.
+            share = -(-(end + 1 - start) // processes)
+            if end < count and share > 1 and longest[end] * share > self.max_tokens:
+                even = end - (end - start) % processes
+                bounds.append((start, even))
+                start = even
+        bounds.append((start, count))
+        # The last may be too small for all processes: it takes over samples of those before, which are shorter.
+        end = count
+        for number in range(len(bounds) - 1, -1, -1):
+            start = min(bounds[number][0], end - processes)
+            bounds[number] = (start, end) if start >= 0 else (0, processes)
+            end = start
         return bounds
 
     def set_epoch(self, epoch: int) -> None:
@@ -90,12 +97,11 @@ class TokenBudgetBatchSampler(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._bounds) // self.world_size
+        return len(self._bounds)
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = np.random.default_rng((self.seed, self.epoch))
         order = self._order(generator).tolist()
         batches = [order[start:end] for start, end in self._bounds]
-        shuffled = generator.permutation(len(batches))
-        for number in shuffled[self.rank :: self.world_size]:
-            yield batches[number]
+        for number in generator.permutation(len(batches)):
+            yield batches[number][self.rank :: self.world_size]

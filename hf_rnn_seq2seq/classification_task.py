@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, set_seed
 
+from .classifier_ensemble import RnnSeq2SeqSequenceClassificationEnsemble as SequenceEnsemble
+from .classifier_ensemble import RnnSeq2SeqTokenClassificationEnsemble as TokenEnsemble
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .ensemble import average_models, load_ensemble
 from .evaluation import evenly_taken
 from .files import DataError
 from .labelled_data import label_map, load_labelled_data
 from .metrics import load_metric
 from .modeling_heads import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
+from .options import OptionsError
 from .recipe import RecipeError
 from .task import Scores, Task
 from .tokenization import TokenizerOptions, load_tokenizers, train_tokenizer
@@ -74,7 +78,8 @@ class ClassificationTask(Task):
     """A label for each token, or one for the text. After `build` or `load` it also holds the tokenizer."""
 
     model_class: ClassVar[type[RnnSeq2SeqForTokenClassification | RnnSeq2SeqForSequenceClassification]]
-    model: RnnSeq2SeqForTokenClassification | RnnSeq2SeqForSequenceClassification
+    ensemble_class: ClassVar[type[TokenEnsemble | SequenceEnsemble]]
+    model: RnnSeq2SeqForTokenClassification | RnnSeq2SeqForSequenceClassification | TokenEnsemble | SequenceEnsemble
     tokenizer: PreTrainedTokenizerBase
     data_dir: Path
 
@@ -151,6 +156,20 @@ class ClassificationTask(Task):
     def load(self, directory: str | Path) -> None:
         self.tokenizer = load_tokenizers(directory)[0]
         self.model = self.model_class.from_pretrained(str(directory))
+
+    def load_ensemble(self, directories: Sequence[str | Path]) -> None:
+        try:
+            self.model = load_ensemble(directories, self.ensemble_class)
+        except ValueError as error:
+            raise OptionsError(f"--eval_only: {error}") from error
+        self.tokenizer = load_tokenizers(directories[0])[0]
+
+    def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
+        try:
+            average_models(directories, output_dir, self.model_class)
+        except ValueError as error:
+            raise OptionsError(f"--eval_only: {error}") from error
+        self.load(output_dir)
 
     def save_processors(self, directory: str | Path) -> None:
         self.tokenizer.save_pretrained(directory)

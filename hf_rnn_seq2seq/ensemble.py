@@ -1,7 +1,8 @@
 """Several trained models as one at evaluation: an ensemble, or the mean of their weights.
 
 An ensemble takes at each step the mean of its members' distributions (Sutskever 2014, section 3.6) and works behind
-the stock `generate()`. The mean of the weights of several checkpoints of one run (Junczys-Dowmunt 2016) is one model.
+the stock `generate()`; `classifier_ensemble.py` and `speech_ensemble.py` have the other kinds. The mean of the weights
+of several checkpoints of one run (Junczys-Dowmunt 2016) is one model.
 Needs torch and transformers, for the mean of weights also the extra `train`; must not be imported by the model files.
 """
 
@@ -13,7 +14,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -84,23 +85,16 @@ class RnnSeq2SeqEnsemble(RnnSeq2SeqPreTrainedModel, GenerationMixin):
         ValueError: no models, or two of them have vocabularies of different size or different special ids.
     """
 
+    member_class: ClassVar[type[RnnSeq2SeqForConditionalGeneration]] = RnnSeq2SeqForConditionalGeneration
+
     def __init__(
         self,
         models: Sequence[RnnSeq2SeqForConditionalGeneration],
         average: Literal["probability", "log_probability"] = "probability",
     ) -> None:
-        if not models:
-            raise ValueError("models: got none, wanted at least one")
+        check_members(models, _SHARED)
         if average not in ("probability", "log_probability"):
             raise ValueError(f"average must be 'probability' or 'log_probability'; got {average!r}")
-        for number, model in enumerate(models[1:], start=1):
-            for name in _SHARED:
-                wanted, got = getattr(models[0].config, name), getattr(model.config, name)
-                if got != wanted:
-                    raise ValueError(
-                        f"members of an ensemble must agree on {name}: models[0]{_origin(models[0])} has {wanted}, "
-                        f"models[{number}]{_origin(model)} has {got}"
-                    )
         config = copy.deepcopy(models[0].config)
         config.decoder_layers = sum(model.config.decoder_layers for model in models)
         super().__init__(config)
@@ -168,7 +162,7 @@ class RnnSeq2SeqEnsemble(RnnSeq2SeqPreTrainedModel, GenerationMixin):
                 attention_mask=attention_mask,
                 decoder_input_ids=decoder_input_ids,
                 decoder_attention_mask=decoder_attention_mask,
-                encoder_outputs=_member_output(encoder_outputs, number),
+                encoder_outputs=member_output(encoder_outputs, number),
                 past_key_values=cache,
                 use_cache=cache is not None,
                 logits_to_keep=logits_to_keep,
@@ -205,11 +199,25 @@ class RnnSeq2SeqEnsemble(RnnSeq2SeqPreTrainedModel, GenerationMixin):
         return caches
 
 
-def _origin(model: RnnSeq2SeqForConditionalGeneration) -> str:
+def check_members(models: Sequence[RnnSeq2SeqPreTrainedModel], shared: Sequence[str]) -> None:
+    """Refuse no models, and such as differ in options that an ensemble's members must share."""
+    if not models:
+        raise ValueError("models: got none, wanted at least one")
+    for number, model in enumerate(models[1:], start=1):
+        for name in shared:
+            wanted, got = getattr(models[0].config, name), getattr(model.config, name)
+            if got != wanted:
+                raise ValueError(
+                    f"members of an ensemble must agree on {name}: models[0]{_origin(models[0])} has {wanted}, "
+                    f"models[{number}]{_origin(model)} has {got}"
+                )
+
+
+def _origin(model: RnnSeq2SeqPreTrainedModel) -> str:
     return f" ({model.name_or_path})" if model.name_or_path else ""
 
 
-def _member_output(outputs: ModelOutput | None, member: int) -> RnnEncoderOutput | None:
+def member_output(outputs: ModelOutput | None, member: int) -> RnnEncoderOutput | None:
     """One member's part of what `_EnsembleEncoder` returned."""
     if outputs is None:
         return None
@@ -218,28 +226,39 @@ def _member_output(outputs: ModelOutput | None, member: int) -> RnnEncoderOutput
     return RnnEncoderOutput(**own)
 
 
+Ensemble = TypeVar("Ensemble", bound=RnnSeq2SeqPreTrainedModel)
+
+
 def load_ensemble(
-    directories: Sequence[str | Path], average: Literal["probability", "log_probability"] = "probability"
-) -> RnnSeq2SeqEnsemble:
+    directories: Sequence[str | Path],
+    kind: type[Ensemble] = RnnSeq2SeqEnsemble,  # type: ignore[assignment]  # mypy knows no defaults of type variables
+    **options: Any,
+) -> Ensemble:
     """An ensemble of saved models.
 
     Args:
         directories: their folders; checkpoints will do. The tokenizers beside the models must be the same.
-        average: as in `RnnSeq2SeqEnsemble`.
+        kind: the ensemble's class, which names that of its members.
+        **options: of the ensemble, such as `average`.
 
     Raises:
         FileNotFoundError: a folder holds no model.
-        ValueError: no directories, or models of different vocabularies, special ids or tokenizers.
+        ValueError: no directories, or models of different vocabularies, special ids, labels or tokenizers.
     """
-    _check_folders(directories)
-    models = [RnnSeq2SeqForConditionalGeneration.from_pretrained(str(directory)) for directory in directories]
-    ensemble = RnnSeq2SeqEnsemble(models, average)
+    check_folders(directories)
+    member_class: type[RnnSeq2SeqPreTrainedModel] = kind.member_class  # type: ignore[attr-defined]
+    members: Any = [member_class.from_pretrained(str(directory)) for directory in directories]
+    ensemble = kind(members, **options)
     # After the numbers, which say more where they differ.
     _check_tokenizers(directories)
     return ensemble
 
 
-def average_models(directories: Sequence[str | Path], output_dir: str | Path) -> RnnSeq2SeqForConditionalGeneration:
+def average_models(
+    directories: Sequence[str | Path],
+    output_dir: str | Path,
+    model_class: type[RnnSeq2SeqPreTrainedModel] = RnnSeq2SeqForConditionalGeneration,
+) -> RnnSeq2SeqPreTrainedModel:
     """Save the mean of the weights of several checkpoints of one model, as a model.
 
     Models trained from different seeds have no useful mean, although they have the same parameters: make them an
@@ -248,6 +267,7 @@ def average_models(directories: Sequence[str | Path], output_dir: str | Path) ->
     Args:
         directories: the checkpoints' folders.
         output_dir: the model goes here, with configuration, generation configuration and tokenizers of the first.
+        model_class: the class of the checkpoints.
 
     Returns:
         The model that was saved.
@@ -259,12 +279,14 @@ def average_models(directories: Sequence[str | Path], output_dir: str | Path) ->
     # Here, because the rest of this file does without what training needs.
     from .checkpoints import average_checkpoints
 
-    _check_folders(directories)
+    check_folders(directories)
     if Path(output_dir).resolve() in {Path(directory).resolve() for directory in directories}:
         raise ValueError(f"output_dir: {output_dir} is one of the models to average, wanted another folder")
     first = RnnSeq2SeqConfig.from_pretrained(str(directories[0]))
     inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
-    options = {field.name for field in dataclasses.fields(RnnSeq2SeqConfig)} - inherited - _TRAINING_ONLY
+    options = {field.name for field in dataclasses.fields(RnnSeq2SeqConfig)} - inherited - _TRAINING_ONLY | {
+        "id2label"
+    }
     for directory in directories[1:]:
         other = RnnSeq2SeqConfig.from_pretrained(str(directory))
         for name in sorted(options):
@@ -276,7 +298,7 @@ def average_models(directories: Sequence[str | Path], output_dir: str | Path) ->
     _check_tokenizers(directories)
     tokenizers = load_tokenizers(directories[0])
     weights = average_checkpoints(directories)
-    model = RnnSeq2SeqForConditionalGeneration.from_pretrained(str(directories[0]))
+    model = model_class.from_pretrained(str(directories[0]))
     # strict=False: tied weights are in a checkpoint once.
     model.load_state_dict(weights, strict=False)
     model.save_pretrained(str(output_dir))
@@ -284,7 +306,8 @@ def average_models(directories: Sequence[str | Path], output_dir: str | Path) ->
     return model
 
 
-def _check_folders(directories: Sequence[str | Path]) -> None:
+def check_folders(directories: Sequence[str | Path]) -> None:
+    """Refuse no folders, and such as hold no model."""
     if not directories:
         raise ValueError("directories: got none, wanted at least one")
     for directory in directories:
@@ -312,7 +335,11 @@ def _tokenizer_rules(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     parts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    settings = path.with_name("tokenizer_config.json")
+    if settings.is_file():
+        # Of words with their characters, the alphabet.
+        parts["character_vocab"] = json.loads(settings.read_text(encoding="utf-8")).get("character_vocab")
     return {name: part for name, part in parts.items() if name not in ("padding", "truncation")}
 
 
-__all__ = ["RnnSeq2SeqEnsemble", "average_models", "load_ensemble"]
+__all__ = ["RnnSeq2SeqEnsemble", "average_models", "check_folders", "check_members", "load_ensemble", "member_output"]

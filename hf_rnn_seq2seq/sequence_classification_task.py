@@ -14,6 +14,7 @@ from .classification_task import (
     PretrainedOptions,
     tsv_line,
 )
+from .classifier_ensemble import RnnSeq2SeqSequenceClassificationEnsemble
 from .labelled_data import SequenceLabelDataOptions
 from .metrics import IGNORE_INDEX
 from .modeling_heads import RnnSeq2SeqForSequenceClassification
@@ -29,7 +30,8 @@ class SequenceClassificationTask(ClassificationTask):
 
     kind = RecipeKind(SequenceLabelDataOptions, ClassifierTokenizerOptions, more={"pretrained": PretrainedOptions})
     model_class = RnnSeq2SeqForSequenceClassification
-    model: RnnSeq2SeqForSequenceClassification
+    ensemble_class = RnnSeq2SeqSequenceClassificationEnsemble
+    model: RnnSeq2SeqForSequenceClassification | RnnSeq2SeqSequenceClassificationEnsemble
 
     def texts(self, split: Dataset) -> list[str]:
         return list(split["text"])

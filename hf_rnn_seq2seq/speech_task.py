@@ -20,13 +20,16 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
 
 from .decoding import IGNORE_INDEX
+from .ensemble import average_models, check_folders, load_ensemble
 from .evaluation import Scorer
 from .feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from .modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
+from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind
 from .seq2seq_task import generation_config, token_ids
 from .spec_augment import SpecAugmentOptions, spec_augment
 from .speech_data import SpeechDataOptions, load_speech_data, make_dataset
+from .speech_ensemble import RnnSeq2SeqSpeechEnsemble
 from .task import Scores, Task
 from .tokenization import TokenizerOptions, train_tokenizer
 
@@ -120,7 +123,7 @@ class SpeechTask(Task):
     """What is said, of audio or of vectors computed from it."""
 
     kind = SPEECH
-    model: RnnSeq2SeqForSpeechSeq2Seq
+    model: RnnSeq2SeqForSpeechSeq2Seq | RnnSeq2SeqSpeechEnsemble
     tokenizer: PreTrainedTokenizerBase
     extractor: RnnSeq2SeqFeatureExtractor
 
@@ -163,6 +166,37 @@ class SpeechTask(Task):
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(str(directory))
         self.extractor = RnnSeq2SeqFeatureExtractor.from_pretrained(str(directory))
         self.model = RnnSeq2SeqForSpeechSeq2Seq.from_pretrained(str(directory))
+
+    def load_ensemble(self, directories: Sequence[str | Path]) -> None:
+        self._check_features(directories)
+        try:
+            ensemble = load_ensemble(directories, RnnSeq2SeqSpeechEnsemble)
+        except ValueError as error:
+            raise OptionsError(f"--eval_only: {error}") from error
+        self.load(directories[0])
+        self.model = ensemble
+
+    def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
+        self._check_features(directories)
+        try:
+            average_models(directories, output_dir, RnnSeq2SeqForSpeechSeq2Seq)
+        except ValueError as error:
+            raise OptionsError(f"--eval_only: {error}") from error
+        RnnSeq2SeqFeatureExtractor.from_pretrained(str(directories[0])).save_pretrained(output_dir)
+        self.load(output_dir)
+
+    def _check_features(self, directories: Sequence[str | Path]) -> None:
+        """Refuse models that read other features than the first does."""
+        check_folders(directories)
+        first, *others = (RnnSeq2SeqFeatureExtractor.from_pretrained(str(directory)) for directory in directories)
+        for directory, other in zip(directories[1:], others):
+            wanted, got = first.to_dict(), other.to_dict()
+            differing = sorted(name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name))
+            if differing:
+                raise OptionsError(
+                    f"--eval_only: {directory} reads other features than {directories[0]}: they differ in "
+                    f"{', '.join(differing)}"
+                )
 
     def save_processors(self, directory: str | Path) -> None:
         self.tokenizer.save_pretrained(directory)

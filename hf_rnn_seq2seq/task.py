@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import PreTrainedModel
 
-from .options import OptionsError
 from .recipe import Recipe, RecipeKind
 
 
@@ -92,13 +91,13 @@ class Task(ABC):
     def load(self, directory: str | Path) -> None:
         """Load model and tokenizers as `save_pretrained` and `save_processors` left them; a checkpoint will do."""
 
+    @abstractmethod
     def load_ensemble(self, directories: Sequence[str | Path]) -> None:
         """Load several models that predict together, as one."""
-        raise OptionsError(f"--eval_only: got {len(directories)} models, but {type(self).__name__} has no ensembles")
 
+    @abstractmethod
     def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
         """Load the mean of the weights of several checkpoints, and save it."""
-        raise OptionsError(f"--average: {type(self).__name__} averages only after training, by average_checkpoints")
 
     @abstractmethod
     def save_processors(self, directory: str | Path) -> None:

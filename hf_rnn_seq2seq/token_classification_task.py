@@ -18,6 +18,7 @@ from .classification_task import (
     PretrainedOptions,
     tsv_line,
 )
+from .classifier_ensemble import RnnSeq2SeqTokenClassificationEnsemble
 from .files import DataError
 from .labelled_data import TokenLabelDataOptions
 from .metrics import IGNORE_INDEX
@@ -34,7 +35,8 @@ class TokenClassificationTask(ClassificationTask):
 
     kind = RecipeKind(TokenLabelDataOptions, ClassifierTokenizerOptions, more={"pretrained": PretrainedOptions})
     model_class = RnnSeq2SeqForTokenClassification
-    model: RnnSeq2SeqForTokenClassification
+    ensemble_class = RnnSeq2SeqTokenClassificationEnsemble
+    model: RnnSeq2SeqForTokenClassification | RnnSeq2SeqTokenClassificationEnsemble
 
     def texts(self, split: Dataset) -> list[str]:
         return [" ".join(tokens) for tokens in split["tokens"]]

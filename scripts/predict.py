@@ -4,23 +4,154 @@
     python scripts/predict.py MODEL_DIR TEXT [TEXT ...] [--num_return_sequences 3] [--attention picture.png]
 
 Prints each text's hypotheses, best first, with their log-probabilities (natural, summed over the symbols and the end).
+A whole file, by as many processes as there are; the same command goes on after a kill:
+
+    python scripts/predict.py MODEL_DIR --input_file in.txt --output_file out.jsonl
+    torchrun --nproc_per_node 2 scripts/predict.py MODEL_DIR --input_file in.csv --column text --output_file out.txt
+
+The input has one text a line (.txt), in a field of each object (.jsonl) or in a column (.csv, .tsv), gzipped or not; a
+blank text gets no hypothesis. The output has a line for each text, in their order: the best hypothesis (.txt), or
+{"source": ..., "predictions": [...]}, best first (.jsonl).
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
+import json
+import logging
+import os
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 import hf_rnn_seq2seq  # noqa: F401 - makes the model known to the Auto classes
 from hf_rnn_seq2seq.data import encode_sources
-from hf_rnn_seq2seq.decoding import decode
-from hf_rnn_seq2seq.tokenization import TARGET_TOKENIZER_FOLDER
+from hf_rnn_seq2seq.decoding import Hypothesis, decode, trained_on_reversed_sources
+from hf_rnn_seq2seq.files import DataError, json_columns, table_columns, text_lines
+from hf_rnn_seq2seq.parts import start_processes, work_in_parts
+from hf_rnn_seq2seq.tokenization import TARGET_TOKENIZER_FOLDER, load_tokenizers
 from hf_rnn_seq2seq.visualize import plot_attention
+
+
+class Predictor:
+    """A saved model with its tokenizers and its search.
+
+    Args:
+        args: `model_dir`, and `num_beams` and `num_return_sequences` where they differ from what was saved.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.source_tokenizer, self.target_tokenizer = load_tokenizers(args.model_dir)
+        self.model = AutoModelForSeq2SeqLM.from_pretrained(args.model_dir).eval()
+        self.reverse = trained_on_reversed_sources(args.model_dir)
+        self.search: GenerationConfig = copy.deepcopy(self.model.generation_config)
+        self.search.num_beams = args.num_beams or self.search.num_beams
+        self.search.num_return_sequences = args.num_return_sequences
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The model's source ids of texts."""
+        return encode_sources(texts, self.source_tokenizer, self.reverse)
+
+    def __call__(self, texts: Sequence[str], batch_size: int, with_scores: bool) -> list[list[Hypothesis]]:
+        """The n-best list of each text."""
+        sources = self.encode(texts)
+        return decode(self.model, sources, self.target_tokenizer, self.search, batch_size, with_scores)
+
+    def draw_attention(self, text: str, best: Hypothesis, path: str) -> None:
+        """Draw the attention of a text's hypothesis."""
+        source = self.encode([text])[0]
+        tokens = [*best.tokens, self.target_tokenizer.eos_token_id]
+        sequence = torch.tensor([[self.model.config.decoder_start_token_id, *tokens]])
+        plot_attention(
+            self.model.alignments(sequence, input_ids=torch.tensor([source]))[0],
+            self.source_tokenizer.convert_ids_to_tokens(source),
+            self.target_tokenizer.convert_ids_to_tokens(tokens),
+            path=path,
+            title=text,
+        )
+
+
+def read_texts(path: Path, column: str | None) -> list[str]:
+    """The texts of an input file.
+
+    Args:
+        path: the file.
+        column: name of the field or column, or the column's number from 1 on; `None`: `source` of objects, the first
+            of columns.
+    """
+    rows: Iterator[tuple[int, list[Any]]]
+    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    if kind == "jsonl":
+        rows = json_columns(path, {"column": column or "source"})
+    elif kind in ("csv", "tsv"):
+        number_or_name = int(column) if column is not None and column.isdigit() else column or 1
+        rows = table_columns(path, kind, {"column": number_or_name}, header=None)
+    elif kind == "txt":
+        rows = ((number, [line]) for number, line in enumerate(text_lines(path), start=1))
+    else:
+        raise DataError(f"--input_file: got {path}, wanted a name that ends in .txt, .jsonl, .csv or .tsv")
+    texts: list[str] = []
+    for number, (text,) in rows:
+        if not isinstance(text, str):
+            raise DataError(f"{path}, line {number}: got {text!r}, wanted a text")
+        texts.append(text)
+    return texts
+
+
+def predict_file(args: argparse.Namespace) -> None:
+    """Predict for every text of `--input_file`."""
+    device = start_processes()
+    plain = args.output_file.suffix == ".txt"
+    texts = read_texts(args.input_file, args.column)
+    predictor = Predictor(args)
+    predictor.model.to(device)
+
+    def work(chunk: Sequence[str]) -> list[str]:
+        filled = [text for text in chunk if text.strip()]
+        ranked = iter(predictor(filled, args.batch_size, args.scores))
+        lines: list[str] = []
+        for text in chunk:
+            hypotheses = next(ranked) if text.strip() else []
+            if plain:
+                lines.append(" ".join(hypotheses[0].text.splitlines()) if hypotheses else "")
+                continue
+            record: dict[str, Any] = {"source": text, "predictions": [hypothesis.text for hypothesis in hypotheses]}
+            if args.scores:
+                record["scores"] = [round(hypothesis.score or 0.0, 4) for hypothesis in hypotheses]
+            lines.append(json.dumps(record, ensure_ascii=False))
+        return lines
+
+    model_dir = Path(args.model_dir)
+    folders = (model_dir, model_dir / TARGET_TOKENIZER_FOLDER)
+    patterns = ("*.safetensors", "*config.json", "tokenizer.json", "recipe.yaml")
+    files = sorted(file for folder in folders for pattern in patterns for file in folder.glob(pattern))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    job: dict[str, Any] = {
+        "model": digest.hexdigest(),
+        **{name: getattr(args, name) for name in ("num_beams", "num_return_sequences", "batch_size", "scores")},
+    }
+    work_in_parts(texts, work, args.output_file, job=job, part_size=args.part_size, overwrite=args.overwrite)
+
+
+def predict_texts(args: argparse.Namespace, texts: list[str]) -> None:
+    """Predict for texts, and print it."""
+    predictor = Predictor(args)
+    results = predictor(texts, args.batch_size, with_scores=True)
+    width = max(len(text) for text in texts)
+    for text, hypotheses in zip(texts, results, strict=True):
+        for rank, hypothesis in enumerate(hypotheses):
+            print(f"{text if rank == 0 else '':{width}}  {hypothesis.score:8.3f}  {hypothesis.text}")
+    if args.attention:
+        predictor.draw_attention(texts[0], results[0][0], args.attention)
+        print(f"attention of {texts[0]!r} drawn to {args.attention}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,43 +161,38 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("texts", nargs="*", help="source texts")
     parser.add_argument("--num_beams", type=int, help="default: as saved with the model")
     parser.add_argument("--num_return_sequences", type=int, default=1, help="hypotheses a text, at most --num_beams")
+    parser.add_argument("--batch_size", type=int, default=64, help="texts decoded at a time, of like length")
     parser.add_argument("--attention", metavar="PNG", help="draw the attention of the first text's best hypothesis")
+    files = parser.add_argument_group("a whole file")
+    files.add_argument("--input_file", type=Path, help=".txt, .jsonl, .csv or .tsv")
+    files.add_argument("--output_file", type=Path, help=".txt or .jsonl")
+    files.add_argument("--column", help="which field (default: source) or column (default: the first) has the texts")
+    files.add_argument("--scores", action="store_true", help="log-probabilities too, for .jsonl")
+    files.add_argument("--part_size", type=int, default=1024, help="so many texts are lost by a kill at most")
+    files.add_argument(
+        "--overwrite", action="store_true", help="start again where there is an output, or parts of one"
+    )
     args = parser.parse_args(arguments)
+    if (args.input_file is None) != (args.output_file is None):
+        parser.error("--input_file and --output_file need each other")
+    if args.input_file is not None:
+        if args.texts or args.attention:
+            parser.error("--input_file: leave out texts and --attention")
+        if args.output_file.suffix not in (".txt", ".jsonl"):
+            parser.error(f"--output_file: got {args.output_file}, wanted a name that ends in .txt or .jsonl")
+        if args.output_file.suffix == ".txt" and (args.scores or args.num_return_sequences > 1):
+            parser.error("--output_file: a .txt has the best hypotheses alone; name a .jsonl")
+        level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+        logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
+        try:
+            predict_file(args)
+        except (DataError, FileExistsError) as error:
+            sys.exit(f"error: {error}")
+        return
     texts = args.texts or [line.strip() for line in sys.stdin if line.strip()]
     if not texts:
         parser.error("no text given, neither on the command line nor on stdin")
-
-    source_tokenizer = AutoTokenizer.from_pretrained(args.model_dir)
-    two_vocabularies = (Path(args.model_dir) / TARGET_TOKENIZER_FOLDER).is_dir()
-    target_tokenizer = (
-        AutoTokenizer.from_pretrained(args.model_dir, subfolder=TARGET_TOKENIZER_FOLDER)
-        if two_vocabularies
-        else source_tokenizer
-    )
-    model = AutoModelForSeq2SeqLM.from_pretrained(args.model_dir).eval()
-    generation_config = copy.deepcopy(model.generation_config)
-    generation_config.num_beams = args.num_beams or generation_config.num_beams
-    generation_config.num_return_sequences = args.num_return_sequences
-
-    sources = encode_sources(texts, source_tokenizer)
-    results = decode(model, sources, target_tokenizer, generation_config, with_scores=True)
-    width = max(len(text) for text in texts)
-    for text, hypotheses in zip(texts, results, strict=True):
-        for rank, hypothesis in enumerate(hypotheses):
-            print(f"{text if rank == 0 else '':{width}}  {hypothesis.score:8.3f}  {hypothesis.text}")
-
-    if args.attention:
-        best = [*results[0][0].tokens, target_tokenizer.eos_token_id]
-        sequence = torch.tensor([[model.config.decoder_start_token_id, *best]])
-        weights = model.alignments(sequence, input_ids=torch.tensor([sources[0]]))[0]
-        plot_attention(
-            weights,
-            source_tokenizer.convert_ids_to_tokens(sources[0]),
-            target_tokenizer.convert_ids_to_tokens(best),
-            path=args.attention,
-            title=texts[0],
-        )
-        print(f"attention of {texts[0]!r} drawn to {args.attention}")
+    predict_texts(args, texts)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def test_every_sample_once_and_no_batch_over_the_budget(
 
 @few
 @given(lengths=pairs, world_size=st.integers(1, 4), max_tokens=st.integers(1, 200))
-def test_processes_share_the_samples_in_equal_numbers_of_batches(
+def test_processes_share_the_samples_of_every_update_evenly(
     lengths: list[tuple[int, int]], world_size: int, max_tokens: int
 ) -> None:
     if len(lengths) < world_size:
@@ -41,14 +41,38 @@ def test_processes_share_the_samples_in_equal_numbers_of_batches(
             TokenBudgetBatchSampler(lengths, max_tokens, world_size=world_size)
         return
     samplers = [TokenBudgetBatchSampler(lengths, max_tokens, 7, world_size, rank) for rank in range(world_size)]
-    shares = [list(sampler) for sampler in samplers]
-    assert len({len(share) for share in shares}) == 1
-    seen = Counter(sample for share in shares for batch in share for sample in batch)
+    updates = list(zip(*samplers, strict=True))  # the same number of batches for each process
+    assert {len(updates)} == {len(sampler) for sampler in samplers}
+    seen = Counter(sample for shares in updates for share in shares for sample in share)
     assert set(seen) == set(range(len(lengths)))
-    # Only where no batch can be halved are samples repeated, and then only to fill the last step.
-    largest = max(len(batch) for share in shares for batch in share)
+    # Only where every share is a single sample do some come twice, to fill one update.
+    largest = max(len(share) for shares in updates for share in shares)
     assert seen.total() == len(lengths) or (largest == 1 and seen.total() < len(lengths) + world_size)
-    assert all(batch for share in shares for batch in share)
+    uneven = 0
+    for shares in updates:
+        sides = [[max(lengths[sample]) for sample in share] for share in shares]
+        longest, shortest = max(map(max, sides)), min(map(min, sides))
+        for share in sides:
+            assert share and (max(share) * len(share) <= max_tokens or len(share) == 1)
+        sizes, tokens = [len(share) for share in sides], [sum(share) for share in sides]
+        uneven += max(sizes) > min(sizes)
+        # Equal numbers of samples: the tokens differ by no more than the longest and the shortest sample do.
+        assert max(sizes) - min(sizes) <= 1
+        assert max(tokens) - min(tokens) <= (longest - shortest if max(sizes) == min(sizes) else longest)
+    assert uneven <= 1
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_make_the_updates_of_one_with_a_larger_budget(world_size: int) -> None:
+    # 60 is a multiple of all lengths, and of each length there are whole batches.
+    lengths = [length for length in (3, 4, 5, 6) for _ in range(world_size * 2 * 60 // length)]
+    one = TokenBudgetBatchSampler(lengths, 60 * world_size, 7)
+    many = [TokenBudgetBatchSampler(lengths, 60, 7, world_size, rank) for rank in range(world_size)]
+    for epoch in range(3):
+        for sampler in (one, *many):
+            sampler.set_epoch(epoch)
+        together = [sorted(sample for share in shares for sample in share) for shares in zip(*many, strict=True)]
+        assert together == [sorted(batch) for batch in one]
 
 
 @few

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
+from torch.distributed.run import get_args_parser
 
 
 ROOT = Path(__file__).parents[1]
@@ -108,11 +110,22 @@ def test_commands_of_the_recipes_folder_are_accepted(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         "hf_rnn_seq2seq.command.run_recipe", lambda task, *_, **__: seen.append(task.recipe.name) or {}
     )
+    predicted: list[list[str]] = []
+    monkeypatch.setattr("hf_rnn_seq2seq.parts.start_processes", lambda: predicted.append(sys.argv) or sys.exit(0))
     for line in lines:
         words = shlex.split(line, comments=True)
-        monkeypatch.setattr("sys.argv", words[1:])
-        runpy.run_path(words[1], run_name="__main__")
-    assert len(seen) == len(lines) >= 6
+        program = next(number for number, word in enumerate(words) if word.startswith("scripts/"))
+        if words[0] == "torchrun":
+            get_args_parser().parse_args(words[1:])
+        elif words[0] == "accelerate":
+            launch_command_parser().parse_args(words[2:])
+        monkeypatch.setattr("sys.argv", words[program:])
+        if words[program] == "scripts/predict.py":
+            with pytest.raises(SystemExit, match="0"):
+                runpy.run_path(words[program], run_name="__main__")
+        else:
+            runpy.run_path(words[program], run_name="__main__")
+    assert len(seen) + len(predicted) == len(lines) >= 10
 
 
 def test_links_and_pictures_exist() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import soundfile
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForSpeechSeq2Seq, pipeline
 
+from hf_rnn_seq2seq.checkpoints import checkpoints_of
 from hf_rnn_seq2seq.command import main
 from hf_rnn_seq2seq.options import OptionsError, write_yaml
 from hf_rnn_seq2seq.recipe import Recipe, build_recipe
@@ -129,6 +131,25 @@ def test_the_saved_model_gives_the_same_predictions(folder: Path, trained: Path,
     results = json.loads((trained / "results.json").read_text())["metrics"]
     assert run(folder, tmp_path, "--eval_only", str(trained)) == pytest.approx(results)
     assert predictions(tmp_path / "predictions_test.tsv") == predictions(trained / "predictions_test.tsv")
+
+
+def test_an_ensemble_and_a_mean_of_checkpoints_are_evaluated(folder: Path, trained: Path, tmp_path: Path) -> None:
+    folders = list(map(str, checkpoints_of(trained)))
+    assert len(folders) >= 2
+    for more in ([], ["--average"]):
+        output = tmp_path / f"out{len(more)}"
+        output.mkdir()
+        results = run(folder, output, "--eval_only", *folders, *more)
+        assert set(results) == {"wer", "cer", "validation_wer", "validation_cer"} and results["wer"] < 60
+        assert (output / "model.safetensors").exists() == bool(more)
+    assert AutoFeatureExtractor.from_pretrained(output).mean is not None
+    other = tmp_path / "other"
+    shutil.copytree(folders[1], other)
+    extractor = AutoFeatureExtractor.from_pretrained(other)
+    extractor.preemphasis = 0.5
+    extractor.save_pretrained(other)
+    with pytest.raises(SystemExit, match=r"other reads other features than .*: they differ in preemphasis"):
+        run(folder, tmp_path, "--eval_only", folders[0], str(other))
 
 
 def test_the_stock_pipeline_transcribes_with_the_saved_model(folder: Path, trained: Path) -> None:
