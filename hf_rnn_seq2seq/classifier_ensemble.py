@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .crf import LinearChainCRF
-from .ensemble import check_members
+from .ensemble import EnsembleModel, check_members
 from .modeling_heads import RnnSeq2SeqClassifier, RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
-from .pretrained import RnnSeq2SeqPreTrainedModel
 
 
 # What members must have in common: what they read, and the labels by their numbers.
@@ -28,7 +27,7 @@ _SHARED = (
 )
 
 
-class _ClassifierEnsemble(RnnSeq2SeqPreTrainedModel):
+class _ClassifierEnsemble(EnsembleModel):
     """What both kinds share: the members, in evaluation mode. `config` is a copy of the first member's."""
 
     def __init__(self, models: Sequence[RnnSeq2SeqClassifier]) -> None:
@@ -36,10 +35,6 @@ class _ClassifierEnsemble(RnnSeq2SeqPreTrainedModel):
         super().__init__(copy.deepcopy(models[0].config))
         self.members = cast("Sequence[Any]", nn.ModuleList(models))
         self.eval()
-
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Refused: save the members."""
-        raise NotImplementedError("an ensemble is not saved: save its members, and give load_ensemble their folders")
 
 
 class RnnSeq2SeqTokenClassificationEnsemble(_ClassifierEnsemble):

@@ -66,7 +66,15 @@ class _EnsembleEncoder(nn.Module):
         )
 
 
-class RnnSeq2SeqEnsemble(RnnSeq2SeqPreTrainedModel, GenerationMixin):
+class EnsembleModel(RnnSeq2SeqPreTrainedModel):
+    """What ensembles of all kinds share: they are never saved as one model."""
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: save the members."""
+        raise NotImplementedError("an ensemble is not saved: save its members, and give load_ensemble their folders")
+
+
+class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
     """
     Several models of the same vocabularies that decode together, whatever their sizes, cells and structures.
 
@@ -122,10 +130,6 @@ class RnnSeq2SeqEnsemble(RnnSeq2SeqPreTrainedModel, GenerationMixin):
     def compute_transition_scores(self, *args: Any, **kwargs: Any) -> Tensor:
         """As a member does it: of what `generate()` returned only the vocabulary's size matters."""
         return self.members[0].compute_transition_scores(*args, **kwargs)
-
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Refused: save the members."""
-        raise NotImplementedError("an ensemble is not saved: save its members, and give load_ensemble their folders")
 
     @can_return_tuple
     def forward(

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from several_models import check_that_several_models_are_evaluated
 from transformers import pipeline
 
-from hf_rnn_seq2seq.checkpoints import checkpoints_of
 from hf_rnn_seq2seq.command import main as run_command
 from hf_rnn_seq2seq.files import DataError
 from hf_rnn_seq2seq.options import OptionsError, write_yaml
@@ -115,14 +115,7 @@ def test_evaluating_the_saved_model_gives_the_same_numbers(run: Path, data_dir: 
 
 
 def test_an_ensemble_and_a_mean_of_checkpoints_are_evaluated(run: Path, data_dir: Path, tmp_path: Path) -> None:
-    folders = checkpoints_of(run / "out")
-    assert len(folders) >= 2
-    for number, more in enumerate(([], ["--average"])):
-        output = tmp_path / str(number)
-        options = ["--data_dir", data_dir, "--output_dir", output, "--eval_only", *folders, *more]
-        got = run_command(SequenceClassificationTask, None, [str(option) for option in (run / "tiny.yaml", *options)])
-        assert got.keys() == read_results(run / "tiny.json").metrics.keys() and got["accuracy"] > 50
-        assert (output / "model.safetensors").exists() == bool(more)
+    check_that_several_models_are_evaluated(SequenceClassificationTask, run, data_dir, tmp_path)
 
 
 def test_predictions_keep_the_order_whatever_the_batches(data_dir: Path) -> None:
