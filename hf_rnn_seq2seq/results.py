@@ -31,6 +31,8 @@ def _comments(block: str) -> tuple[str, str]:
 BEGIN, END = _comments("results")
 # Not of a recipe: `speed.py` reads it.
 SPEED_FILE = "benchmark.json"
+# What others reached, beside the results files: a recipe's name, a tabulator, numbers and their source, one a line.
+PUBLISHED_FILE = "published.tsv"
 # Marks a metric of the validation data; one without it is of the test data.
 VALIDATION_PREFIX = "validation_"
 
@@ -225,8 +227,10 @@ def read_results(path: str | os.PathLike[str]) -> Results:
 def results_table(folder: str | os.PathLike[str]) -> str:
     """The markdown table of all results files of a folder, sorted by recipe; `SPEED_FILE` is none of them.
 
+    Numbers of other people's models stand beside ours if the folder has a `PUBLISHED_FILE`.
+
     Raises:
-        ValueError: there is no such folder, or a file in it is no results file.
+        ValueError: there is no such folder, or a file in it is not as it must be.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"folder must be a folder of results files, got {folder}")
@@ -234,15 +238,27 @@ def results_table(folder: str | os.PathLike[str]) -> str:
     results = [read_results(path) for path in paths]
     if not results:
         return "*No results yet.*"
+    published = _published(Path(folder) / PUBLISHED_FILE)
     rows = [
-        ["recipe", "result", "parameters", "training", "hardware", "seeds", "date"],
-        ["---", "---", "---:", "---:", "---", "---", "---"],
-        *(_row(result) for result in results),
+        ["recipe", "result", "published", "parameters", "training", "hardware", "seeds", "date"],
+        ["---", "---", "---", "---:", "---:", "---", "---", "---"],
+        *(_row(result, published.get(result.recipe, "")) for result in results),
     ]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
 
 
-def _row(results: Results) -> list[str]:
+def _published(path: Path) -> dict[str, str]:
+    """Recipe -> what others reached; empty without such a file."""
+    published: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), start=1):
+        recipe, tabulator, text = line.partition("\t")
+        if not tabulator or not text or recipe in published:
+            raise ValueError(f"{path}, line {number}: got {line!r}, wanted a new recipe, a tabulator, a text")
+        published[recipe] = text
+    return published
+
+
+def _row(results: Results, published: str) -> list[str]:
     hardware = results.hardware
     # Numbers of the validation data chose the model; they are no results unless there are no others.
     tested = {name: value for name, value in results.metrics.items() if not name.startswith(VALIDATION_PREFIX)}
@@ -253,6 +269,7 @@ def _row(results: Results) -> list[str]:
     return [
         f"`{results.recipe}`",
         ", ".join(shown),
+        published,
         _readable_count(results.parameters),
         _readable_time(results.training_seconds),
         hardware.get("gpu") or f"{hardware.get('cpu')}, {hardware.get('cores')} cores",

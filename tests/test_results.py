@@ -16,6 +16,7 @@ import torch
 from hf_rnn_seq2seq.results import (
     BEGIN,
     END,
+    PUBLISHED_FILE,
     describe_hardware,
     main,
     portable_command,
@@ -129,12 +130,28 @@ def test_the_table_has_one_row_a_recipe(tmp_path):
     write_results(tmp_path / "c.json", **{**GIVEN, "metrics": metrics})
     write_results(tmp_path / "d.json", **{**GIVEN, "metrics": {"validation_per": 4.0}})
     header, rule, *rows = results_table(tmp_path).splitlines()
-    assert header.count("|") == rule.count("|") == 8
+    assert header.count("|") == rule.count("|") == 9
     cells = [[cell.strip() for cell in row.replace("\\|", "/").strip("|").split("|")] for row in rows]
     assert [row[0] for row in cells] == ["`g2p_toy`", "`b/c`", "`g2p_toy`", "`g2p_toy`"]
-    assert [row[2:4] for row in cells[:3]] == [["12.3 k", "2 min"], ["900", "42 s"], ["4.3 M", "1 h 23 min"]]
-    assert all(row[1] == "per **5.04**, g2p_wer **21.60**" and row[5] == "1, 2" for row in cells[:3])
+    assert [row[3:5] for row in cells[:3]] == [["12.3 k", "2 min"], ["900", "42 s"], ["4.3 M", "1 h 23 min"]]
+    assert all(row[1] == "per **5.04**, g2p_wer **21.60**" and row[6] == "1, 2" for row in cells[:3])
     assert cells[3][1] == "validation_per **4.00**"
+
+
+def test_what_others_reached_stands_beside_our_numbers(tmp_path):
+    write_results(tmp_path / "a.json", **GIVEN)
+    published = tmp_path / PUBLISHED_FILE
+    published.write_text("g2p_toy\tPER 5.04 (Someone 2016)\nnot_yet_run\t1.0\n")
+    assert "| PER 5.04 (Someone 2016) | 4.3 M |" in results_table(tmp_path)
+    published.write_text("g2p_toy\t1.0\ng2p_toy\t2.0\n")
+    with pytest.raises(ValueError, match=r"published.tsv, line 2: got 'g2p_toy.t2.0', wanted a new recipe"):
+        results_table(tmp_path)
+
+
+def test_published_numbers_are_of_recipes_that_exist():
+    scripts = Path(__file__).parent.parent / "scripts"
+    lines = (scripts / "results" / PUBLISHED_FILE).read_text(encoding="utf-8").splitlines()
+    assert {line.split("\t")[0] for line in lines} <= {path.stem for path in (scripts / "recipes").glob("*.yaml")}
 
 
 def test_a_row_of_many_runs_names_the_means_only(tmp_path):
