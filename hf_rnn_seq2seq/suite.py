@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .options import OptionsError, check_types, read_yaml, write_yaml
+from .options import OptionsError, check_types, nearest, read_yaml, write_yaml
 from .results import VALIDATION_PREFIX, Results, read_results, write_results
 
 
@@ -52,7 +52,8 @@ def expand(content: Mapping[str, Any]) -> list[Run]:
     The section holds `seeds`, a list of numbers for `training.seed`, or `for`, a mapping from the names of variables
     to lists of values, or both; every combination is a run. In the run of the value ady, the text `{language}` becomes
     ady in all texts of the recipe; a text that is nothing but `{language}` becomes the value itself, which may be a
-    number.
+    number. What the runs of one value need otherwise stands in `with`, by the value's name in the folders: `with:
+    {task5: {training: {max_steps: 9000}}}`.
 
     Args:
         content: the recipe as read from YAML.
@@ -61,13 +62,14 @@ def expand(content: Mapping[str, Any]) -> list[Run]:
         The runs, the seeds changing fastest.
 
     Raises:
-        OptionsError: a key or a value of the section that cannot be used, a variable that no text mentions, or
-            `training.seed` beside `runs.seeds`.
+        OptionsError: a key or a value of the section that cannot be used, a variable that no text mentions, `with` for
+            a value that no run has, or `training.seed` beside `runs.seeds`.
     """
     section = content.get(SECTION)
     if not isinstance(section, dict) or not (section.get("seeds") or section.get("for")):
         raise OptionsError(f"{SECTION}: wanted seeds: [1, 2] or for: {{variable: [value, value]}}, got {section!r}")
-    check_types(section, {"seeds": list[int], "for": dict[str, list[Any]]}, SECTION, {})
+    hints = {"seeds": list[int], "for": dict[str, list[Any]], "with": dict[str, dict[str, dict[str, Any]]]}
+    check_types(section, hints, SECTION, {})
     variables: dict[str, list[Value]] = dict(section.get("for", {}))
     for variable in variables:
         if not variable.isidentifier() or variable == "seed":
@@ -84,10 +86,17 @@ def expand(content: Mapping[str, Any]) -> list[Run]:
         for value, name in zip(values, names, strict=True):
             if not isinstance(value, str | int | float) or not re.fullmatch(r"\w[\w.-]*", name):
                 raise OptionsError(f"{path}: got {value!r}, wanted a number or a name of letters, digits, - . and _")
+    names = [_value_name(variable, value) for variable, values in variables.items() for value in values]
+    for name in (particular := section.get("with", {})):
+        if name not in names:
+            raise OptionsError(f"{SECTION}.with.{name}: no run has this value{nearest(name, names)}")
     runs = []
     for combination in itertools.product(*variables.values()):
         chosen = dict(zip(variables, combination, strict=True))
         own = {name: section for name, section in content.items() if name != SECTION}
+        for name in itertools.starmap(_value_name, chosen.items()):
+            for part, options in particular.get(name, {}).items():
+                own[part] = {**(own.get(part) or {}), **options}
         for variable, value in chosen.items():
             if variable == "seed":
                 own = {**own, "training": {**(own.get("training") or {}), "seed": value}}

@@ -42,6 +42,19 @@ def test_every_combination_is_a_run() -> None:
     )
 
 
+def test_a_value_may_need_other_settings() -> None:
+    particular = {
+        "dut": {"training": {"max_steps": 9}, "data": {"header": "{language}"}},
+        "seed4": {"model": {"size": 1}},
+    }
+    runs = expand({**CONTENT, "runs": {**CONTENT["runs"], "with": particular}})
+    plain = expand(CONTENT)
+    assert runs[0] == plain[0]
+    assert runs[1].content == {**plain[1].content, "model": {"encoder_layers": 1, "size": 1}}
+    assert runs[2].content["training"] == {"learning_rate": 0.1, "max_steps": 9, "seed": 3}
+    assert runs[2].content["data"] == {**plain[2].content["data"], "header": "dut"}
+
+
 def test_seeds_alone_need_no_section_training() -> None:
     runs = expand({"data": {}, "runs": {"seeds": [1, 2]}})
     assert [run.name for run in runs] == ["seed1", "seed2"]
@@ -64,6 +77,8 @@ def test_seeds_alone_need_no_section_training() -> None:
         ({"for": {"a b": [1]}}, r"runs\.for: got the variable 'a b'"),
         ({"for": {"country": ["x"]}}, r"runs\.for\.country: no text of the recipe mentions \{country\}"),
         ({"for": {"language": ["../x"]}}, r"runs\.for\.language: got '\.\./x', wanted a number or a name"),
+        ({"seeds": [1], "with": {"sed1": {}}}, r"runs\.with\.sed1: no run has this value; did you mean 'seed1'\?"),
+        ({"seeds": [1], "with": {"seed1": {"training": 3}}}, r"runs\.with: wanted a mapping"),
         ({"for": {"language": [["x"]]}}, r"runs\.for\.language: got \['x'\], wanted a number or a name"),
     ],
 )
