@@ -1,8 +1,8 @@
 """Toy tasks: generated pairs of strings that show what a sequence-to-sequence model can learn.
 
-Copying, reversing and sorting random strings (in the manner of Graves et al. 2014, "Neural Turing Machines"), with a
-test set of strings longer than any trained on; and writing dates of many formats in one. The generator is seeded:
-the same options give the same data everywhere. Imports only `files.py`.
+Copying, reversing and sorting random strings (in the manner of Graves et al. 2014, "Neural Turing Machines") and
+finding the one capital in them, with a test set of strings longer than any trained on; and writing dates of many
+formats in one. The generator is seeded: the same options give the same data everywhere. Imports only `files.py`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,16 @@ _STRING_TASKS: dict[str, Callable[[str], str]] = {
     "copy": lambda text: text,
     "reverse": lambda text: text[::-1],
     "sort": lambda text: "".join(sorted(text)),
+    # The first of the capitals; the strings of this task have one, at any place.
+    "capital": lambda text: text[capital_position(text)],
 }
 TOY_TASKS = (*_STRING_TASKS, "date")
+
+
+def capital_position(text: str) -> int:
+    """Place of the first capital in a text that has one, counted from 0."""
+    return next(place for place, letter in enumerate(text) if letter.isupper())
+
 
 # A hundred years, so that two digits say which.
 _FIRST_DAY, _LAST_DAY = date(1950, 1, 1), date(2049, 12, 31)
@@ -62,7 +70,7 @@ _CASES: tuple[Callable[[str], str], ...] = (str, str.lower, str.upper)
 
 @dataclass
 class ToyOptions:
-    """Size of a generated toy task: `dataset_name: toy:copy`, `toy:reverse`, `toy:sort` or `toy:date`.
+    """Size of a generated toy task: `dataset_name: toy:copy`, or another of `TOY_TASKS`.
 
     Args:
         symbols: number of different letters, 1 to 26; not for `toy:date`, nor are the lengths.
@@ -117,7 +125,7 @@ def toy_pairs(task: str, options: ToyOptions) -> dict[str, list[Pair]]:
     """The pairs of a toy task; the splits share no source.
 
     Args:
-        task: "copy", "reverse", "sort" or "date".
+        task: "copy", "reverse", "sort", "capital" (abCd -> C) or "date".
         options: sizes, lengths and seed.
 
     Returns:
@@ -160,7 +168,11 @@ def _string_pairs(
         )
     strings: dict[str, None] = {}
     while len(strings) < wanted:
-        strings["".join(generator.choices(letters, k=generator.randint(*lengths)))] = None
+        drawn_letters = generator.choices(letters, k=generator.randint(*lengths))
+        if task == "capital":
+            place = generator.randrange(len(drawn_letters))
+            drawn_letters[place] = drawn_letters[place].upper()
+        strings["".join(drawn_letters)] = None
     drawn = list(strings)
     # Short strings run out first, so the end of the list holds longer ones: shuffle before cutting it into splits.
     generator.shuffle(drawn)

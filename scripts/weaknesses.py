@@ -4,12 +4,14 @@
     python scripts/weaknesses.py scripts/recipes/weaknesses.yaml --output_dir runs/weaknesses \\
         --results scripts/results/weaknesses.json --picture scripts/results/weaknesses.png
 
-Random strings are copied and reversed by three models of one size: structure 1 (C is the decoder's first state),
-structure 2 (C is an input of every step) and attention. With the reference fed, the share of right symbols is counted
+Random strings are read by three models of one size: structure 1 (C is the decoder's first state), structure 2 (C is an
+input of every step) and attention. With the reference fed, the share of right symbols is counted
 
-1. by the length of the source: C cannot hold the whole input;
+1. by the length of the source, when it is copied and reversed: C cannot hold the whole input;
 2. by output step, in long strings: C is the same for every step, so the state has to find each step's symbol in it;
-3. by position in the source, in long strings: later inputs overwrite earlier ones.
+3. by the number of letters read after the one that is asked for, the only capital: later inputs overwrite earlier
+   ones. C has room enough for one letter, so nothing but what comes after it can take it away. LSTMs, and plain
+   (Elman) networks, which have no gate that could protect it; also on strings much longer than those of training.
 
 When copying, step and position are the same; the mean over copying and reversing tells them apart, because each
 position is then written once early and once late.
@@ -18,9 +20,11 @@ position is then written once early and once late.
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -35,6 +39,7 @@ from hf_rnn_seq2seq.recipe import load_recipe
 from hf_rnn_seq2seq.results import write_results
 from hf_rnn_seq2seq.seq2seq_task import Seq2SeqTask
 from hf_rnn_seq2seq.task import TrainingReport
+from hf_rnn_seq2seq.toy_tasks import LONGER_SPLIT, capital_position
 
 
 STRUCTURES = {
@@ -42,11 +47,14 @@ STRUCTURES = {
     "structure 2": {"attention_type": "none", "context_feeding": "every_step"},
     "attention": {"attention_type": "general", "context_feeding": "initial_state"},
 }
+PLAIN = "rnn_tanh"
 PANELS = {
     "length": ("1. C cannot hold the whole input", "length of the source"),
     "step": ("2. C is the same for every step", "output step, long strings"),
-    "position": ("3. do later inputs overwrite earlier ones?", "position in the source, long strings"),
+    "later": ("3. later inputs overwrite earlier ones", "letters read after the one asked for"),
 }
+# Times as long as the longest string of training are the longest of the third panel, which joins so many lengths.
+LONGER, JOINED = 6, 10
 
 
 @dataclass
@@ -55,7 +63,8 @@ class Tally:
 
     length: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     step: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
-    position: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    later: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    plain_later: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
 
     def percent(self, panel: str) -> dict[int, float]:
         """Right symbols in percent at each value of a panel's axis."""
@@ -75,31 +84,39 @@ def train(recipe_file: str, changes: list[str], output_dir: Path) -> tuple[Seq2S
 
 
 @torch.no_grad()
-def count(task: Seq2SeqTask, test: Dataset, reversing: bool, long: int, tally: Tally) -> None:
-    """Add one model's right and wrong symbols to a tally; only strings of `long` symbols or more count by place."""
+def answers(task: Seq2SeqTask, test: Dataset) -> Iterator[tuple[str, list[int]]]:
+    """Each source, and which symbols of its target the model has right (1, 0), `</s>` not counted."""
     task.model.eval()
     encoded = task.encode(test, "test")
     for start in range(0, len(encoded), 100):
         rows = [dict(encoded[row]) for row in range(start, min(start + 100, len(encoded)))]
         batch = task.collate(rows)
-        right = task.model(**batch).logits.argmax(-1) == batch["labels"]
-        for row, rights in zip(rows, right.int().tolist(), strict=True):
-            length = len(row["labels"]) - 1  # without </s>
-            tally.length[length] += rights[:length]
-            if length < long:
-                continue
-            for step, is_right in enumerate(rights[:length]):
-                position = length - 1 - step if reversing else step
-                # Counted from the end of the source, where strings of all lengths agree.
-                tally.position[position - length + 1].append(is_right)
-                tally.step[step + 1].append(is_right)
+        right = (task.model(**batch).logits.argmax(-1) == batch["labels"]).int().tolist()
+        for number, (row, rights) in enumerate(zip(rows, right, strict=True), start):
+            yield test[number]["source"], rights[: len(row["labels"]) - 1]
+
+
+def count_steps(task: Seq2SeqTask, test: Dataset, long: int, tally: Tally) -> None:
+    """Add the symbols of copied or reversed strings; only strings of `long` symbols or more count by step."""
+    for _, rights in answers(task, test):
+        tally.length[len(rights)] += rights
+        if len(rights) >= long:
+            for step, is_right in enumerate(rights, start=1):
+                tally.step[step].append(is_right)
+
+
+def count_later(task: Seq2SeqTask, test: Dataset, tally: dict[int, list[int]]) -> None:
+    """Add the answers to strings with a capital, by the number of letters after it, in groups of `JOINED`."""
+    for source, rights in answers(task, test):
+        later = len(source) - 1 - capital_position(source)
+        tally[later // JOINED * JOINED] += rights
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Run the command line; `arguments` is what follows the program's name. Returns the metrics."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="the recipe, scripts/recipes/weaknesses.yaml or one of another size")
-    parser.add_argument("--output_dir", default="runs/weaknesses", help="the six models; those there are not trained")
+    parser.add_argument("--output_dir", default="runs/weaknesses", help="the models; those there are not trained")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--results", metavar="FILE", help="write the metrics to this JSON file")
     parser.add_argument("--picture", metavar="PNG", help="draw the three panels")
@@ -108,44 +125,54 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     transformers.utils.logging.disable_progress_bar()
 
     tallies, seconds, parameters, seed = {name: Tally() for name in STRUCTURES}, 0.0, 0, 0
-    for name, options in STRUCTURES.items():
-        for toy in ("copy", "reverse"):
-            changes = [f"data.dataset_name=toy:{toy}", *(f"model.{key}={value}" for key, value in options.items())]
-            folder = Path(args.output_dir) / f"{name.replace(' ', '')}_{toy}"
-            task, training_seconds = train(args.recipe, [*changes, *args.set], folder)
-            recipe = task.recipe
-            long = 3 * recipe.data.toy.max_length // 4
-            count(task, task.load_data(".")["test"], toy == "reverse", long, tallies[name])
-            seconds, seed = seconds + training_seconds, recipe.seed
-            parameters = max(parameters, task.model.num_parameters())
+    longest = load_recipe(args.recipe, args.set).data.toy.max_length
+    longer = [f"data.toy.{LONGER_SPLIT}=4000", f"data.toy.longer_max_length={LONGER * longest}"]
+    one_letter = [*longer, "training.num_train_epochs=5"]  # learnt sooner than to copy
+    runs = [
+        ("copy", []),
+        ("reverse", []),
+        ("capital", one_letter),
+        ("capital", [*one_letter, f"model.rnn_type={PLAIN}"]),
+    ]
+    for (name, options), (toy, more) in itertools.product(STRUCTURES.items(), runs):
+        tally, plain = tallies[name], f"model.rnn_type={PLAIN}" in more
+        changes = [f"data.dataset_name=toy:{toy}", *(f"model.{key}={value}" for key, value in options.items()), *more]
+        folder = Path(args.output_dir) / f"{name.replace(' ', '')}_{toy}{'_plain' if plain else ''}"
+        task, training_seconds = train(args.recipe, [*changes, *args.set], folder)
+        splits = task.load_data(".")
+        if toy == "capital":
+            for split in ("test", LONGER_SPLIT):
+                count_later(task, splits[split], tally.plain_later if plain else tally.later)
+        else:
+            count_steps(task, splits["test"], 3 * longest // 4, tally)
+        seconds, seed = seconds + training_seconds, task.recipe.seed
+        parameters = max(parameters, task.model.num_parameters())
 
     metrics: dict[str, float] = {}
     for name, tally in tallies.items():
         key = name.replace(" ", "")
-        by_length, by_position = tally.percent("length"), tally.percent("position")
-        by_step = tally.percent("step")
-        metrics |= {
-            f"{key}_shortest": by_length[min(by_length)],
-            f"{key}_longest": by_length[max(by_length)],
-            f"{key}_first_step": by_step[min(by_step)],
-            f"{key}_last_step": by_step[max(by_step)],
-            f"{key}_first_input": by_position[min(by_position)],
-            f"{key}_last_input": by_position[max(by_position)],
-        }
+        ends = {"length": ("shortest", "longest"), "step": ("first_step", "last_step")}
+        ends |= {"later": ("few_later", "many_later"), "plain_later": ("plain_few_later", "plain_many_later")}
+        for panel, (first, last) in ends.items():
+            values = tally.percent(panel)
+            metrics |= {f"{key}_{first}": values[min(values)], f"{key}_{last}": values[max(values)]}
     sys.stdout.writelines(f"{name} = {value:.2f}\n" for name, value in metrics.items())
     if args.picture:
         draw(tallies, args.picture)
     if args.results:
         write_results(
             args.results,
-            recipe=recipe.name,
+            recipe=task.recipe.name,
             command=["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)],
             seeds=[seed],
             metrics=metrics,
             parameters=parameters,
             training_seconds=seconds,
             device=task.model.device,
-            details={"unit": "right symbols in percent, reference fed; mean of copying and reversing"},
+            details={
+                "unit": "right symbols in percent, reference fed; lengths and steps: mean of copying and reversing",
+                "later": f"0 to {JOINED - 1} letters, and the most of {LONGER * longest}; {longest} in training",
+            },
         )
     return metrics
 
@@ -158,13 +185,19 @@ def draw(tallies: dict[str, Tally], path: str) -> None:
     ):
         for name, tally in tallies.items():
             values = tally.percent(panel)
-            axes.plot(list(values), list(values.values()), label=name)
+            (line,) = axes.plot(list(values), list(values.values()), label=name)
+            if panel == "later":
+                plain = tally.percent("plain_later")
+                axes.plot(list(plain), list(plain.values()), linestyle="--", color=line.get_color())
         axes.set_title(title, fontsize=11)
         axes.set_xlabel(label)
         axes.grid(alpha=0.3)
         if panel == "length":
             axes.set_ylabel("right symbols, %")
             axes.legend()
+        if panel == "later":
+            axes.plot([], [], linestyle="--", color="black", label="plain network")
+            axes.legend(handles=axes.lines[-1:])
     figure.savefig(path, dpi=150)
 
 

@@ -28,7 +28,7 @@ WIDE = {"embedding_size": 16, "encoder_hidden_size": 32, "decoder_hidden_size": 
     symbols=st.integers(3, 26),
     shortest=st.integers(1, 4),
     more=st.integers(3, 6),
-    task=st.sampled_from(["copy", "reverse", "sort"]),
+    task=st.sampled_from(["copy", "reverse", "sort", "capital"]),
 )
 def test_string_tasks_are_what_they_say(symbols: int, shortest: int, more: int, task: str) -> None:
     options = ToyOptions(symbols, shortest, shortest + more, train=30, validation=5, test=5, test_longer=10)
@@ -38,7 +38,10 @@ def test_string_tasks_are_what_they_say(symbols: int, shortest: int, more: int, 
     every = [pair for rows in pairs.values() for pair in rows]
     assert len({source for source, _ in every}) == len(every)
     for source, target in every:
-        assert target == {"copy": source, "reverse": source[::-1], "sort": "".join(sorted(source))}[task]
+        capitals = re.sub("[a-z]", "", source)
+        assert len(capitals) == (task == "capital")
+        wanted = {"copy": source, "reverse": source[::-1], "sort": "".join(sorted(source)), "capital": capitals}
+        assert target == wanted[task]
     trained = [len(source) for split in ("train", "validation", "test") for source, _ in pairs[split]]
     assert shortest <= min(trained) and max(trained) <= shortest + more
     longer = [len(source) for source, _ in pairs["test_longer"]]
@@ -103,7 +106,7 @@ def test_dates_are_what_they_say() -> None:
 
 
 def test_impossible_toy_tasks_are_refused() -> None:
-    with pytest.raises(DataError, match="no toy task 'add', wanted one of copy, reverse, sort, date"):
+    with pytest.raises(DataError, match="no toy task 'add', wanted one of copy, reverse, sort, capital, date"):
         toy_pairs("add", ToyOptions())
     with pytest.raises(DataError, match=r"data\.toy: 4400 strings wanted, but only 62 exist"):
         toy_pairs("copy", ToyOptions(symbols=2, max_length=5))

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 import torch
 
 from hf_rnn_seq2seq.results import read_results
@@ -25,21 +24,29 @@ class KnowsTheFirstSymbol(torch.nn.Module):
         return SimpleNamespace(logits=torch.nn.functional.one_hot(said, 10).float())
 
 
-@pytest.mark.parametrize("reversing", [False, True])
-def test_symbols_are_counted_by_length_step_and_position(reversing: bool) -> None:
-    rows = [{"labels": [5, 6, 3]}, {"labels": [5, 6, 7, 8, 3]}, {"labels": [6, 6, 6, 6, 3]}]
-
+def task_of(rows: list[dict[str, Any]]) -> SimpleNamespace:
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         return {"labels": torch.tensor([[*row["labels"], *[9] * (5 - len(row["labels"]))] for row in rows])}
 
-    task = SimpleNamespace(model=KnowsTheFirstSymbol(), encode=lambda split, name: split, collate=collate)
+    return SimpleNamespace(model=KnowsTheFirstSymbol(), encode=lambda split, name: split, collate=collate)
+
+
+def test_symbols_are_counted_by_length_and_step() -> None:
+    rows = [{"labels": [5, 6, 3]}, {"labels": [5, 6, 7, 8, 3]}, {"labels": [6, 6, 6, 6, 3]}]
+    rows = [{**row, "source": "any"} for row in rows]
     tally = SCRIPT["Tally"]()
-    SCRIPT["count"](task, rows, reversing, 4, tally)
+    SCRIPT["count_steps"](task_of(rows), rows, 4, tally)
     assert tally.percent("length") == {2: 50.0, 4: 25.0}
-    # The string of two symbols is too short to count by place.
+    # The string of two symbols is too short to count by step.
     assert tally.percent("step") == {1: 100.0, 2: 0.0, 3: 0.0, 4: 0.0}
-    first, last = (0.0, 100.0) if reversing else (100.0, 0.0)
-    assert tally.percent("position") == {-3: first, -2: 0.0, -1: 0.0, 0: last}
+
+
+def test_one_letter_is_counted_by_how_many_come_after_it() -> None:
+    rows = [{"source": "A" + "b" * later, "labels": [label, 3]} for later, label in [(0, 5), (9, 0), (10, 5), (29, 5)]]
+    tally = SCRIPT["Tally"]()
+    SCRIPT["count_later"](task_of(rows), rows, tally.later)
+    assert tally.percent("later") == {0: 100.0, 10: 100.0, 20: 100.0}
+    assert [len(tally.later[group]) for group in (0, 10, 20)] == [2, 1, 1]
 
 
 def test_a_tiny_run_writes_its_figures_and_its_picture(tmp_path: Path) -> None:
