@@ -315,11 +315,9 @@ class RnnSeq2SeqRuntime:
 
     def _hypothesis(self, tokens: tuple[int, ...], total: float, search: GenerationOptions) -> Hypothesis:
         score = total / len(tokens) ** search.length_penalty
-        if tokens[-1] in search.ends:
-            tokens = tokens[:-1]
-        text = (
-            None if self.target_tokenizer is None else self.target_tokenizer.decode(tokens, skip_special_tokens=False)
-        )
+        tokens = tokens[:-1] if tokens[-1] in search.ends else tokens
+        tokenizer = self.target_tokenizer
+        text = None if tokenizer is None else tokenizer.decode(tokens, skip_special_tokens=False)
         return Hypothesis(text, tokens, score, total)
 
     def _one_by_one(
@@ -343,10 +341,10 @@ class RnnSeq2SeqRuntime:
         chosen = np.full(len(sources), search.decoder_start_token_id)
         for length in range(search.most):
             scores = decoding.step(chosen)
-            allowed = _without(scores, search.forbidden(length))
-            chosen = _draw(allowed, search, rng) if search.do_sample else allowed.argmax(1)
+            scores[:, search.forbidden(length)] = -np.inf
+            chosen = _draw(scores, search, rng) if search.do_sample else scores.argmax(1)
             tokens = chosen.tolist()
-            yield rows, tokens, scores[range(len(rows)), chosen].tolist()
+            yield rows, tokens, [scores.item(row, token) for row, token in enumerate(tokens)]
             running = [number for number, token in enumerate(tokens) if token not in ends]
             if not running:
                 return
@@ -359,27 +357,25 @@ class RnnSeq2SeqRuntime:
     ) -> list[list[tuple[tuple[int, ...], float]]]:
         """Of each source its best targets with their ends, and their log-probabilities."""
         width = search.num_beams
-        decoding = _Decoding(self, sources)
-        decoding.select(np.repeat(np.arange(len(sources)), width))  # they share what is read of a source
-        beams = [_Beam(search) for _ in sources]
-        active = beams
-        previous = np.full(len(sources) * width, search.decoder_start_token_id)
+        decoding = _Decoding(self, sources, width)
+        active = beams = [_Beam(search) for _ in sources]
+        previous: np.ndarray | list[int] = np.full(len(sources) * width, search.decoder_start_token_id)
         kept = max(2, 1 + len(search.ends)) * width
         for length in range(search.most):
-            scores = _without(decoding.step(previous), search.forbidden(length))
+            scores = decoding.step(previous)
+            scores[:, search.forbidden(length)] = -np.inf
             vocabulary = scores.shape[1]
             totals = np.array([beam.totals for beam in active], scores.dtype)
             flat = (scores + totals.reshape(-1, 1)).reshape(len(active), -1)
-            best, values = _top(flat, min(kept, flat.shape[1]))
-            for beam, candidates, their_scores in zip(active, best.tolist(), values.tolist()):
+            for beam, (candidates, their_scores) in zip(active, _top(flat, min(kept, flat.shape[1]))):
                 beam.advance([divmod(candidate, vocabulary) for candidate in candidates], their_scores)
             running = [number for number, beam in enumerate(active) if not beam.done]
             if not running:
                 break
-            rows = np.array([number * width + origin for number in running for origin in active[number].origins])
+            rows = [number * width + origin for number in running for origin in active[number].origins]
             decoding.select(rows, running if len(running) < len(active) else None)
             active = [active[number] for number in running]
-            previous = np.array([tokens[-1] for beam in active for tokens in beam.running])
+            previous = [tokens[-1] for beam in active for tokens in beam.running]
         best_of_each = [beam.finished[: search.num_return_sequences] for beam in beams]
         return [[(tokens, total) for _, total, tokens in finished] for finished in best_of_each]
 
@@ -422,9 +418,9 @@ class _Beam:
 
 
 class _Decoding:
-    """The rows being decoded: what the decoder reads of the sources, the rows' states, and their last symbols."""
+    """The rows being decoded: what is read of the sources, and the rows' states, bound to the graph of a step."""
 
-    def __init__(self, runtime: RnnSeq2SeqRuntime, sources: list[list[int]]):
+    def __init__(self, runtime: RnnSeq2SeqRuntime, sources: list[list[int]], width: int = 1):
         lengths = np.array([len(source) for source in sources])
         mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)  # (B, S)
         ids = np.zeros_like(mask)
@@ -433,39 +429,44 @@ class _Decoding:
         self.inputs = dict(zip(outputs, runtime.encoder.run(outputs, {"input_ids": ids, "attention_mask": mask})))
         self.decoder_step = runtime.decoder_step
         self.states = [name for name in outputs if name.startswith("state.")]
-        self.outputs = ["log_probabilities", *(f"new_{name}" for name in self.states)]
+        self.inputs |= {name: self.inputs[name].repeat(width, axis=0) for name in self.states}
+        self._bind(len(sources) * width)
 
-    def step(self, previous_ids: np.ndarray) -> np.ndarray:
-        """Log-probabilities (B, V) of the symbols after these (B,); the state moves on."""
-        self.inputs["previous_ids"] = previous_ids
-        scores, *states = self.decoder_step.run(self.outputs, self.inputs)
-        self.inputs.update(zip(self.states, states))
-        return np.asarray(scores)
+    def _bind(self, rows: int) -> None:
+        self.inputs["previous_ids"] = np.zeros(rows, np.int64)
+        self.binding = self.decoder_step.io_binding()
+        for name in (graph_input.name for graph_input in self.decoder_step.get_inputs()):
+            self.inputs[name] = np.ascontiguousarray(self.inputs[name])
+            self.binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(self.inputs[name]))
+        self.scores = np.empty((rows, self.decoder_step.get_outputs()[0].shape[1]), np.float32)
+        self.moves = [(self.inputs[name], np.empty_like(self.inputs[name])) for name in self.states]
+        names = ["log_probabilities", *(f"new_{name}" for name in self.states)]
+        for name, array in zip(names, [self.scores, *(new for _, new in self.moves)]):
+            self.binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
 
-    def select(self, rows: np.ndarray | list[int], sources: list[int] | None = None) -> None:
+    def step(self, previous_ids: np.ndarray | list[int]) -> np.ndarray:
+        """Log-probabilities (B, V) of the symbols after these (B,), until the next step; the state moves on."""
+        self.inputs["previous_ids"][:] = previous_ids
+        self.decoder_step.run_with_iobinding(self.binding)
+        for state, new in self.moves:
+            state[:] = new
+        return self.scores
+
+    def select(self, rows: list[int], sources: list[int] | None = None) -> None:
         """Row i goes on from the state of row rows[i], of these sources (None: all), each of which has as many."""
-        for name in self.states:
-            self.inputs[name] = self.inputs[name][rows]
+        for state, _ in self.moves:
+            state[: len(rows)] = state.take(rows, axis=0)
         if sources is not None:
-            for name in self.inputs.keys() - {"previous_ids", *self.states}:
-                self.inputs[name] = self.inputs[name][sources]
+            for name, array in self.inputs.items():
+                self.inputs[name] = array[: len(rows)] if name in self.states else array[sources]
+            self._bind(len(rows))
 
 
-def _without(scores: np.ndarray, forbidden: list[int]) -> np.ndarray:
-    """The scores (B, V) with symbols that may not be chosen."""
-    if forbidden:
-        scores = scores.copy()
-        scores[:, forbidden] = -np.inf
-    return scores
-
-
-def _top(scores: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """The largest scores of each row (B, N), the largest first: their indices (B, number) and they themselves."""
-    rows = np.arange(len(scores))[:, None]
-    best = np.argpartition(scores, -number, axis=1)[:, -number:]
-    best.sort(axis=1)  # of equal scores the first
-    best = best[rows, np.argsort(-scores[rows, best], axis=1, kind="stable")]
-    return best, scores[rows, best]
+def _top(scores: np.ndarray, number: int) -> Iterator[tuple[list[int], list[float]]]:
+    """The largest scores of each row (B, N), the largest first, of equal ones the first: indices, and themselves."""
+    for row, best in zip(scores, np.argpartition(scores, -number, axis=1)[:, -number:]):
+        ranked = sorted(zip((-row[best]).tolist(), best.tolist()))
+        yield [index for _, index in ranked], [-value for value, _ in ranked]
 
 
 def _draw(scores: np.ndarray, search: GenerationOptions, rng: np.random.Generator) -> np.ndarray:
