@@ -1,15 +1,76 @@
 """Batches by a budget of padded tokens, with length buckets: what users have asked the Trainer for since 2021.
 
 Samples of like length share a batch, so hardly anything is padded, and every batch costs about the same. A plain
-`torch.utils.data` batch sampler: it works with any model and data set, and imports nothing of this package.
+`torch.utils.data` batch sampler: it works with any model and data set, and imports nothing of this package. So do the
+rows that it chooses, and their padding, in arrays: rows as Python lists take a tenth of the time of a small model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch.utils.data import Sampler
+import torch
+from torch.utils.data import Dataset, Sampler
+
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class ArrayRows(Dataset[dict[str, list[int]]]):
+    """Rows of a data set whose columns are lists of integers, as slices of one flat array a column.
+
+    Args:
+        dataset: it is copied.
+    """
+
+    def __init__(self, dataset: datasets.Dataset) -> None:
+        self.length = len(dataset)
+        table = dataset.with_format("arrow")[:]
+        self.columns: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # values, and where each row starts
+        for name in table.column_names:
+            column = table[name].combine_chunks()
+            starts = np.concatenate([[0], np.cumsum(column.value_lengths().to_numpy())])
+            self.columns[name] = column.flatten().to_numpy(), starts
+
+    @staticmethod
+    def suits(dataset: Any) -> bool:
+        """Whether it is a data set of `datasets` and every column holds lists of integers."""
+        features = getattr(dataset, "features", None) or {}
+        kinds = [str(getattr(getattr(feature, "feature", None), "dtype", "")) for feature in features.values()]
+        return bool(kinds) and all(kind.startswith("int") for kind in kinds)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, row: int) -> dict[str, list[int]]:
+        return {
+            name: values[starts[row] : starts[row + 1]].tolist() for name, (values, starts) in self.columns.items()
+        }
+
+
+def pad_rows(rows: Sequence[Mapping[str, Sequence[int]]], padding: Mapping[str, int]) -> dict[str, torch.Tensor]:
+    """A batch of rows of integers, each column padded at its end to its longest row.
+
+    Args:
+        rows: B rows with the same columns.
+        padding: the integer that pads each column, of those that are wanted.
+
+    Returns:
+        A tensor (B, L) a column.
+    """
+    batch = {}
+    for name, pad in padding.items():
+        values = [row[name] for row in rows]
+        lengths = np.array([len(value) for value in values])
+        real = np.arange(lengths.max())[None] < lengths[:, None]
+        padded = np.full(real.shape, pad, dtype=np.int64)
+        padded[real] = list(chain.from_iterable(values))
+        batch[name] = torch.from_numpy(padded)
+    return batch
 
 
 class TokenBudgetBatchSampler(Sampler[list[int]]):

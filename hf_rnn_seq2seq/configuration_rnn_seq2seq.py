@@ -84,6 +84,11 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
             distribution with the attention over the source's symbols, P(w) = p_gen P_vocab(w) + (1 - p_gen)
             sum_{j: x_j = w} a_j. It needs an attention and one vocabulary for both sides; the model's `logits` are
             then log P.
+        copy_slots (`int`, defaults to 0): How many words of a source that are not in the vocabulary can be copied
+            (See 2017, 2.2: the extended vocabulary). The ids from `vocab_size` on stand for them, the same id for the
+            same word, for each source anew; they are embedded as `unk_token_id`, and `logits` are so much wider. The
+            slots have no weights: a trained model can be given some. It needs `use_copy`, and the ids and texts that
+            `extended_vocabulary.py` makes; a source encoded without slots is copied as by `use_copy` alone.
         coverage (`bool`, defaults to `False`): The score reads how much each position was attended to so far (See
             2017, 2.3): `"additive"` inside the tanh, `"dot"` and `"general"` times one learned number. Its weights
             start at zero, so that it can be added to a trained model. Training then runs step by step, several times
@@ -167,6 +172,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     readout_type: Literal["none", "tanh", "maxout"] | None = None
     readout_size: int | None = None
     use_copy: bool = False
+    copy_slots: int = 0
     coverage: bool = False
     coverage_loss_weight: float | int = 1.0
     share_embeddings: bool = False
@@ -247,10 +253,10 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
         return self.context_feeding != "initial_state"
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "RnnSeq2SeqConfig":
-        """The configuration itself; for the decoder, with the target's vocabulary size as `vocab_size`."""
-        if decoder and not encoder and self.target_vocab_size != self.vocab_size:
+        """The configuration itself; for the decoder, with the number of its logits as `vocab_size`."""
+        if decoder and not encoder and self.target_vocab_size + self.copy_slots != self.vocab_size:
             text_config = copy.copy(self)
-            text_config.vocab_size = self.target_vocab_size
+            text_config.vocab_size, text_config.copy_slots = self.target_vocab_size + self.copy_slots, 0
             return text_config
         return self
 
@@ -266,6 +272,8 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
         for name in _RATES:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and less than 1; got {getattr(self, name)}")
+        if self.copy_slots < 0:
+            raise ValueError(f"copy_slots must be at least 0; got {self.copy_slots}")
         if self.init_std is not None and not 0 <= self.init_std < float("inf"):
             raise ValueError(f"init_std must be a number that is not negative; got {self.init_std}")
         if self.time_reduction < 1 or self.time_reduction & (self.time_reduction - 1):
@@ -353,6 +361,16 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
                 f"use_copy=True copies source symbols as they are, got decoder_vocab_size={self.decoder_vocab_size} "
                 "for a target vocabulary of its own",
                 "make one vocabulary for both sides and leave decoder_vocab_size out, or set use_copy=False",
+            )
+        if self.copy_slots > 0 and not self.use_copy:
+            yield (
+                f"copy_slots={self.copy_slots} are for words to copy, got use_copy=False",
+                "set use_copy=True, or copy_slots=0",
+            )
+        if self.copy_slots > 0 and self.unk_token_id is None:
+            yield (
+                f"copy_slots={self.copy_slots} are embedded as unk_token_id, got unk_token_id=None",
+                "give an unk_token_id, or set copy_slots=0",
             )
         if self.coverage_loss_weight != 1 and not self.coverage:
             yield (

@@ -1,11 +1,12 @@
 """Copying: the pointer-generator's mixture of a vocabulary and of the source's symbols (See, Liu & Manning 2017, 2.2).
 
 P(w) = p_gen P_vocab(w) + (1 - p_gen) sum over the positions j with x_j = w of a_j (eq. 9), in the logarithmic domain.
-There is one vocabulary: a symbol that can be copied has an id of its own, the paper's extended vocabulary is not
-needed. B batch, S source length, T target length, V vocabulary. This file travels to the Hub: it imports only torch.
+Both sides have one vocabulary. The paper's extended vocabulary has `copy_slots` more ids: those from `vocab_size` on
+stand for the words of a source that are not in the vocabulary, and of these P_vocab is zero. B batch, S source length,
+T target length, V vocabulary, Z slots. This file travels to the Hub: it imports only torch.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,7 +46,50 @@ def source_symbols(ids: Tensor) -> Tensor:
     return torch.stack([ids.long(), first], dim=1)
 
 
-def log_mixture(logits: Tensor, pointer: Pointer) -> Tensor:
+def known_symbols(ids: Tensor, config: Any, name: str) -> Tensor:
+    """
+    Ids as the embedding tables have them: slots are read as the unknown symbol.
+
+    Args:
+        ids: Of any shape.
+        config: Of the model.
+        name: What an error calls them.
+
+    Raises:
+        ValueError: An id is beyond the slots.
+    """
+    if config.copy_slots == 0:
+        return ids
+    limit = config.vocab_size + config.copy_slots
+    if not _is_traced() and ids.numel() and int(ids.max()) >= limit:
+        raise ValueError(
+            f"{name} holds the id {int(ids.max())}, wanted less than {limit}: vocab_size={config.vocab_size} and "
+            f"copy_slots={config.copy_slots}"
+        )
+    return ids.masked_fill(ids >= config.vocab_size, config.unk_token_id)
+
+
+def check_labels(labels: Tensor, pointer: Pointer | None, config: Any) -> None:
+    """
+    Refuse labels (B, T) that have no probability: slots that stand for nothing in their source.
+
+    Raises:
+        ValueError: There is one.
+    """
+    if pointer is None or config.copy_slots == 0 or _is_traced():
+        return
+    row, step = (labels >= config.vocab_size).nonzero(as_tuple=True)
+    missing = (pointer.symbols[row, 0] != labels[row, step, None]).all(1).nonzero()
+    if len(missing):
+        b, t = int(row[missing[0]]), int(step[missing[0]])
+        raise ValueError(
+            f"labels[{b}, {t}] is {int(labels[b, t])}, a slot (vocab_size={config.vocab_size}, copy_slots="
+            f"{config.copy_slots}) that does not occur in input_ids[{b}]: of what is not there nothing can be copied; "
+            f"an unknown word that the source does not have is unk_token_id={config.unk_token_id}"
+        )
+
+
+def log_mixture(logits: Tensor, pointer: Pointer, slots: int = 0) -> Tensor:
     """
     log P(w), always finite: what is added to p_gen P_vocab(w) is added at the source's symbols only.
 
@@ -54,18 +98,41 @@ def log_mixture(logits: Tensor, pointer: Pointer) -> Tensor:
 
     Args:
         logits: (B, T, V) of the vocabulary's distribution, before its softmax.
-        pointer: of the same steps.
+        pointer: Of the same steps; its symbols are less than V + Z.
+        slots: Z.
 
     Returns:
-        (B, T, V) in single precision at least; its exponentials sum to one.
+        (B, T, V + Z) in single precision at least; its exponentials sum to one. That of a slot that the source does
+        not have is zero: its logarithm is the lowest number.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     gate, weights = pointer.gate.to(dtype), pointer.weights.to(dtype)
     symbols, first = pointer.symbols.unsqueeze(2).expand(-1, -1, weights.shape[1], -1).unbind(1)  # (B, T, S)
+    copies = None
+    if slots:
+        copies = _log_copies(gate, weights, pointer.symbols[:, 0] - logits.shape[-1], slots)
+        unknown = symbols >= logits.shape[-1]
+        weights, symbols = weights.masked_fill(unknown, 0), symbols.masked_fill(unknown, 0)
     vocabulary, open_gate = logits.log_softmax(-1, dtype=dtype), F.logsigmoid(gate)
     # The weight of a symbol is gathered at its first position: at the others, and at padding, it is zero.
     mass = torch.zeros_like(weights).scatter_add(2, first, weights)
     copied = mass.clamp(min=torch.finfo(dtype).tiny).log() + F.logsigmoid(-gate)
     generated = vocabulary.gather(2, symbols) + open_gate
     added = F.softplus(copied - generated, threshold=40).masked_fill(mass <= 0, 0)
-    return (vocabulary + open_gate).scatter_add_(2, symbols, added)
+    words = (vocabulary + open_gate).scatter_add_(2, symbols, added)
+    return words if copies is None else torch.cat([words, copies], dim=-1)
+
+
+def _log_copies(gate: Tensor, weights: Tensor, slot: Tensor, slots: int) -> Tensor:
+    """log P of the slots (B, T, Z), which can only be copied; `slot` (B, S) is negative at the vocabulary's words."""
+    place = slot.clamp(min=-1) + 1  # the first one is for all words of the vocabulary
+    mass = weights.new_zeros(*weights.shape[:2], slots + 1)
+    mass = mass.scatter_add(2, place.unsqueeze(1).expand_as(weights), weights)[..., 1:]
+    copies = mass.clamp(min=torch.finfo(mass.dtype).tiny).log() + F.logsigmoid(-gate)
+    present = mass.new_zeros(slot.shape[0], slots + 1, dtype=torch.bool).scatter(1, place, True)[:, None, 1:]
+    return copies.masked_fill(~present, torch.finfo(mass.dtype).min)
+
+
+def _is_traced() -> bool:
+    """Whether values cannot be looked at."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 
 try:
@@ -24,6 +24,7 @@ except ImportError as error:
 from transformers import PreTrainedTokenizerBase
 
 from .dialogues import read_dialogues
+from .extended_vocabulary import encode_with_slots, unknown_words
 from .files import DataError, json_columns, record_columns, table_columns, text_lines
 from .toy_tasks import LONGER_SPLIT, Pair, ToyOptions, toy_pairs
 
@@ -299,22 +300,26 @@ def evaluation_items(dataset: Dataset, group_references: bool) -> tuple[list[str
 # ---- Encoding ---------------------------------------------------------------------------------------------------
 
 
-def encode_sources(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, reverse: bool = False) -> list[list[int]]:
+def encode_sources(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, reverse: bool = False, config: Any = None
+) -> list[list[int]]:
     """Token ids of source texts.
 
     Args:
         texts: the sources.
         tokenizer: the source tokenizer; its post-processor appends `</s>` or not.
         reverse: reverse the tokens of the text; an `</s>` stays at the end.
+        config: the model's configuration; if it has `copy_slots`, unknown words get slots.
 
     Returns:
         One list of ids a text.
     """
-    ids: list[list[int]] = tokenizer(list(texts), return_attention_mask=False)["input_ids"]
+    words = unknown_words(texts, tokenizer, config)
+    ids = encode_with_slots(texts, tokenizer, words, config)
     if not reverse:
         return ids
     # Special tokens keep their places: only the text between them is turned round.
-    bare: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    bare = encode_with_slots(texts, tokenizer, words, config, add_special_tokens=False)
     return [inner[::-1] + full[len(inner) :] for full, inner in zip(ids, bare, strict=True)]
 
 
@@ -324,6 +329,7 @@ def encode_dataset(
     target_tokenizer: PreTrainedTokenizerBase,
     options: DataOptions,
     name: str = "train",
+    config: Any = None,
 ) -> Dataset:
     """Turn the text columns into model inputs, and drop pairs that are too long.
 
@@ -333,6 +339,7 @@ def encode_dataset(
         target_tokenizer: encodes the target; one `</s>` is appended here.
         options: reversal and largest lengths.
         name: what log and error messages call the split.
+        config: the model's configuration; if it has `copy_slots`, the source's unknown words get slots on both sides.
 
     Returns:
         Columns `input_ids`, `attention_mask`, `labels`. The number of dropped pairs is logged.
@@ -343,8 +350,9 @@ def encode_dataset(
     eos = target_tokenizer.eos_token_id
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        sources = encode_sources(batch["source"], source_tokenizer, options.reverse_source)
-        targets = target_tokenizer(batch["target"], add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        sources = encode_sources(batch["source"], source_tokenizer, options.reverse_source, config)
+        words = unknown_words(batch["source"], source_tokenizer, config)
+        targets = encode_with_slots(batch["target"], target_tokenizer, words, config, add_special_tokens=False)
         labels = [[*ids, eos] for ids in targets]
         kept = [
             row

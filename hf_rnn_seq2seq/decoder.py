@@ -20,8 +20,9 @@ from transformers.utils import can_return_tuple
 
 from .attention import Attention
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
-from .copying import Pointer, source_symbols
+from .copying import Pointer, known_symbols, source_symbols
 from .deferred import DeferredGradients
+from .lookup import Lookup
 from .pretrained import RnnSeq2SeqPreTrainedModel
 from .recurrence import KnownInput, RecurrentStack, padding_of
 from .state import DecoderState, SourceMemory, is_recording, save_states
@@ -125,6 +126,8 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
                     "use_copy=True copies symbols of the source, but got only vectors: give input_ids, not "
                     "inputs_embeds; or encoder_outputs with source_ids, as model.get_encoder()(input_ids) returns them"
                 )
+            if self.config.copy_slots and mask is not None:
+                source_ids = source_ids.masked_fill(~mask, self.config.unk_token_id)  # no slot occurs in the padding
             symbols = source_symbols(source_ids)
         with self._deferred_gradients():
             keys = self.attention.keys(memory)
@@ -160,9 +163,11 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             `generate()` wants to go through them. `pointer` and `coverage_loss` as in `RnnDecoderOutput`.
         """
         embedded = self.embed(input_ids, inputs_embeds)
+        lookup = self._lookup(input_ids) if inputs_embeds is None and choose_input is None else None
         mask = None if attention_mask is None else attention_mask[:, -embedded.shape[1] :].bool()
         if mask is not None:
             embedded = embedded.masked_fill(~mask.unsqueeze(-1), 0)  # a NaN in the padding goes nowhere
+        trails = past_key_values is None and choose_input is None and _only_trails(mask)
         one_by_one = (
             self.config.input_feeding
             or self.config.coverage
@@ -172,15 +177,18 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             or (self.training and self.config.recurrent_dropout > 0)
             or (past_key_values is not None and is_recording(past_key_values))
         )
-        if one_by_one and past_key_values is None and choose_input is None and _only_trails(mask):
-            steps = self._run_shrinking(embedded, state, source, mask)
+        passed_over = mask
+        if trails and float(mask.float().mean()) > (0.85 if one_by_one else 0.6):
+            passed_over = None  # few steps behind the last ones: it is faster to make them too
+        if one_by_one and trails and passed_over is not None:
+            steps = self._run_shrinking(embedded, state, source, mask, lookup)
         else:
             with self._deferred_gradients(source):
                 if one_by_one:
                     ids = input_ids if choose_input else None
-                    steps = self._run_steps(embedded, state, source, mask, ids, choose_input)
+                    steps = self._run_steps(embedded, state, source, passed_over, ids, choose_input, lookup=lookup)
                 else:
-                    steps = self._run_at_once(embedded, state, source, mask)
+                    steps = self._run_at_once(embedded, state, source, passed_over, lookup)
         if mask is not None:
             # A step that is passed over gives what the last real one gave: generate() continues from the last
             # position, whether or not a prompt is padded there.
@@ -206,8 +214,16 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         if not self.config.feed_previous_token:
             like = input_ids if inputs_embeds is None else inputs_embeds
             return torch.zeros(*like.shape[:2], 0, dtype=self.rnn.weights(0)[0].dtype, device=like.device)
-        embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        return F.dropout(embedded, self.config.embedding_dropout, self.training)
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(known_symbols(input_ids, self.config, "decoder_input_ids (or labels)"))
+        return F.dropout(inputs_embeds, self.config.embedding_dropout, self.training)
+
+    def _lookup(self, input_ids: Tensor | None) -> Lookup | None:
+        """Of what `embed` makes of the ids, where it makes no more of them."""
+        if input_ids is None or not self.config.feed_previous_token or self.config.embedding_dropout > 0:
+            return None
+        ids = known_symbols(input_ids, self.config, "decoder_input_ids (or labels)")
+        return self.rnn.lookup(ids, self.embed_tokens)
 
     def step(
         self,
@@ -250,9 +266,14 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         return StepResults(output, weights, gate, stack.layer_outputs, [new_state])
 
     def _run_at_once(
-        self, embedded: Tensor, state: DecoderState, source: SourceMemory, mask: Tensor | None
+        self,
+        embedded: Tensor,
+        state: DecoderState,
+        source: SourceMemory,
+        mask: Tensor | None,
+        lookup: Lookup | None,
     ) -> StepResults:
-        stack = self.rnn(self._with_context(embedded, source), state.layers, padding_of(mask))
+        stack = self.rnn(self._with_context(embedded, source), state.layers, padding_of(mask), lookup)
         attended, weights = self._attend(stack.output, source) if self.attends else (None, None)
         output = self._read_out(stack.output, attended, embedded, source)
         gate = self._generation_gate(stack.output, attended, embedded, source)
@@ -273,12 +294,13 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         input_ids: Tensor | None = None,
         choose_input: ChooseInput | None = None,
         recurrent_masks: tuple[Tensor, ...] | None = None,
+        lookup: Lookup | None = None,
     ) -> StepResults:
         if recurrent_masks is None:
             recurrent_masks = self.rnn.draw_recurrent_masks(embedded)
         known: list[KnownInput] | None = None
         if choose_input is None and embedded.shape[1] > 1:
-            known = self.rnn.know_input(self._with_context(embedded, source))
+            known = self.rnn.know_input(self._with_context(embedded, source), lookup)
         results: list[StepResults] = []
         states = [state]
         for t, step_input in enumerate(embedded.unbind(1)):
@@ -307,7 +329,9 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             coverage_loss,
         )
 
-    def _run_shrinking(self, embedded: Tensor, state: DecoderState, source: SourceMemory, mask: Tensor) -> StepResults:
+    def _run_shrinking(
+        self, embedded: Tensor, state: DecoderState, source: SourceMemory, mask: Tensor, lookup: Lookup | None
+    ) -> StepResults:
         """
         The same where `_only_trails(mask)`. The sequences stand by falling length; whenever an eighth of the batch has
         come to its end, the others go on without it. What is passed over comes out as zeros; the states do not.
@@ -316,6 +340,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         lengths, order = mask.sum(1).sort(descending=True, stable=True)
         counts = [int((lengths > t).sum()) for t in range(int(lengths[0]))]  # sequences that make step t
         embedded, state, source = embedded[order], _select(state, order), _select(source, order)
+        lookup = None if lookup is None else lookup.of_rows(order)
         parts: list[StepResults] = []
         start = 0
         for stop in range(1, len(counts) + 1):
@@ -323,8 +348,10 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             if stop == len(counts) or counts[stop] <= counts[start] - len(mask) / 8:
                 state, source = _select(state, rows), _select(source, rows)
                 masks = None if recurrent_masks is None else tuple(part[rows] for part in recurrent_masks)
+                here = (rows, slice(start, stop))
+                known = None if lookup is None else lookup.of_rows(here)
                 with self._deferred_gradients(source):
-                    part = self._run_steps(embedded[rows, start:stop], state, source, recurrent_masks=masks)
+                    part = self._run_steps(embedded[here], state, source, recurrent_masks=masks, lookup=known)
                 parts.append(part)
                 state, start = part.states[-1], stop
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Attention
-from .copying import Pointer, log_mixture
+from .copying import Pointer, known_symbols, log_mixture
 from .decoder import RnnSeq2SeqDecoder
 from .prepared import PreparedLinear, PreparedLstm, is_plain
 from .products import matrix_product
@@ -44,6 +44,7 @@ class DecoderStep:
         self.decoder, self.source, self.beams = decoder, source, beams
         # Looked up once: a configuration is slow to read.
         self.feeds_back, self.covers, self.copies = config.input_feeding, config.coverage, config.use_copy
+        self.copy_slots = config.copy_slots
         self.readout_type, self.feeds_context = config.readout_type, config.feeds_context
         self.reads_embedding = config.readout_type == "maxout" or config.use_copy
         self.embedding: Tensor | None = None  # (V, E), where looking a symbol up is all that there is to it
@@ -64,8 +65,10 @@ class DecoderStep:
         self.recurrence.select(rows)
 
     def __call__(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """From the last symbols (N,) and the state, logits (N, V) and the next state."""
+        """From the last symbols (N,) and the state, logits (N, V), slots included, and the next state."""
         decoder = self.decoder
+        if self.copy_slots:
+            tokens = known_symbols(tokens, decoder.config, "decoder_input_ids")
         embedded: Tensor | None = None
         if self.recurrence.table is None or self.reads_embedding:
             if self.embedding is None:
@@ -89,7 +92,7 @@ class DecoderStep:
             b, k = weights.shape[:2]
             h, c, e = (part.view(b, k, -1) for part in (top, attended, embedded))
             pointer = Pointer(decoder._generation_gate(h, c, e, self.source), weights, self.source.symbols)
-            logits = log_mixture(logits.view(b, k, -1), pointer).flatten(0, 1)
+            logits = log_mixture(logits.view(b, k, -1), pointer, self.copy_slots).flatten(0, 1)
         new_state = DecoderState(
             layers,
             readout if self.feeds_back else None,

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from .extended_vocabulary import decode_with_slots
+
 
 IGNORE_INDEX = -100
 
@@ -25,7 +27,7 @@ class Hypothesis:
 
     Args:
         text: the text, unknown symbols shown as `<unk>`.
-        tokens: its ids, without start, end and padding.
+        tokens: its ids, without start, end and padding, slots included.
         score: natural log-probability of the tokens and the end, summed; `None` if it was not asked for.
     """
 
@@ -119,6 +121,7 @@ def decode(
     generation_config: GenerationConfig,
     batch_size: int = 64,
     with_scores: bool = False,
+    words: Sequence[Sequence[str]] | None = None,
 ) -> list[list[Hypothesis]]:
     """Decode sources into texts.
 
@@ -129,10 +132,21 @@ def decode(
         generation_config: search, lengths, and `num_return_sequences` for n-best lists.
         batch_size: items decoded at a time.
         with_scores: also compute log-probabilities (one more forward pass).
+        words: for each source what `unknown_words` gave for it; only a model with `copy_slots` needs them.
 
     Returns:
         For each item its hypotheses, best first as the search ranked them.
+
+    Raises:
+        ValueError: a model with `copy_slots` got no `words`.
     """
+    if words is None:
+        if getattr(model.config, "copy_slots", 0):
+            raise ValueError(
+                f"words: got none, but the model copies words from outside its vocabulary (copy_slots="
+                f"{model.config.copy_slots}): give what unknown_words gave for the sources"
+            )
+        words = [[] for _ in sources]
     was_training = model.training
     model.eval()
     number = generation_config.num_return_sequences or 1
@@ -152,7 +166,11 @@ def decode(
     model.train(was_training)
 
     flat = [tokens for hypotheses in found for tokens in hypotheses]
-    texts = [str(target_tokenizer.decode(list(tokens))) for tokens in flat]
+    texts = [
+        decode_with_slots(list(tokens), target_tokenizer, own, model.config)
+        for hypotheses, own in zip(found, words, strict=True)
+        for tokens in hypotheses
+    ]
     scores: list[float | None] = [None] * len(flat)
     if with_scores:
         repeated = [source for source, hypotheses in zip(sources, found, strict=True) for _ in hypotheses]

@@ -103,7 +103,8 @@ class _Collect(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
         ctx.saved_tensors  # noqa: B018 - raises if the weight was changed in place: the steps cannot tell
-        x, grad = (torch.cat(parts, dim=-2) for parts in zip(*ctx.steps.pop(torch._C._current_graph_task_id())))
+        steps = ctx.steps.pop(torch._C._current_graph_task_id())
+        x, grad = steps[0] if len(steps) == 1 else (torch.cat(parts, dim=-2) for parts in zip(*steps))
         of_owner = of_bias = None
         if ctx.needs_input_grad[1]:
             # A weight is (O, I); keys and memory are multiplied as they lie, (B, I, O).

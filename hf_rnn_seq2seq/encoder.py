@@ -16,6 +16,7 @@ from transformers.utils import can_return_tuple
 
 from .characters import CharacterEncoder
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .copying import known_symbols
 from .pretrained import RnnSeq2SeqPreTrainedModel
 from .recurrence import LayerState, RecurrentStack, padding_of
 from .subsampling import reduced_mask, reduction_plan
@@ -123,10 +124,16 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         """
         self._check_source(input_ids, inputs_embeds, input_features)
         mask = self.source_mask(input_ids, attention_mask)
+        lookup = None
         if input_features is not None:
             embedded = input_features
+        elif inputs_embeds is None:
+            ids = self._drop_tokens(known_symbols(input_ids, self.config, "input_ids"))
+            embedded = self.embed_tokens(ids)
+            if self.config.embedding_dropout == 0:
+                lookup = self.rnn.lookup(ids, self.embed_tokens)
         else:
-            embedded = self.embed_tokens(self._drop_tokens(input_ids)) if inputs_embeds is None else inputs_embeds
+            embedded = inputs_embeds
         if embedded.shape[1] == 0:
             raise ValueError(
                 f"the source is empty: got input of shape {tuple(embedded.shape[:2])}, wanted (batch, length)"
@@ -142,7 +149,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         elif self.training and self.rnn.layers[0].gradient_checkpointing and not embedded.requires_grad:
             # Reentrant checkpointing gives no gradient to the weights of a layer whose inputs want none.
             embedded = embedded.detach().requires_grad_(torch.is_grad_enabled())
-        stack = self.rnn(embedded, padding=padding_of(mask))
+        stack = self.rnn(embedded, padding=padding_of(mask), lookup=lookup)
         memory = F.dropout(stack.output, self.config.hidden_dropout, self.training)
         finals = [torch.stack(parts, dim=1) for parts in zip(*stack.states)]  # one or two of (B, L, D)
         if output_hidden_states is None:

@@ -34,7 +34,7 @@ from .tokenization import TARGET_TOKENIZER_FOLDER, load_tokenizers, save_tokeniz
 
 # What members must have in common: the symbols that they read and write, and what the special ones are.
 _SHARED = (
-    *("input_feature_size", "vocab_size", "target_vocab_size"),
+    *("input_feature_size", "vocab_size", "target_vocab_size", "copy_slots"),
     *("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"),
 )
 # Options that the computation at evaluation does not see: checkpoints of one model may differ in them.

@@ -17,6 +17,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from .data import encode_sources, evaluation_items
 from .decoding import Hypothesis, decode, target_log_probabilities
+from .extended_vocabulary import encode_with_slots, unknown_words
 from .metrics import load_metric
 from .recipe import Recipe
 
@@ -57,7 +58,11 @@ class Scorer:
 
     def encoded(self, sources: Sequence[Any]) -> list[Any]:
         """The model's inputs of sources."""
-        return encode_sources(sources, self.source_tokenizer, self.recipe.data.reverse_source)
+        return encode_sources(sources, self.source_tokenizer, self.recipe.data.reverse_source, self.model.config)
+
+    def words(self, sources: Sequence[Any]) -> list[list[str]]:
+        """The words that slots of the model stand for in each source; none unless it has `copy_slots`."""
+        return unknown_words(sources, self.source_tokenizer, self.model.config)
 
     def search(self) -> GenerationConfig:
         """The model's generation configuration with the recipe's section `generation` on top."""
@@ -85,7 +90,8 @@ class Scorer:
             with_scores: also compute log-probabilities.
         """
         batch_size = self.recipe.evaluation.batch_size
-        return decode(self.model, self.encoded(sources), self.target_tokenizer, search, batch_size, with_scores)
+        encoded, words = self.encoded(sources), self.words(sources)
+        return decode(self.model, encoded, self.target_tokenizer, search, batch_size, with_scores, words)
 
     def metrics(
         self, sources: Sequence[Any], references: Sequence[Sequence[str]], predictions: Sequence[str]
@@ -106,7 +112,8 @@ class Scorer:
             metric = load_metric(name, **options)
             if name == "perplexity":
                 first = [items[0] for items in references]
-                bare = self.target_tokenizer(first, add_special_tokens=False)["input_ids"]
+                words, config = self.words(sources), self.model.config
+                bare = encode_with_slots(first, self.target_tokenizer, words, config, add_special_tokens=False)
                 targets = [[*ids, self.target_tokenizer.eos_token_id] for ids in bare]
                 encoded, batch_size = self.encoded(sources), self.recipe.evaluation.batch_size
                 scores = target_log_probabilities(self.model, encoded, targets, batch_size)

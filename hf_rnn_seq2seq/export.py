@@ -127,6 +127,11 @@ def write_graphs(
     """
     if quantize not in QUANTIZATIONS:
         raise ValueError(f"quantize must be 'int8' or None; got {quantize!r}")
+    if model.config.copy_slots:
+        raise ValueError(
+            f"copy_slots={model.config.copy_slots} cannot be exported: the runtime's tokenizer gives unknown words no "
+            "slots; save the model with config.copy_slots = 0 to export it, it then gives the unknown symbol for them"
+        )
     for name, value in _NOT_EXPORTED.items():
         if getattr(model.config, name) != value:
             raise ValueError(f"{name}={getattr(model.config, name)} cannot be exported: the runtime reads token ids")

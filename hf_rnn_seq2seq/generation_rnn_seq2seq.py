@@ -342,6 +342,14 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             past_key_values=_fill_cache(model_kwargs["past_key_values"], state, step, length - 1),
         )
 
+    def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `GenerationMixin`, which takes the number of target symbols from `vocab_size`: here the source's."""
+        stock: Any = super()
+        generator = stock._get_candidate_generator(*args, **kwargs)
+        if hasattr(generator, "vocab_size"):  # prompt lookup
+            generator.vocab_size = self.config.get_text_config(decoder=True).vocab_size
+        return generator
+
     @staticmethod
     def _gather_beams(tensor: Tensor, beam_indices: Tensor) -> Tensor:
         """As in `GenerationMixin`, by a cheaper operation where it does."""

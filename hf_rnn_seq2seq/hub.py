@@ -198,7 +198,7 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, reverse_source: bool) -> d
     """What the template's section on use asks about a model."""
     reads_text = config.input_feature_size is None
     if reads_text:
-        source, unit = "input_ids" if reverse_source else "**inputs", "each input symbol"
+        source, unit = "input_ids" if reverse_source or config.copy_slots else "**inputs", "each input symbol"
     else:
         source = "**inputs" if kind == "speech_seq2seq" else "input_features=input_features"
         unit = "each position of the encoder's output"
@@ -213,6 +213,7 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, reverse_source: bool) -> d
         "crf": kind == "token_classification" and config.use_crf,
         "ctc": config.ctc_weight > 0,
         "reverse_source": reverse_source,
+        "copy_slots": kind == "seq2seq" and config.copy_slots > 0,
         "two_vocabularies": kind == "seq2seq" and reads_text and config.decoder_vocab_size is not None,
         "target_folder": TARGET_TOKENIZER_FOLDER,
         "attends": kind in ("seq2seq", "speech_seq2seq") and config.attention_type != "none",

@@ -23,9 +23,19 @@ from .products import matrix_product
 _LOGITS_AT_ONCE = 2**21
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float, normalised: bool) -> Tensor:
-    """The sum over the rows of logits (N, V) whose label is not -100; `normalised`: they are log-probabilities."""
+def cross_entropy(
+    logits: Tensor, labels: Tensor, label_smoothing: float, normalised: bool, vocabulary_size: int
+) -> Tensor:
+    """
+    The sum over the rows of logits (N, V) whose label is not -100; `normalised`: they are log-probabilities.
+
+    The target is smoothed over the vocabulary: slots behind it (`copy_slots`) mostly have no probability to raise.
+    """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if label_smoothing > 0 and logits.shape[1] > vocabulary_size:
+        vocabulary = logits[labels != -100, :vocabulary_size]
+        right = F.nll_loss(logits, labels, reduction="sum")
+        return (1 - label_smoothing) * right - label_smoothing * vocabulary.mean(1).sum()
     if normalised and label_smoothing == 0:
         # Another softmax would change nothing, and takes a tenth of the time.
         return F.nll_loss(logits, labels, reduction="sum")
@@ -65,15 +75,19 @@ def chunked_cross_entropy(
         label_smoothing: As in `linear_cross_entropy`.
         pointer: Of all steps, where the decoder copies.
     """
-    row, step = (labels != -100).nonzero(as_tuple=True)  # (N,)
-    readout, labels = readout[row, step], labels[row, step]
+    length = labels.shape[1]
+    readout, labels = readout.flatten(0, 1), labels.flatten()
+    places = (labels != -100).nonzero().squeeze(1)  # (N,)
+    row, step = places // length, places % length
+    if len(places) < len(labels):
+        readout, labels = readout.index_select(0, places), labels[places]
     called = head._forward_hooks or head._forward_pre_hooks or head._backward_hooks  # something waits for its call
     if pointer is None and type(head) is nn.Linear and not called:
         return linear_cross_entropy(readout, head.weight, head.bias, labels, label_smoothing)
 
     def of_chunk(readout: Tensor, labels: Tensor, *parts: Tensor) -> Tensor:
         logits = logits_of(readout.unsqueeze(1), Pointer(*parts) if parts else None)
-        return cross_entropy(logits.squeeze(1), labels, label_smoothing, pointer is not None)
+        return cross_entropy(logits.squeeze(1), labels, label_smoothing, pointer is not None, vocabulary_size)
 
     total = readout.new_zeros((), dtype=torch.promote_types(readout.dtype, torch.float32))
     for chunk in torch.arange(len(labels), device=labels.device).split(_rows_at_once(vocabulary_size)):

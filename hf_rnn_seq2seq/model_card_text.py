@@ -227,7 +227,9 @@ def describe_limitations(config: RnnSeq2SeqConfig, kind: ModelKind, extra: str |
         )
     else:
         points.append("Inputs much longer than those of the training data may lose or repeat parts.")
-    if config.use_copy and not kind.endswith("classification"):
+    if config.copy_slots and not kind.endswith("classification"):
+        points.append(f"Of words that are not in its vocabulary it copies the first {config.copy_slots} of an input.")
+    elif config.use_copy and not kind.endswith("classification"):
         points.append("It copies only symbols that are in its vocabulary.")
     if extra:
         points.append(extra)

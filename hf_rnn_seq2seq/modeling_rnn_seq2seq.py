@@ -18,7 +18,7 @@ from transformers.utils import can_return_tuple
 
 from .bridge import Bridge, context_vector
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
-from .copying import Pointer, log_mixture
+from .copying import Pointer, check_labels, log_mixture
 from .decoder import ChooseInput, RnnSeq2SeqDecoder
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
@@ -339,8 +339,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
 
         Returns:
             `logits` (B, T, V), or None where they are skipped, with `use_copy` the logarithms of the mixed
-            distribution; `loss`, the cross entropy in nats a symbol, if there are labels; in training with `coverage`
-            plus the weighted coverage loss.
+            distribution (B, T, V + `copy_slots`); `loss`, the cross entropy in nats a symbol, if there are labels; in
+            training with `coverage` plus the weighted coverage loss.
         """
         choose_input = None
         if skip_logits is None:
@@ -391,7 +391,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
     def _logits(self, readout: Tensor, pointer: Pointer | None) -> Tensor:
         """Readouts (B, T, R) -> (B, T, V). Log-probabilities are logits too: their softmax is the mixture itself."""
         logits = self.lm_head(readout)
-        return logits if pointer is None else log_mixture(logits, pointer)
+        return logits if pointer is None else log_mixture(logits, pointer, self.config.copy_slots)
 
     def _loss(
         self,
@@ -410,14 +410,15 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             raise ValueError(
                 f"labels has shape {tuple(labels.shape)}, but the decoder ran over {tuple(readout.shape[:2])}"
             )
+        check_labels(labels, outputs.pointer, self.config)
         smoothing = float(self.config.label_smoothing) if self.training else 0.0
+        size = self.config.target_vocab_size
         if logits is None:
-            vocabulary_size = self.config.target_vocab_size
             total = chunked_cross_entropy(
-                readout, labels, self.lm_head, self._logits, vocabulary_size, smoothing, outputs.pointer
+                readout, labels, self.lm_head, self._logits, size, smoothing, outputs.pointer
             )
         else:
-            total = cross_entropy(logits.flatten(0, 1), labels.flatten(), smoothing, self.config.use_copy)
+            total = cross_entropy(logits.flatten(0, 1), labels.flatten(), smoothing, self.config.use_copy, size)
         if outputs.coverage_loss is not None:
             again = outputs.coverage_loss.masked_fill(labels == -100, 0)
             total = total + self.config.coverage_loss_weight * again.sum()

@@ -415,7 +415,14 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
         more={section: build_options(cls, sections[section], section) for section, cls in kind.more.items()},
     )
     # Contradictory model options are refused now, not after the data has been read.
-    recipe.model_config(**recipe.tokenizer.stand_in_sizes())
+    config = recipe.model_config(**recipe.tokenizer.stand_in_sizes())
+    if config.copy_slots and isinstance(recipe.tokenizer, TokenizerSection):
+        tokenizer_type = recipe.tokenizer.source.type
+        if tokenizer_type not in ("word", "character"):
+            raise RecipeError(
+                f"model.copy_slots: got {config.copy_slots} with tokenizer.source.type {tokenizer_type}, whose "
+                "subwords spell every word, so that none is unknown; wanted type word or character, or copy_slots 0"
+            )
     return recipe
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .lookup import Lookup, lookup_of
 from .packed import Packing, run_packed
 from .subsampling import reduced_mask, stack_frames
 
@@ -82,6 +83,11 @@ class Padding(NamedTuple):
     def trailing(self) -> Tensor:
         """(B, S) True where a compact sequence is over."""
         return torch.arange(self.mask.shape[1], device=self.mask.device)[None] >= self.lengths[:, None]
+
+    def real_share(self) -> float:
+        """How many of the positions are real, from 0 to 1; 0 where it cannot be known, or not for free."""
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        return 0.0 if traced or self.mask.device.type != "cpu" else float(self.mask.float().mean())
 
     def compact(self, x: Tensor) -> Tensor:
         """Real positions of x (B, S, D) to the left, zeros behind them (so that a NaN in the padding goes nowhere)."""
@@ -270,8 +276,20 @@ class RecurrentStack(nn.Module):
         zero = like.new_zeros(like.shape[0], self.hidden_size)
         return ((zero,) * (2 if self.rnn_type == "lstm" else 1),) * self.num_layers
 
+    def lookup(self, ids: Tensor, embedding: nn.Module) -> Lookup | None:
+        """In training, of inputs (B, S, I) that begin with `embedding(ids)`; None where it saves nothing."""
+        if not (self.training and torch.is_grad_enabled()) or self.reductions[0] > 1:
+            return None
+        if self.layers[0].gradient_checkpointing:  # reentrant, it wants inputs that have gradients
+            return None
+        return lookup_of(ids, embedding, [self.weights(0, suffix)[0] for suffix in self.suffixes])
+
     def forward(
-        self, x: Tensor, states: tuple[LayerState, ...] | None = None, padding: Padding | None = None
+        self,
+        x: Tensor,
+        states: tuple[LayerState, ...] | None = None,
+        padding: Padding | None = None,
+        lookup: Lookup | None = None,
     ) -> StackOutput:
         """
         Run over a whole sequence, in fused kernels where possible.
@@ -280,11 +298,14 @@ class RecurrentStack(nn.Module):
             x: (B, S, I) inputs.
             states: First states of the layers, (B, D) each; zeros if absent.
             padding: Where x is padding: those positions are passed over and come out as zeros. None: nowhere.
+            lookup: Of x, where it has one.
 
         Returns:
             Outputs (B, S, D); of a layer that reduces, and of those above it, shorter: real positions to the left.
         """
         states = self.zero_states(x) if states is None else states
+        if lookup is not None:
+            x = lookup.inputs(x)
         packing = self._packing(x, padding)
         places = padding if packing is None else packing
         if places is not None:
@@ -306,6 +327,8 @@ class RecurrentStack(nn.Module):
                 if packing is not None:
                     x = packing.compact(x)
             weights = [self.weights(k, suffix) for suffix in self.suffixes]
+            if k == 0 and lookup is not None:
+                weights = [(lookup.weight(i, of[0]), *of[1:]) for i, of in enumerate(weights)]
             y, *state = self.layers[k](x, *states[k], weights=weights, padding=places)
             x = self._hand_upward(k, x, y)
             final_states.append(tuple(state))
@@ -315,9 +338,11 @@ class RecurrentStack(nn.Module):
     def _packing(self, x: Tensor, padding: Padding | None) -> Packing | None:
         """
         Packed, the processor passes no padding, and the GRU takes half as long as in torch, which has no fused kernel
-        for it. Only the LSTM without padding is as fast there: oneDNN's.
+        for it. The LSTM has one, oneDNN's: a row of it takes two thirds of the time of a packed one.
         """
-        if (padding is None and self.rnn_type == "lstm") or (self.training and self.recurrent_dropout > 0):
+        if self.training and self.recurrent_dropout > 0:
+            return None
+        if self.rnn_type == "lstm" and (padding is None or padding.real_share() > 0.7):
             return None
         return packing_of(x, padding)
 
@@ -360,10 +385,12 @@ class RecurrentStack(nn.Module):
             layer_outputs.append(x)
         return StackOutput(x, tuple(new_states), tuple(layer_outputs))
 
-    def know_input(self, x: Tensor) -> list[KnownInput]:
+    def know_input(self, x: Tensor, lookup: Lookup | None = None) -> list[KnownInput]:
         """For each step, what is known of its input before any step is made: the first columns, x (B, T, I')."""
         w_ih, _, b_ih, _ = self.weights(0)
         first, last = w_ih.split([x.shape[-1], w_ih.shape[1] - x.shape[-1]], dim=1)
+        if lookup is not None:
+            x, first = lookup.inputs(x), lookup.weight(0, first)
         return [KnownInput(gates, last) for gates in F.linear(x, first, b_ih).unbind(1)]
 
     def draw_recurrent_masks(self, like: Tensor) -> tuple[Tensor, ...] | None:

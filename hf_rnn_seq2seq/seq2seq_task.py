@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import DataCollatorForSeq2Seq, GenerationConfig, PreTrainedTokenizerBase, set_seed
+from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 
+from .batching import pad_rows
 from .data import encode_dataset, evaluation_items, load_data, pair_lengths, vocabulary_texts
 from .ensemble import RnnSeq2SeqEnsemble, average_models, load_ensemble
 from .evaluation import Scorer, write_predictions
@@ -145,14 +146,15 @@ class Seq2SeqTask(Task):
             self.target_tokenizer.save_pretrained(Path(directory) / TARGET_TOKENIZER_FOLDER)
 
     def encode(self, split: Dataset, name: str) -> Dataset:
-        return encode_dataset(split, self.source_tokenizer, self.target_tokenizer, self.recipe.data, name)
+        tokenizers = self.source_tokenizer, self.target_tokenizer
+        return encode_dataset(split, *tokenizers, self.recipe.data, name, self.model.config)
 
     def lengths(self, encoded: Dataset) -> list[tuple[int, int]]:
         return pair_lengths(encoded)
 
     def collate(self, rows: list[dict[str, Any]]) -> Mapping[str, Any]:
-        batch: Mapping[str, Any] = DataCollatorForSeq2Seq(self.source_tokenizer, model=self.model)(rows)
-        return batch
+        padding = {"input_ids": self.source_tokenizer.pad_token_id, "attention_mask": 0, "labels": -100}
+        return pad_rows(rows, padding)
 
     @property
     def scorer(self) -> Scorer:

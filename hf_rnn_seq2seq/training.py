@@ -30,7 +30,7 @@ try:
     from accelerate.data_loader import prepare_data_loader
 except ImportError as error:
     raise ImportError("training needs accelerate: pip install 'hf_rnn_seq2seq[train]'") from error
-from .batching import TokenBudgetBatchSampler
+from .batching import ArrayRows, TokenBudgetBatchSampler
 from .recipe import TeacherForcingOptions
 
 
@@ -146,8 +146,9 @@ class RecipeTrainer(Seq2SeqTrainer):
             world_size=self.args.world_size,
             rank=self.args.process_index,
         )
+        rows = ArrayRows(self.train_dataset) if ArrayRows.suits(self.train_dataset) else self.train_dataset
         loader: DataLoader = DataLoader(
-            cast("Dataset", self.train_dataset),
+            cast("Dataset", rows),
             batch_sampler=sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,

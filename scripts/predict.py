@@ -33,6 +33,7 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 import hf_rnn_seq2seq  # noqa: F401 - makes the model known to the Auto classes
 from hf_rnn_seq2seq.data import encode_sources
 from hf_rnn_seq2seq.decoding import Hypothesis, decode, trained_on_reversed_sources
+from hf_rnn_seq2seq.extended_vocabulary import tokens_with_slots, unknown_words
 from hf_rnn_seq2seq.files import DataError, json_columns, table_columns, text_lines
 from hf_rnn_seq2seq.parts import start_processes, work_in_parts
 from hf_rnn_seq2seq.tokenization import TARGET_TOKENIZER_FOLDER, load_tokenizers
@@ -54,24 +55,25 @@ class Predictor:
         self.search.num_beams = args.num_beams or self.search.num_beams
         self.search.num_return_sequences = args.num_return_sequences
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The model's source ids of texts."""
-        return encode_sources(texts, self.source_tokenizer, self.reverse)
+    def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[list[str]]]:
+        """The model's source ids of texts, and for each the words that its slots stand for (`copy_slots`)."""
+        tokenizer, config = self.source_tokenizer, self.model.config
+        return encode_sources(texts, tokenizer, self.reverse, config), unknown_words(texts, tokenizer, config)
 
     def __call__(self, texts: Sequence[str], batch_size: int, with_scores: bool) -> list[list[Hypothesis]]:
         """The n-best list of each text."""
-        sources = self.encode(texts)
-        return decode(self.model, sources, self.target_tokenizer, self.search, batch_size, with_scores)
+        sources, words = self.encode(texts)
+        return decode(self.model, sources, self.target_tokenizer, self.search, batch_size, with_scores, words)
 
     def draw_attention(self, text: str, best: Hypothesis, path: str) -> None:
         """Draw the attention of a text's hypothesis."""
-        source = self.encode([text])[0]
+        (source,), (words,) = self.encode([text])
         tokens = [*best.tokens, self.target_tokenizer.eos_token_id]
         sequence = torch.tensor([[self.model.config.decoder_start_token_id, *tokens]])
         plot_attention(
             self.model.alignments(sequence, input_ids=torch.tensor([source]))[0],
-            self.source_tokenizer.convert_ids_to_tokens(source),
-            self.target_tokenizer.convert_ids_to_tokens(tokens),
+            tokens_with_slots(source, self.source_tokenizer, words, self.model.config),
+            tokens_with_slots(tokens, self.target_tokenizer, words, self.model.config),
             path=path,
             title=text,
         )

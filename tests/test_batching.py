@@ -3,10 +3,12 @@
 from collections import Counter
 
 import pytest
+import torch
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_rnn_seq2seq.batching import TokenBudgetBatchSampler
+from hf_rnn_seq2seq.batching import ArrayRows, TokenBudgetBatchSampler, pad_rows
 
 
 pairs = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=120)
@@ -134,3 +136,26 @@ def test_a_sample_over_the_budget_is_a_batch_of_its_own() -> None:
 def test_bad_arguments_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TokenBudgetBatchSampler(**{"lengths": [1, 2], "max_tokens": 4, **arguments})  # type: ignore[arg-type]
+
+
+@few
+@given(rows=st.lists(st.lists(st.integers(0, 90), max_size=7), min_size=1, max_size=9))
+def test_rows_in_arrays_are_those_of_the_data_set_and_padded_at_their_ends(rows: list[list[int]]) -> None:
+    rows[0] = [3, *rows[0]]
+    dataset = Dataset.from_dict({"ids": rows, "labels": [[*row, 2] for row in rows]})
+    chosen = dataset.select(range(len(rows) - 1, -1, -1))
+    assert ArrayRows.suits(chosen)
+    arrays = ArrayRows(chosen)
+    assert [arrays[n]["ids"] for n in range(len(arrays))] == chosen["ids"][:]
+    batch = pad_rows([arrays[n] for n in range(len(arrays))], {"ids": 1, "labels": -100})
+    assert batch.keys() == {"ids", "labels"} and batch["ids"].dtype == torch.long
+    width = max(map(len, rows))
+    assert batch["ids"].tolist() == [row + [1] * (width - len(row)) for row in reversed(rows)]
+    assert batch["labels"].tolist() == [[*row, 2] + [-100] * (width - len(row)) for row in reversed(rows)]
+
+
+def test_only_lists_of_integers_become_arrays() -> None:
+    assert not ArrayRows.suits(Dataset.from_dict({"ids": [[1]], "text": ["a"]}))
+    assert not ArrayRows.suits(Dataset.from_dict({"vectors": [[1.5]]}))
+    assert not ArrayRows.suits(Dataset.from_dict({"vectors": [[[1, 2]]]}))
+    assert not ArrayRows.suits([{"ids": [1]}])

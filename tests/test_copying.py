@@ -46,9 +46,14 @@ COPYING: dict[str, dict[str, Any]] = {
     "fed": {"rnn_type": "gru", "attention_type": "general", "attention_query": "previous_state",
             "input_feeding": True, "context_feeding": "both", "use_copy": True, "coverage": True,
             "share_embeddings": True, "tie_word_embeddings": True, "readout_type": "maxout"},
+    # Of the twelve ids of the other modules' batches the last three are slots.
+    "slots": {"rnn_type": "lstm", "attention_type": "additive", "use_copy": True, "coverage": True,
+              "vocab_size": 9, "copy_slots": 3},
 }  # fmt: skip
 POINTERS = [name for name, options in COPYING.items() if options.get("use_copy")]
 COVERED = [name for name, options in COPYING.items() if options.get("coverage")]
+# Labels drawn at random are no labels for slots: a slot has to occur in the source.
+LABELLED = [name for name in COPYING if name != "slots"]
 
 
 @pytest.fixture(autouse=True)
@@ -102,13 +107,30 @@ PROPERTIES: list[tuple[Any, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("structure", COPYING)
-@pytest.mark.parametrize(("test", "arguments"), PROPERTIES, ids=[test.__name__[5:] for test, _ in PROPERTIES])
+# What slots cannot change, and what draws labels.
+NOT_FOR_SLOTS = {
+    test_padding.test_source_padding_changes_no_logits_loss_or_gradients,
+    test_padding.test_decoder_padding_changes_no_logits_loss_or_gradients,
+    test_padding.test_a_source_of_padding_only_gives_finite_results,
+    test_state.test_memory_does_not_grow_with_the_length,
+    test_loss.test_the_loss_is_the_cross_entropy_of_the_labels_that_count,
+    test_loss.test_training_on_drawn_symbols_has_finite_gradients,
+    test_alignments.test_references_are_aligned_as_in_training,
+}
+CASES = [
+    pytest.param(test, arguments, structure, id=f"{test.__name__[5:]}-{structure}-{n}")
+    for n, (test, arguments) in enumerate(PROPERTIES)
+    for structure in COPYING
+    if not (structure == "slots" and test in NOT_FOR_SLOTS)
+]
+
+
+@pytest.mark.parametrize(("test", "arguments", "structure"), CASES)
 def test_as_every_structure(test: Any, arguments: dict[str, Any], structure: str) -> None:
     test(structure, **arguments)
 
 
-@pytest.mark.parametrize("structure", COPYING)
+@pytest.mark.parametrize("structure", LABELLED)
 def test_a_saved_model_comes_back(structure: str, tmp_path: Any) -> None:
     model, source, labels = tiny_model(structure), random_ids(3, 6), labels_of()
     model.save_pretrained(tmp_path)
@@ -123,8 +145,8 @@ def test_a_saved_model_comes_back(structure: str, tmp_path: Any) -> None:
 
 def restated(model: Model, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
-    P(w) (T, V), the summed cross entropy and the summed coverage loss of one target (T,) of one source (S,), by the
-    equations of the paper; the encoder and the recurrence are those of the model.
+    P(w) (T, V + slots), the summed cross entropy and the summed coverage loss of one target (T,) of one source (S,),
+    by the equations of the paper; the encoder and the recurrence are those of the model.
     """
     config, decoder = model.config, model.model.decoder
     attention = decoder.attention
@@ -132,10 +154,11 @@ def restated(model: Model, source: Tensor, target: Tensor) -> tuple[Tensor, Tens
     state, _ = model.model._read_source(encoded, None, source[None], needs_state=True)
     assert state is not None
     layers, memory = state.layers, encoded.last_hidden_state[0]
+    symbols = range(config.vocab_size + config.copy_slots)
     coverage = [torch.zeros((), dtype=memory.dtype) for _ in source]  # eq. 10
     previous, rows, loss, coverage_loss = config.decoder_start_token_id, [], 0, 0
     for symbol in target:
-        x = decoder.embed_tokens.weight[previous]
+        x = decoder.embed_tokens.weight[previous if previous < config.vocab_size else config.unk_token_id]
         stack = decoder.rnn.step(x[None], layers)
         layers, s = stack.states, stack.output[0]
         scores = []
@@ -159,9 +182,9 @@ def restated(model: Model, source: Tensor, target: Tensor) -> tuple[Tensor, Tens
         gate = decoder.generation_gate
         p_gen = 1 / (1 + torch.exp(-(gate.weight[0] @ torch.cat([context, s, x]) + gate.bias[0])))  # eq. 8
         row = []
-        for w in range(config.vocab_size):  # eq. 9
+        for w in symbols:  # eq. 9; "if w is an out-of-vocabulary word, then P_vocab(w) is zero"
             copied = sum((a for a, x_j in zip(weights, source, strict=True) if x_j == w), torch.zeros(()))
-            row.append(p_gen * vocabulary[w] + (1 - p_gen) * copied)
+            row.append((p_gen * vocabulary[w] if w < config.vocab_size else 0) + (1 - p_gen) * copied)
         rows.append(torch.stack(row))
         loss = loss - rows[-1][symbol].log()
         coverage_loss = coverage_loss + sum(min(a, c) for a, c in zip(weights, coverage, strict=True))  # eq. 12
@@ -172,15 +195,18 @@ def restated(model: Model, source: Tensor, target: Tensor) -> tuple[Tensor, Tens
 
 @pytest.mark.parametrize("attention_type", ["additive", "general"])
 @pytest.mark.parametrize("coverage", [True, False], ids=["covered", "plain"])
-@pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
+@pytest.mark.parametrize(("rnn_type", "slots"), [("lstm", 0), ("gru", 0), ("gru", 4)])
 def test_values_and_gradients_are_those_of_the_papers_equations(
-    rnn_type: str, coverage: bool, attention_type: str
+    rnn_type: str, slots: int, coverage: bool, attention_type: str
 ) -> None:
-    options = {"coverage": True, "coverage_loss_weight": 0.7} if coverage else {}
+    options: dict[str, Any] = {"coverage": True, "coverage_loss_weight": 0.7} if coverage else {}
+    options |= {"vocab_size": 12 - slots, "copy_slots": slots}
     model = tiny_model(rnn_type=rnn_type, attention_type=attention_type, use_copy=True, **options).train()
     sources = [torch.tensor(ids) for ids in ([5, 7, 5, 5, 3], [8, 0, 3, 8, 11, 4, 8], [9])]
     labels = random_ids(3, 6, seed=2)
     labels[0, :2] = torch.tensor([5, 3])  # symbols of the source, also the end symbol
+    labels[labels >= model.config.vocab_size] = 7
+    labels[1, :3] = torch.tensor([8, 11, 8])  # if there are slots, these are two of them
     input_ids = torch.nn.utils.rnn.pad_sequence(sources, batch_first=True, padding_value=1)
     out = model(input_ids, labels=labels, skip_logits=False)
     out.loss.backward()
@@ -253,7 +279,7 @@ def test_probabilities_that_underflow_stay_finite_with_finite_gradients(gate: fl
         assert tensor.grad is not None and torch.isfinite(tensor.grad).all()
 
 
-@pytest.mark.parametrize("structure", COPYING)
+@pytest.mark.parametrize("structure", LABELLED)
 def test_in_half_precision_the_mixture_is_made_in_single(structure: str) -> None:
     model, source, labels = tiny_model(structure, torch.float32).train(), random_ids(3, 6), labels_of()
     wanted = model(source, labels=labels, skip_logits=False)
@@ -283,7 +309,7 @@ def test_copying_alone_trains_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_scheduled_sampling_draws_from_the_mixture() -> None:
-    for structure in POINTERS:
+    for structure in [name for name in POINTERS if name in LABELLED]:
         model = tiny_model(structure).train()
         model.teacher_forcing_ratio = 0.0
         with torch.no_grad():
@@ -298,7 +324,7 @@ def test_scheduled_sampling_draws_from_the_mixture() -> None:
         assert set(drawn.flatten().tolist()) == {5, 6, 7, 8}
 
 
-@pytest.mark.parametrize("structure", COVERED)
+@pytest.mark.parametrize("structure", [name for name in COVERED if name in LABELLED])
 @pytest.mark.parametrize("kind", PADDINGS)
 @pytest.mark.parametrize("items", [None, 29])
 def test_the_coverage_loss_is_what_was_attended_to_again(structure: str, kind: str, items: int | None) -> None:
@@ -320,7 +346,7 @@ def test_the_coverage_loss_is_what_was_attended_to_again(structure: str, kind: s
     )
 
 
-@pytest.mark.parametrize("structure", COVERED)
+@pytest.mark.parametrize("structure", [name for name in COVERED if name in LABELLED])
 def test_the_coverage_loss_of_padded_steps_is_that_of_the_rows_alone(structure: str) -> None:
     model, sources = tiny_model(structure).train(), random_ids(4, 5)
     targets = padded_batch("interior", [3, 5, 1, 4], 5, seed=3)

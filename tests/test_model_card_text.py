@@ -111,6 +111,7 @@ def test_the_structure_says_what_is_on_the_encoder(kind, options, present, absen
     [
         ("seq2seq", {}, ["repeat parts", "<unk>"], ["in its vocabulary"]),
         ("seq2seq", {"use_copy": True}, ["copies only symbols that are in its vocabulary"], []),
+        ("seq2seq", {"use_copy": True, "copy_slots": 7}, ["copies the first 7 of an input"], ["copies only"]),
         ("seq2seq", {"attention_type": "none"}, ["vector of fixed size"], ["repeat"]),
         (
             "token_classification",

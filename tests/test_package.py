@@ -28,6 +28,7 @@ MODEL_FILES = {
     "bridge",
     "copying",
     "products",
+    "lookup",
     "prepared",
     "packed",
     "deferred",
