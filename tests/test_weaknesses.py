@@ -42,9 +42,12 @@ def test_symbols_are_counted_by_length_and_step() -> None:
 
 
 def test_one_letter_is_counted_by_how_many_come_after_it() -> None:
-    rows = [{"source": "A" + "b" * later, "labels": [label, 3]} for later, label in [(0, 5), (9, 0), (10, 5), (29, 5)]]
+    rows = [
+        {"source": "A" + "b" * later, "labels": [label, 3]}
+        for later, label in [(0, 5), (9, 0), (10, 5), (29, 5), (30, 0)]
+    ]
     tally = SCRIPT["Tally"]()
-    SCRIPT["count_later"](task_of(rows), rows, tally.later)
+    SCRIPT["count_later"](task_of(rows), rows, 30, tally.later)
     assert tally.percent("later") == {0: 100.0, 10: 100.0, 20: 100.0}
     assert [len(tally.later[group]) for group in (0, 10, 20)] == [2, 1, 1]
 
