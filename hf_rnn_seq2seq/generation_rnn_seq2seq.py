@@ -9,26 +9,23 @@ Hub: it imports only the standard library, torch, transformers and its flat sibl
 import copy
 import functools
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.generation import (
-    EosTokenCriteria,
     GenerateBeamEncoderDecoderOutput,
     GenerateEncoderDecoderOutput,
     GenerationConfig,
     GenerationMixin,
     LogitsProcessorList,
-    MaxLengthCriteria,
-    MinLengthLogitsProcessor,
-    MinNewTokensLengthLogitsProcessor,
     StoppingCriteriaList,
 )
 from transformers.utils import ModelOutput
 
 from .decoder_step import DecoderStep, select_state
+from .generation_request import Limits, RequestMemory, tell
 from .state import (
     DecoderState,
     RecurrentStateLayer,
@@ -55,63 +52,6 @@ _COLUMNS = 256
 _LEFT_OVER = 0.75
 
 
-class _Limits(NamedTuple):
-    """
-    The processors and criteria of a request, and of them apart those that nearly every request has: they only need
-    the length and the last symbol. The others are called as in transformers, with whole sequences.
-    """
-
-    max_length: int | None
-    ends: list[Tensor]  # ids of the end symbols, of each criterion
-    criteria: StoppingCriteriaList  # the others
-    forbidden: list[tuple[int, Tensor]]  # (length, ids): these ids may not come before that length
-    processors: LogitsProcessorList  # all, or none if `forbidden` says all
-
-    @classmethod
-    def of(
-        cls, processors: LogitsProcessorList, criteria: StoppingCriteriaList, vocab_size: int, device: torch.device
-    ) -> "_Limits":
-        max_length: int | None = None
-        ends, others, forbidden = [], StoppingCriteriaList(), []
-        for criterion in criteria:
-            if type(criterion) is MaxLengthCriteria and criterion.max_position_embeddings is None:
-                max_length = criterion.max_length if max_length is None else min(max_length, criterion.max_length)
-            elif type(criterion) is EosTokenCriteria:
-                ends.append(criterion.eos_token_id.to(device))
-            else:
-                others.append(criterion)
-        for processor in processors:
-            if type(processor) is MinLengthLogitsProcessor:
-                shortest, symbols = processor.min_length, processor.eos_token_id
-            elif type(processor) is MinNewTokensLengthLogitsProcessor:
-                shortest, symbols = processor.prompt_length_to_skip + processor.min_new_tokens, processor.eos_token_id
-            else:
-                return cls(max_length, ends, others, [], processors)
-            forbidden.append((shortest, symbols[symbols < vocab_size].to(device)))
-        return cls(max_length, ends, others, forbidden, LogitsProcessorList())
-
-    @property
-    def needs_sequences(self) -> bool:
-        return bool(self.processors or self.criteria)
-
-    def process(self, ids: Any, length: int, scores: Tensor, in_place: bool) -> Tensor:
-        """Scores (N, V) of the next symbols of hypotheses of this length; `ids` if sequences are needed."""
-        for shortest, symbols in self.forbidden:
-            if length < shortest:
-                scores = (scores if in_place else scores.clone()).index_fill_(1, symbols, -torch.inf)
-                in_place = True
-        return self.processors(ids, scores) if self.processors else scores
-
-    def stopped(self, ids: Any, length: int, last: Tensor, scores: tuple[Tensor, ...] | None) -> Tensor:
-        """Of hypotheses that have `last`, of any shape, as the last of `length` symbols: which are at their end."""
-        found = [last == symbols if len(symbols) == 1 else torch.isin(last, symbols) for symbols in self.ends]
-        if self.criteria:
-            found.append(self.criteria(ids, scores).view_as(last))
-        if self.max_length is not None and length >= self.max_length:
-            return torch.ones_like(last, dtype=torch.bool)
-        return functools.reduce(torch.logical_or, found) if found else torch.zeros_like(last, dtype=torch.bool)
-
-
 class RnnSeq2SeqGenerationMixin(GenerationMixin):
     """
     The `generate()` of a model with an RNN decoder: `GenerationMixin` with its own greedy and beam search.
@@ -120,7 +60,8 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
     search without sampling; with the dynamic cache, which `generate()` makes by itself; without attentions or hidden
     states in the output; of a model in evaluation mode that is not compiled, traced or under autocast, and whose
     forward passes nothing replaces or watches (hooks). Any logits processors, stopping criteria, streamer or prompts
-    will do, but no mask for the prompts. Any other request is left to transformers.
+    will do, but no mask for the prompts. Any other request is left to transformers. A simple request that differs from
+    an earlier one in its sources alone is not prepared by transformers again (`RequestMemory`).
 
     `use_fast_generation` is a class attribute that can be set on a model too; False: leave all to transformers. A
     class that overrides `forward` has to set it to True again if its decoding is still that of this class.
@@ -129,11 +70,44 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
     use_fast_generation = True
     model: Any
     config: Any
+    device: Any
+    main_input_name: str
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "forward" in vars(cls) and "use_fast_generation" not in vars(cls):
             cls.use_fast_generation = False
+
+    @functools.wraps(GenerationMixin.generate)
+    def generate(  # type: ignore[override]
+        self, inputs: Any = None, generation_config: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As in `GenerationMixin`; a request like an earlier one is not prepared anew."""
+        stock: Any = super()
+        model: Any = self
+        name = self.main_input_name
+        sources, mask = kwargs.get(name) if inputs is None else inputs, kwargs.get("attention_mask")
+        key = None
+        ours: Any = RnnSeq2SeqGenerationMixin
+        own = type(self)._sample is ours._sample and type(self)._beam_search is ours._beam_search
+        if own and not (args or (inputs is not None and name in kwargs)) and self._decodes_by_step():
+            options = {option: value for option, value in kwargs.items() if option not in (name, "attention_mask")}
+            key = RequestMemory.key(sources, mask, options, self.device)
+        if key is None:
+            return stock.generate(inputs, generation_config, *args, **kwargs)
+        configs = [self.config, self.generation_config] + ([] if generation_config is None else [generation_config])
+        memory = vars(self).setdefault("_request_memory", RequestMemory())
+        prepared = memory.find(key, configs)
+        if prepared is None:
+            return memory.learn(key, configs, lambda: stock.generate(inputs, generation_config, **kwargs))
+        limits, config = prepared.limits, prepared.config
+        with torch.no_grad():
+            model_kwargs = model._prepare_text_encoder_decoder_kwargs_for_generation(
+                sources, {"attention_mask": mask}, name, config
+            )
+            prompt = sources.new_full((len(sources) * config.num_beams, 1), prepared.start, dtype=torch.long)
+            search = self._greedy if config.num_beams == 1 else self._beams
+            return search(prompt, limits, config, model_kwargs)
 
     def _sample(
         self,
@@ -153,11 +127,23 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
                 input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, streamer,
                 **model_kwargs,
             )  # fmt: skip
+        limits = Limits.of(logits_processor, stopping_criteria, self.config.target_vocab_size, input_ids.device)
+        if streamer is None:
+            tell(input_ids, limits, generation_config)
+        return self._greedy(input_ids, limits, generation_config, model_kwargs, streamer)
+
+    def _greedy(
+        self,
+        input_ids: Tensor,
+        limits: Limits,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        streamer: Any = None,
+    ) -> Any:
         with_dict = generation_config.return_dict_in_generate
         all_scores: Any = () if with_dict and generation_config.output_scores else None
         all_logits: Any = () if with_dict and generation_config.output_logits else None
-        limits = _Limits.of(logits_processor, stopping_criteria, self.config.target_vocab_size, input_ids.device)
-        ends = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
+        ends = limits.may_end
         pad = generation_config._pad_token_tensor
         # Nobody else sees a tensor of the search: not the caller, not a processor. Nobody then asks for what finished
         # sequences would still give either.
@@ -224,23 +210,30 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         synced_gpus: bool = False,
         **model_kwargs: Any,
     ) -> Any:
-        """
-        Beam search. The rules by which beams end, are ranked and the search stops are the functions of
-        `GenerationMixin` themselves; in place of each sequence they are given the number of its last symbol.
-        """
+        """Beam search."""
         fits = not synced_gpus and self._fits_fast_generation(input_ids, generation_config, model_kwargs)
         if not fits:
             stock: Any = super()
             return stock._beam_search(
                 input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, **model_kwargs
             )
+        limits = Limits.of(logits_processor, stopping_criteria, self.config.target_vocab_size, input_ids.device)
+        tell(input_ids, limits, generation_config)
+        return self._beams(input_ids, limits, generation_config, model_kwargs)
+
+    def _beams(
+        self, input_ids: Tensor, limits: Limits, generation_config: GenerationConfig, model_kwargs: dict[str, Any]
+    ) -> Any:
+        """
+        Beam search. The rules by which beams end, are ranked and the search stops are the functions of
+        `GenerationMixin` themselves; in place of each sequence they are given the number of its last symbol.
+        """
         beams, returned = generation_config.num_beams, generation_config.num_return_sequences
         penalty, early_stopping = generation_config.length_penalty, generation_config.early_stopping
         pad, eos = generation_config._pad_token_tensor, generation_config._eos_token_tensor
         with_dict = generation_config.return_dict_in_generate
         all_scores: Any = () if with_dict and generation_config.output_scores else None
         all_logits: Any = () if with_dict and generation_config.output_logits else None
-        limits = _Limits.of(logits_processor, stopping_criteria, self.config.target_vocab_size, input_ids.device)
         batch, prompt_length = len(input_ids) // beams, input_ids.shape[1]
         device = input_ids.device
         count = max(2, 1 + (0 if eos is None else len(eos))) * beams  # enough if the best ones all end
@@ -362,11 +355,9 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
     ) -> bool:
         """Whether a request is one that the class's docstring names."""
         cache, options = model_kwargs.get("past_key_values"), generation_config
-        model: Any = self
-        watched = (model, model.model, model.model.decoder)
         return (
-            model.use_fast_generation
-            and not (model.training or options.do_sample or options.low_memory or options.is_assistant)
+            self._decodes_by_step()
+            and not (options.do_sample or options.low_memory or options.is_assistant)
             and not (options.output_attentions or options.output_hidden_states)
             and options.prefill_chunk_size is None
             and model_kwargs.get("use_cache") is True
@@ -375,7 +366,16 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             and all(value is None for name, value in model_kwargs.items() if name not in _KNOWN_INPUTS)
             and isinstance(cache, EncoderDecoderCache)
             and _is_own_and_empty(cache)
-            and input_ids.device == model.device
+            and input_ids.device == self.device
+        )
+
+    def _decodes_by_step(self) -> bool:
+        """Whether the model, as it is now, is one whose decoding `DecoderStep` is equal to."""
+        model: Any = self
+        watched = (model, model.model, model.model.decoder)
+        return (
+            model.use_fast_generation
+            and not model.training
             and not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in watched)
             and model._compiled_call_impl is None
             and not torch.is_autocast_enabled(model.device.type)
@@ -384,13 +384,13 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
 
     def _start(self, input_ids: Tensor, model_kwargs: dict[str, Any], beams: int) -> tuple[DecoderStep, DecoderState]:
         """The step, and the state of all hypotheses before the last symbol of their prompts (N, prompt)."""
-        # `generate()` has repeated all for the beams.
-        outputs = copy.copy(model_kwargs["encoder_outputs"])
-        for name, value in outputs.items():
-            if isinstance(value, Tensor):
-                outputs[name] = value[::beams]
-        attention_mask = model_kwargs.get("attention_mask")
-        mask = self.model.encoder.memory_mask(None, None if attention_mask is None else attention_mask[::beams])
+        outputs, attention_mask = copy.copy(model_kwargs["encoder_outputs"]), model_kwargs.get("attention_mask")
+        if len(outputs[0]) == len(input_ids) and beams > 1:  # transformers has repeated all for the beams
+            for name, value in outputs.items():
+                if isinstance(value, Tensor):
+                    outputs[name] = value[::beams]
+            attention_mask = None if attention_mask is None else attention_mask[::beams]
+        mask = self.model.encoder.memory_mask(None, attention_mask)
         mask = getattr(outputs, "mask", None) if mask is None else mask
         if mask is not None and bool(mask.all()):
             mask = None

@@ -38,6 +38,7 @@ MODEL_FILES = {
     "encoder",
     "decoder",
     "decoder_step",
+    "generation_request",
     "generation_rnn_seq2seq",
     "modeling_rnn_seq2seq",
     "crf",
