@@ -19,12 +19,12 @@ FOLDER = Path(__file__).parent.parent / "scripts" / "recipes"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 # What scripts other than run_seq2seq.py train.
 KINDS: dict[str, RecipeKind] = {
-    **dict.fromkeys(["ud_ewt_pos", "snips_slots", "wnut17_ner"], TokenClassificationTask.kind),
+    **dict.fromkeys(["ud_ewt_pos", "snips_slots", "wnut17_ner", "wnut17_ner_parts"], TokenClassificationTask.kind),
     **dict.fromkeys(["snips_intent", "sst2", "trec6"], SequenceClassificationTask.kind),
     **dict.fromkeys(["an4", "fsdd_digits"], SpeechTask.kind),
 }
 # These say only what is particular to them; the rest is explained where their first lines say.
-SHORT = {"quickstart_g2p": "g2p_cmudict"}
+SHORT = {"quickstart_g2p": "g2p_cmudict", "wnut17_ner_parts": "wnut17_ner"}
 
 
 def content(name: str) -> dict[str, Any]:
@@ -133,6 +133,16 @@ def test_english_french_differs_from_english_german_in_the_files() -> None:
     assert german["training"].pop("num_train_epochs") > french["training"].pop("num_train_epochs")
     assert without(german, "data", "card") == without(french, "data", "card")
     assert str(german["data"]).replace(".de.gz", ".fr.gz") == str(french["data"])
+
+
+def test_the_parts_of_the_tagger_are_compared_on_equal_terms() -> None:
+    whole, *parts = recipes("wnut17_ner") + recipes("wnut17_ner_parts")
+    assert parts[-1].model == whole.model and parts[-1].tokenizer == whole.tokenizer
+    for part in parts:
+        assert (part.data, part.evaluation) == (whole.data, whole.evaluation)
+        assert {**part.training, "seed": 1} == whole.training and part.training["seed"] in (1, 2, 3)
+    switches = {(part.model["use_crf"], part.tokenizer.characters) for part in parts}
+    assert len(parts) == 12 and len(switches) == 4
 
 
 @pytest.mark.parametrize("name", ["scan_simple", "scan_length", "scan_jump", "scan_turn_left"])

@@ -48,7 +48,7 @@ def test_a_file_holds_what_is_needed_to_get_the_numbers_again(tmp_path):
     assert content["command"] == "python scripts/run_seq2seq.py scripts/recipes/g2p_toy.yaml"
     assert content["training_seconds"] == 4983.2
     assert content["versions"]["python"] == platform.python_version()
-    assert content["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(content["versions"]["torch"])  # some builds add +cu124 and the like
     assert {"transformers", "tokenizers"} <= content["versions"].keys()
     assert content["hardware"]["gpu"] is None
     assert content["hardware"]["cores"] >= 1
