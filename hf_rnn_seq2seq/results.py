@@ -38,6 +38,7 @@ VALIDATION_PREFIX = "validation_"
 
 # A table's row with more numbers than this names the first ones only.
 _MOST_SHOWN = 14
+_MOST_RUNS = 6
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "hf_rnn_seq2seq")
 
@@ -264,8 +265,11 @@ def _row(results: Results, published: str) -> list[str]:
     tested = {name: value for name, value in results.metrics.items() if not name.startswith(VALIDATION_PREFIX)}
     shown = [f"{name} **{value:.2f}**" for name, value in (tested or results.metrics).items()]
     if len(shown) > _MOST_SHOWN:
-        # The mean over all runs comes first, the runs after it.
-        shown = [*shown[:4], f"and {len(shown) - 4} more in the file"]
+        # The mean over all runs comes first, the runs after it. Of few runs each one's own first metric is shown.
+        first = next(iter(tested or results.metrics))
+        each = [text for text in shown if text.split()[0].endswith(f"_{first}")]
+        few = [shown[0], *each] if 0 < len(each) <= _MOST_RUNS else shown[:4]
+        shown = [*few, f"and {len(shown) - len(few)} more in the file"]
     return [
         f"`{results.recipe}`",
         ", ".join(shown),

@@ -159,6 +159,11 @@ def test_a_row_of_many_runs_names_the_means_only(tmp_path):
     write_results(tmp_path / "suite.json", **{**GIVEN, "metrics": {"wer": 17.5, "wer_std": 0.25, **many}})
     row = results_table(tmp_path).splitlines()[-1]
     assert "wer **17.50**, wer_std **0.25**, run0_wer **0.00**, run1_wer **1.00**, and 28 more in the file" in row
+    # Of few runs it names each one's first metric.
+    others = {f"{name}{metric}": 1.0 for name in ("", "one_", "two_") for metric in ("wer", "cer", "per", "a", "b")}
+    write_results(tmp_path / "suite.json", **{**GIVEN, "metrics": others})
+    row = results_table(tmp_path).splitlines()[-1]
+    assert "| wer **1.00**, one_wer **1.00**, two_wer **1.00**, and 12 more in the file |" in row
 
 
 def test_the_table_needs_a_folder(tmp_path):
