@@ -133,8 +133,10 @@ class RequestMemory:
     def find(self, key: Any, configs: list[Any]) -> Prepared | None:
         """What an equal request got, if the configurations are those of then."""
         prepared, then = self.requests.get(key, (None, []))
-        same = len(then) == len(configs) and all(vars(c) == old for c, old in zip(configs, then, strict=True))
-        return prepared if same else None
+        try:
+            return prepared if then == [vars(config) for config in configs] else None
+        except (RuntimeError, ValueError):  # there are tensors or arrays among their values
+            return None
 
     def learn(self, key: Any, configs: list[Any], generate: Callable[[], Any]) -> Any:
         """What `generate` gives. Remembers what the request got, and forgets the oldest if they are many."""
@@ -144,8 +146,7 @@ class RequestMemory:
             output = generate()
         finally:
             _told.reset(token)
-        comparable = not any(isinstance(value, Tensor) for config in configs for value in vars(config).values())
-        if found and comparable:
+        if found:
             if key not in self.requests and len(self.requests) >= _REMEMBERED:
                 self.requests.pop(next(iter(self.requests)), None)
             self.requests[key] = found[0], [copy.deepcopy(vars(config)) for config in configs]

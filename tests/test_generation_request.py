@@ -156,6 +156,16 @@ def test_a_given_configuration_is_compared_too(prepared: list[int]) -> None:
     assert len(prepared) == 3
 
 
+def test_configurations_that_hold_tensors_are_not_compared(prepared: list[int]) -> None:
+    model, request = tiny_model("luong"), sources([4, 6])
+    expected = model.generate(**request, max_new_tokens=5, eos_token_id=[3, 5])
+    model.generation_config.max_new_tokens = 5
+    for ends in ([3, 5], torch.tensor([3, 5]), torch.tensor([3, 5])):
+        model.generation_config.eos_token_id = ends
+        assert torch.equal(model.generate(**request), expected)
+    assert len(prepared) == 4
+
+
 def test_errors_stay_errors(prepared: list[int]) -> None:
     model = tiny_model("luong")
     ids = sources([4])["input_ids"]
