@@ -40,7 +40,7 @@ class PreparedLinear:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, rows: int):
-        self.weight, self.bias = weight, bias
+        self.weight, self.transposed, self.bias = weight, weight.t(), bias
         self.laid_out: Tensor | None = None
         if _HAS_PRODUCTS and _suits_onednn(weight) and rows * weight.numel() > _LARGE:
             self.laid_out = weight.contiguous()
@@ -57,7 +57,7 @@ class PreparedLinear:
     def plus(self, other: Tensor, x: Tensor) -> Tensor:
         """The same without b, but with `other` (N, O) added."""
         if self.laid_out is None:
-            return torch.addmm(other, x, self.weight.t())
+            return torch.addmm(other, x, self.transposed)
         total: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
             x.contiguous(), other.contiguous(), self.laid_out, None, "add"
         )
