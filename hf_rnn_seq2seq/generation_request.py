@@ -146,7 +146,7 @@ class RequestMemory:
             output = generate()
         finally:
             _told.reset(token)
-        if found:
+        if len(found) == 1:
             if key not in self.requests and len(self.requests) >= _REMEMBERED:
                 self.requests.pop(next(iter(self.requests)), None)
             self.requests[key] = found[0], [copy.deepcopy(vars(config)) for config in configs]
