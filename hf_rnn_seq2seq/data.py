@@ -63,6 +63,9 @@ class DataOptions:
         max_target_length: the same for the target.
         group_references: validation and test lines with the same source become one item with several references.
         drop_validation_overlap: drop validation lines whose source also occurs in the training data.
+        drop_final_stop_mismatch: drop training lines of which one side ends in a full stop and the other does not.
+        bpe_dropout: in training, probability that a merge of the tokenizers is left out (Provilkov et al. 2020), for
+            type bpe. The batches are longer by it than `max_tokens` says.
         max_train_samples: use only the first so many training lines (for trials); likewise the next two.
         max_validation_samples: the same for validation lines.
         max_test_samples: the same for test lines.
@@ -85,6 +88,8 @@ class DataOptions:
     max_target_length: int | None = None
     group_references: bool = False
     drop_validation_overlap: bool = False
+    drop_final_stop_mismatch: bool = False
+    bpe_dropout: float = 0.0
     max_train_samples: int | None = None
     max_validation_samples: int | None = None
     max_test_samples: int | None = None
@@ -101,6 +106,8 @@ class DataOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: got {value}, wanted at least 1 or null")
+        if not 0 <= self.bpe_dropout < 1:
+            raise ValueError(f"bpe_dropout: got {self.bpe_dropout}, wanted at least 0 and less than 1")
         for pair in self.source_replacements:
             if len(pair) != 2:
                 raise ValueError(f"source_replacements: got {pair}, wanted [regular expression, replacement]")
@@ -252,6 +259,15 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
         if not kept:
             raise DataError("data.drop_validation_overlap: no validation line is left, every source is in train")
         pairs["validation"] = kept
+    if options.drop_final_stop_mismatch:
+        kept = [pair for pair in pairs["train"] if len({text.rstrip().endswith(".") for text in pair}) == 1]
+        dropped = len(pairs["train"]) - len(kept)
+        logger.info(
+            "train: dropped %d of %d lines, only one side of which ends in a full stop", dropped, len(pairs["train"])
+        )
+        if not kept:
+            raise DataError("data.drop_final_stop_mismatch: no training line is left")
+        pairs["train"] = kept
     for split in pairs:
         kind = split if split in SPLITS else "test"
         pairs[split] = pairs[split][: getattr(options, f"max_{kind}_samples")]

@@ -360,6 +360,22 @@ def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[s
     return content
 
 
+def _check_subwords(data: DataOptions, tokenizers: TokenizerSection, config: RnnSeq2SeqConfig) -> None:
+    """Refuse options that only work with, or only without, subwords."""
+    source = tokenizers.source.type
+    if config.copy_slots and source not in ("word", "character"):
+        raise RecipeError(
+            f"model.copy_slots: got {config.copy_slots} with tokenizer.source.type {source}, whose "
+            "subwords spell every word, so that none is unknown; wanted type word or character, or copy_slots 0"
+        )
+    types = {source, source if tokenizers.target is None else tokenizers.target.type}
+    if data.bpe_dropout and types != {"bpe"}:
+        raise RecipeError(
+            f"data.bpe_dropout: got {data.bpe_dropout} with tokenizers of type {', '.join(sorted(types))}; only those "
+            "of type bpe have merges to leave out"
+        )
+
+
 def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ) -> Recipe:
     """Check a recipe's content.
 
@@ -416,13 +432,8 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
     )
     # Contradictory model options are refused now, not after the data has been read.
     config = recipe.model_config(**recipe.tokenizer.stand_in_sizes())
-    if config.copy_slots and isinstance(recipe.tokenizer, TokenizerSection):
-        tokenizer_type = recipe.tokenizer.source.type
-        if tokenizer_type not in ("word", "character"):
-            raise RecipeError(
-                f"model.copy_slots: got {config.copy_slots} with tokenizer.source.type {tokenizer_type}, whose "
-                "subwords spell every word, so that none is unknown; wanted type word or character, or copy_slots 0"
-            )
+    if isinstance(recipe.tokenizer, TokenizerSection):
+        _check_subwords(recipe.data, recipe.tokenizer, config)
     return recipe
 
 

@@ -7,12 +7,14 @@ imported by the model files.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
 
 from .batching import pad_rows
+from .bpe_dropout import BpeDropout
 from .data import encode_dataset, evaluation_items, load_data, pair_lengths, vocabulary_texts
 from .ensemble import RnnSeq2SeqEnsemble, average_models, load_ensemble
 from .evaluation import Scorer, write_predictions
@@ -155,6 +157,23 @@ class Seq2SeqTask(Task):
     def collate(self, rows: list[dict[str, Any]]) -> Mapping[str, Any]:
         padding = {"input_ids": self.source_tokenizer.pad_token_id, "attention_mask": 0, "labels": -100}
         return pad_rows(rows, padding)
+
+    def augment(self, batch: dict[str, Any]) -> dict[str, Any]:
+        if not self.recipe.data.bpe_dropout:
+            return batch
+        lengths = batch["attention_mask"].sum(-1).tolist()
+        sources = [ids[:length] for ids, length in zip(batch["input_ids"].tolist(), lengths, strict=True)]
+        targets = [[number for number in ids if number != -100] for ids in batch["labels"].tolist()]
+        source_dropout, target_dropout = self.bpe_dropout
+        rows = zip(source_dropout(sources, self.recipe.data.reverse_source), target_dropout(targets), strict=True)
+        padded = self.collate([{"input_ids": s, "attention_mask": [1] * len(s), "labels": t} for s, t in rows])
+        return {**batch, **{name: tensor.to(batch[name].device) for name, tensor in padded.items()}}
+
+    @cached_property
+    def bpe_dropout(self) -> tuple[BpeDropout, BpeDropout]:
+        """What cuts sources and targets anew in training."""
+        probability = self.recipe.data.bpe_dropout
+        return BpeDropout(self.source_tokenizer, probability), BpeDropout(self.target_tokenizer, probability)
 
     @property
     def scorer(self) -> Scorer:

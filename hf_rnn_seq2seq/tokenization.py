@@ -49,6 +49,8 @@ class TokenizerOptions:
             ignores counts.
         lowercase: lower-case the text before anything else; decoding gives lower case back.
         normalization: Unicode form "NFC", "NFD", "NFKC" or "NFKD" applied first, or `None`.
+        add_prefix_space: types bpe and unigram only: put a blank before the text, which decoding takes away again: a
+            word is then the same tokens at the beginning of a text as within it.
         add_eos: append `</s>` when encoding. Targets get their `</s>` in `data.encode_dataset` either way.
         fold_digits: every digit becomes 0; decoding gives zeros back.
         characters: type word only: also give the characters of each word, as `character_ids`. `lowercase` and
@@ -66,6 +68,7 @@ class TokenizerOptions:
     min_frequency: int = 1
     lowercase: bool = False
     normalization: str | None = None
+    add_prefix_space: bool = False
     add_eos: bool = True
     fold_digits: bool = False
     characters: bool = False
@@ -85,6 +88,8 @@ class TokenizerOptions:
             raise ValueError(f"characters: type {self.type} has no words to give the characters of, wanted type word")
         if self.type == "unigram" and self.min_frequency != 1:
             raise ValueError("min_frequency: type unigram chooses its pieces by likelihood, leave it at 1")
+        if self.add_prefix_space and self.type not in _SUBWORD_TYPES:
+            raise ValueError(f"add_prefix_space: got true with type {self.type}, wanted type bpe or unigram, or false")
         smallest = len(SPECIAL_TOKENS) + (256 if self.type in _SUBWORD_TYPES else 1)
         if self.vocab_size is not None and self.vocab_size < smallest:
             raise ValueError(
@@ -176,6 +181,10 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
         steps.append(normalizers.Lowercase())
     if options.fold_digits:
         steps.append(normalizers.Replace(Regex(r"\d"), "0"))
+    if options.add_prefix_space:
+        # Not the pre-tokenizer's option of this name: it leaves out the blank where the text has one, for good.
+        steps.append(normalizers.Prepend(" "))
+        tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     if steps:
         tokenizer.normalizer = normalizers.Sequence(steps)
 

@@ -68,19 +68,38 @@ def test_characters_are_reversible(texts: list[str], tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="module")
-def subwords(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreTrainedTokenizerFast]:
-    return {kind: reloaded(train_tokenizer(CORPUS, options(kind)), tmp_path_factory.mktemp(kind)) for kind in SUBWORD}
+def subwords(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool], PreTrainedTokenizerFast]:
+    """The subword tokenizers without and with a blank before the text."""
+    return {
+        (kind, blank): reloaded(
+            train_tokenizer(CORPUS, options(kind, add_prefix_space=blank)), tmp_path_factory.mktemp(kind)
+        )
+        for kind in SUBWORD
+        for blank in (False, True)
+    }
 
 
 @few
-@given(text=st.text())
+@given(text=st.one_of(st.text(), st.text(" a\n", max_size=6)))
+@pytest.mark.parametrize("blank", [False, True])
 @pytest.mark.parametrize("kind", SUBWORD)
 def test_subwords_encode_any_text_without_unknowns(
-    kind: str, text: str, subwords: dict[str, PreTrainedTokenizerFast]
+    kind: str, blank: bool, text: str, subwords: dict[tuple[str, bool], PreTrainedTokenizerFast]
 ) -> None:
-    tokenizer = subwords[kind]
+    tokenizer = subwords[kind, blank]
     assert round_trip(tokenizer, text) == text
     assert tokenizer.unk_token_id not in tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize("kind", SUBWORD)
+def test_a_blank_before_the_text_makes_its_first_word_like_the_others(
+    kind: str, subwords: dict[tuple[str, bool], PreTrainedTokenizerFast]
+) -> None:
+    word = CORPUS[0].split()[0]
+    for blank in (False, True):
+        tokenizer = subwords[kind, blank]
+        once, twice = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (word, f"{word} {word}"))
+        assert (twice == once * 2) == blank
 
 
 @few
@@ -166,6 +185,7 @@ def test_training_is_deterministic(kind: str) -> None:
         ({"vocab_size": 4}, "vocab_size: got 4, wanted at least 5 for type character"),
         ({"type": "bpe", "vocab_size": 100}, "vocab_size: got 100, wanted at least 260 for type bpe"),
         ({"type": "unigram", "min_frequency": 2}, "min_frequency: type unigram"),
+        ({"type": "word", "add_prefix_space": True}, "add_prefix_space: got true with type word, wanted type bpe or"),
     ],
 )
 def test_options_out_of_range_are_refused(changes: dict[str, object], message: str) -> None:
