@@ -64,8 +64,9 @@ class DataOptions:
         group_references: validation and test lines with the same source become one item with several references.
         drop_validation_overlap: drop validation lines whose source also occurs in the training data.
         drop_final_stop_mismatch: drop training lines of which one side ends in a full stop and the other does not.
-        bpe_dropout: in training, probability that a merge of the tokenizers is left out (Provilkov et al. 2020), for
-            type bpe. The batches are longer by it than `max_tokens` says.
+        source_bpe_dropout: in training, probability that a merge is left out where sources are cut into subwords
+            (Provilkov et al. 2020), for tokenizers of type bpe. Batches are then longer than `max_tokens` says.
+        target_bpe_dropout: the same for targets.
         max_train_samples: use only the first so many training lines (for trials); likewise the next two.
         max_validation_samples: the same for validation lines.
         max_test_samples: the same for test lines.
@@ -89,7 +90,8 @@ class DataOptions:
     group_references: bool = False
     drop_validation_overlap: bool = False
     drop_final_stop_mismatch: bool = False
-    bpe_dropout: float = 0.0
+    source_bpe_dropout: float = 0.0
+    target_bpe_dropout: float = 0.0
     max_train_samples: int | None = None
     max_validation_samples: int | None = None
     max_test_samples: int | None = None
@@ -106,8 +108,9 @@ class DataOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: got {value}, wanted at least 1 or null")
-        if not 0 <= self.bpe_dropout < 1:
-            raise ValueError(f"bpe_dropout: got {self.bpe_dropout}, wanted at least 0 and less than 1")
+        for name in ("source_bpe_dropout", "target_bpe_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least 0 and less than 1")
         for pair in self.source_replacements:
             if len(pair) != 2:
                 raise ValueError(f"source_replacements: got {pair}, wanted [regular expression, replacement]")

@@ -368,12 +368,13 @@ def _check_subwords(data: DataOptions, tokenizers: TokenizerSection, config: Rnn
             f"model.copy_slots: got {config.copy_slots} with tokenizer.source.type {source}, whose "
             "subwords spell every word, so that none is unknown; wanted type word or character, or copy_slots 0"
         )
-    types = {source, source if tokenizers.target is None else tokenizers.target.type}
-    if data.bpe_dropout and types != {"bpe"}:
-        raise RecipeError(
-            f"data.bpe_dropout: got {data.bpe_dropout} with tokenizers of type {', '.join(sorted(types))}; only those "
-            "of type bpe have merges to leave out"
-        )
+    target = source if tokenizers.target is None else tokenizers.target.type
+    for name, tokenizer_type in (("source_bpe_dropout", source), ("target_bpe_dropout", target)):
+        if getattr(data, name) and tokenizer_type != "bpe":
+            raise RecipeError(
+                f"data.{name}: got {getattr(data, name)} with a tokenizer of type {tokenizer_type}, wanted type bpe, "
+                "which has merges to leave out, or 0"
+            )
 
 
 def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ) -> Recipe:

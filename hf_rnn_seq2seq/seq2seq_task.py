@@ -159,21 +159,27 @@ class Seq2SeqTask(Task):
         return pad_rows(rows, padding)
 
     def augment(self, batch: dict[str, Any]) -> dict[str, Any]:
-        if not self.recipe.data.bpe_dropout:
+        cut_sources, cut_targets = self.bpe_dropout
+        if not (cut_sources or cut_targets):
             return batch
         lengths = batch["attention_mask"].sum(-1).tolist()
         sources = [ids[:length] for ids, length in zip(batch["input_ids"].tolist(), lengths, strict=True)]
         targets = [[number for number in ids if number != -100] for ids in batch["labels"].tolist()]
-        source_dropout, target_dropout = self.bpe_dropout
-        rows = zip(source_dropout(sources, self.recipe.data.reverse_source), target_dropout(targets), strict=True)
+        if cut_sources:
+            sources = cut_sources(sources, self.recipe.data.reverse_source)
+        if cut_targets:
+            targets = cut_targets(targets)
+        rows = zip(sources, targets, strict=True)
         padded = self.collate([{"input_ids": s, "attention_mask": [1] * len(s), "labels": t} for s, t in rows])
         return {**batch, **{name: tensor.to(batch[name].device) for name, tensor in padded.items()}}
 
     @cached_property
-    def bpe_dropout(self) -> tuple[BpeDropout, BpeDropout]:
+    def bpe_dropout(self) -> tuple[BpeDropout | None, BpeDropout | None]:
         """What cuts sources and targets anew in training."""
-        probability = self.recipe.data.bpe_dropout
-        return BpeDropout(self.source_tokenizer, probability), BpeDropout(self.target_tokenizer, probability)
+        data = self.recipe.data
+        source = BpeDropout(self.source_tokenizer, data.source_bpe_dropout) if data.source_bpe_dropout else None
+        target = BpeDropout(self.target_tokenizer, data.target_bpe_dropout) if data.target_bpe_dropout else None
+        return source, target
 
     @property
     def scorer(self) -> Scorer:

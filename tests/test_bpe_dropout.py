@@ -68,13 +68,15 @@ def test_other_tokenizers_have_no_merges() -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("add_eos", [False, True])
-def test_training_batches_are_cut_anew(reverse: bool, add_eos: bool) -> None:
+def test_training_batches_are_cut_anew(reverse: bool, both: bool, add_eos: bool) -> None:
     content: dict[str, Any] = {
         "data": {
             "dataset_name": "toy:reverse",
             "toy": {"train": 200, "validation": 5, "test": 5, "max_length": 12},
-            "bpe_dropout": 0.4,
+            "source_bpe_dropout": 0.4,
+            "target_bpe_dropout": 0.4 if both else 0.0,
             "reverse_source": reverse,
         },
         "tokenizer": {
@@ -90,7 +92,7 @@ def test_training_batches_are_cut_anew(reverse: bool, add_eos: bool) -> None:
     batch = dict(task.collate(rows))
     augmented = task.augment(batch)
     assert augmented["input_ids"].shape[1] > batch["input_ids"].shape[1]
-    assert augmented["labels"].shape[1] > batch["labels"].shape[1]
+    assert torch.equal(augmented["labels"], batch["labels"]) != both
     assert torch.equal(
         augmented["attention_mask"].bool(), augmented["input_ids"] != task.source_tokenizer.pad_token_id
     )

@@ -101,8 +101,8 @@ MISTAKES: dict[str, tuple[str, Any, str]] = {
     "no nested mapping": ("data.toy", 3, r"^data\.toy: wanted a mapping of keys, got 3"),
     "generation type": ("generation.num_beams", 2.5, r"^generation\.num_beams: wanted a whole number or null"),
     # out of range, contradictory, or said in the wrong place
-    "bpe dropout": ("data.bpe_dropout", 1, r"^data\.bpe_dropout: got 1, wanted at least 0 and less than 1"),
-    "bpe dropout without bpe": ("data.bpe_dropout", 0.1, r"^data\.bpe_dropout: got 0\.1 with tokenizers of type"),
+    "bpe dropout": ("data.source_bpe_dropout", 1, r"^data\.source_bpe_dropout: got 1, wanted at least 0"),
+    "bpe dropout without bpe": ("data.target_bpe_dropout", 0.1, r"^data\.target_bpe_dropout: got 0\.1 with"),
     "range": ("model.hidden_dropout", 1.5, r"^model: hidden_dropout must be at least 0 and less than 1; got 1\.5"),
     "pipeline range": ("training.max_tokens", 0, r"^training\.max_tokens: got 0"),
     "averaging": ("training.average_checkpoints", -1, r"^training\.average_checkpoints: got -1"),
