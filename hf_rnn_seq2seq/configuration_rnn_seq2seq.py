@@ -116,9 +116,12 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
             recurrence, so that the fused kernels stay in use).
         residual (`bool`, defaults to `False`): From the second layer on, add a layer's input to its output (Wu 2016).
         label_smoothing (`float`, defaults to 0.0): Of the training loss (Szegedy 2016); evaluation losses are plain.
-        init_std (`float`, *optional*): Standard deviation of embeddings and projections. Default: `size ** -0.5` for
-            embeddings, Xavier for projections. Recurrent matrices are always orthogonal per gate, the LSTM's forget
-            bias is 1 (Jozefowicz 2015).
+        init_scheme (`str`, defaults to `"orthogonal"`): How weights begin. `"orthogonal"`: recurrent matrices
+            orthogonal per gate, other matrices Xavier, the LSTM's forget bias 1 (Jozefowicz 2015), embeddings of
+            standard deviation `size ** -0.5`. `"torch"`: as torch's modules do, and so the models of many papers:
+            recurrent weights and biases uniform up to `cell_size ** -0.5`, projections up to `inputs ** -0.5`,
+            embeddings of standard deviation 1.
+        init_std (`float`, *optional*): Standard deviation of embeddings and projections instead.
         use_crf (`bool`, defaults to `False`): Token classification scores the labels of a sequence together, in a
             linear-chain conditional random field (Lafferty 2001), instead of one by one. `label_smoothing` then does
             nothing, and Trainer's own `label_smoothing_factor` must stay 0: it would train without the CRF.
@@ -187,6 +190,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     layer_norm: bool = False
     residual: bool = False
     label_smoothing: float | int = 0.0
+    init_scheme: Literal["orthogonal", "torch"] = "orthogonal"
     init_std: float | int | None = None
     use_crf: bool = False
     classifier_pooling: Literal["last", "mean", "max", "attention"] = "last"

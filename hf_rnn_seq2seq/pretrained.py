@@ -34,16 +34,22 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        as_torch = self.config.init_scheme == "torch"
         if isinstance(module, RecurrentStack):
-            module.reset_parameters()
+            module.reset_parameters(self.config.init_scheme)
         elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, std=self._std(module.embedding_dim**-0.5))
+            init.normal_(module.weight, std=self._std(1.0 if as_torch else module.embedding_dim**-0.5))
         elif isinstance(module, nn.Linear):
-            if self.config.init_std is None:
-                init.xavier_uniform_(module.weight)
-            else:
+            bound = module.in_features**-0.5
+            if self.config.init_std is not None:
                 init.normal_(module.weight, std=self.config.init_std)
-            if module.bias is not None:
+            elif as_torch:
+                init.uniform_(module.weight, -bound, bound)
+            else:
+                init.xavier_uniform_(module.weight)
+            if module.bias is not None and as_torch:
+                init.uniform_(module.bias, -bound, bound)
+            elif module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)

@@ -406,13 +406,17 @@ class RecurrentStack(nn.Module):
             y = y + x
         return self.norms[k](y) if len(self.norms) else y
 
-    def reset_parameters(self) -> None:
-        """Orthogonal recurrent matrices and Xavier input matrices gate by gate, zero biases, forget bias 1."""
+    def reset_parameters(self, scheme: str = "orthogonal") -> None:
+        """`"orthogonal"`: recurrent matrices so and input matrices Xavier, gate by gate, biases 0, the forget bias 1.
+        `"torch"`: all uniform up to `cell_size ** -0.5`."""
         for name, parameter in self.named_parameters(recurse=False):
             # transformers marks what it has loaded from a checkpoint; it must not be overwritten.
             if getattr(parameter, "_is_hf_initialized", False):
                 continue
             with torch.no_grad():
+                if scheme == "torch":
+                    parameter.uniform_(-(self.cell_size**-0.5), self.cell_size**-0.5)
+                    continue
                 if name.startswith("bias"):
                     parameter.zero_()
                     if self.rnn_type == "lstm" and name.startswith("bias_ih"):

@@ -221,6 +221,7 @@ OPTIONS = st.fixed_dictionaries(
         "label_smoothing": RATE,
         "layer_norm": st.booleans(),
         "residual": st.booleans(),
+        "init_scheme": st.sampled_from(["orthogonal", "torch"]),
         "init_std": st.sampled_from([None, 0, 0.1]),
         "use_cache": st.booleans(),
         "pad_token_id": st.sampled_from([1, 0]),

@@ -303,3 +303,22 @@ def test_initialisation_is_reproducible_and_neither_zero_nor_wild() -> None:
         assert first.any() or "bias" in name, name
     embedding = models[0].model.encoder.embed_tokens.weight
     assert 0.8 < embedding.std() * config.embedding_size**0.5 < 1.2
+
+
+def test_weights_can_begin_as_those_of_torchs_modules_do() -> None:
+    sizes = {"vocab_size": 50, "embedding_size": 40, "encoder_hidden_size": 60, "decoder_hidden_size": 60}
+    options = {"attention_type": "none", "bidirectional_encoder": False, "encoder_layers": 1, "decoder_layers": 1}
+    model = RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqConfig(**sizes, **options, init_scheme="torch"))
+    pairs = [
+        (model.model.encoder.embed_tokens, torch.nn.Embedding(50, 40)),
+        (model.model.encoder.rnn, torch.nn.LSTM(40, 60)),
+        (model.model.decoder.rnn, torch.nn.LSTM(40, 60)),
+        (model.lm_head, torch.nn.Linear(60, 50)),
+    ]
+    for ours, theirs in pairs:
+        found, wanted = dict(ours.named_parameters()), dict(theirs.named_parameters())
+        assert found.keys() == wanted.keys()
+        for name, parameter in wanted.items():
+            assert found[name].std().item() == pytest.approx(parameter.std().item(), rel=0.25), name
+            if not isinstance(ours, torch.nn.Embedding):
+                assert found[name].abs().max().item() == pytest.approx(parameter.abs().max().item(), rel=0.1), name
