@@ -63,7 +63,6 @@ class DataOptions:
         max_target_length: the same for the target.
         group_references: validation and test lines with the same source become one item with several references.
         drop_validation_overlap: drop validation lines whose source also occurs in the training data.
-        drop_final_stop_mismatch: drop training lines of which one side ends in a full stop and the other does not.
         source_bpe_dropout: in training, probability that a merge is left out where sources are cut into subwords
             (Provilkov et al. 2020), for tokenizers of type bpe. Batches are then longer than `max_tokens` says.
         target_bpe_dropout: the same for targets.
@@ -89,7 +88,6 @@ class DataOptions:
     max_target_length: int | None = None
     group_references: bool = False
     drop_validation_overlap: bool = False
-    drop_final_stop_mismatch: bool = False
     source_bpe_dropout: float = 0.0
     target_bpe_dropout: float = 0.0
     max_train_samples: int | None = None
@@ -262,15 +260,6 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
         if not kept:
             raise DataError("data.drop_validation_overlap: no validation line is left, every source is in train")
         pairs["validation"] = kept
-    if options.drop_final_stop_mismatch:
-        kept = [pair for pair in pairs["train"] if len({text.rstrip().endswith(".") for text in pair}) == 1]
-        dropped = len(pairs["train"]) - len(kept)
-        logger.info(
-            "train: dropped %d of %d lines, only one side of which ends in a full stop", dropped, len(pairs["train"])
-        )
-        if not kept:
-            raise DataError("data.drop_final_stop_mismatch: no training line is left")
-        pairs["train"] = kept
     for split in pairs:
         kind = split if split in SPLITS else "test"
         pairs[split] = pairs[split][: getattr(options, f"max_{kind}_samples")]

@@ -186,22 +186,6 @@ def test_validation_sources_that_occur_in_training_can_be_dropped(
         load_data(options, tmp_path)
 
 
-def test_training_lines_whose_final_stops_differ_can_be_dropped(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    lines = ["a .\tx .", "b\ty .", "c .\tz", "d ?\tz", "e.\tz. ", "f\tg"]
-    write(tmp_path / "all.tsv", "".join(f"{line}\n" for line in lines))
-    options = DataOptions(train="all.tsv", validation="all.tsv", test="all.tsv", drop_final_stop_mismatch=True)
-    with caplog.at_level("INFO"):
-        data = load_data(options, tmp_path)
-    assert data["train"]["source"][:] == ["a .", "d ?", "e.", "f"]
-    assert len(data["validation"]) == len(data["test"]) == 6
-    assert "train: dropped 2 of 6 lines, only one side of which ends in a full stop" in caplog.text
-    write(tmp_path / "all.tsv", "a\tb.\n")
-    with pytest.raises(DataError, match="no training line is left"):
-        load_data(options, tmp_path)
-
-
 def test_only_the_first_lines_if_asked(tmp_path: Path) -> None:
     write(tmp_path / "f.tsv", "".join(f"{letter}\tx\n" for letter in "abcde"))
     data = load_data(DataOptions(train="f.tsv", test="f.tsv", max_train_samples=2, max_test_samples=9), tmp_path)
