@@ -25,6 +25,7 @@ from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
 from .loss import chunked_cross_entropy, cross_entropy, steps_that_count
 from .pretrained import RnnSeq2SeqPreTrainedModel
 from .recurrence import LayerState, Padding
+from .scheduled_sampling import ScheduledSampling
 from .state import DecoderState, SourceMemory, load_source, load_state, new_cache, save_source
 
 
@@ -248,9 +249,9 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
     """
     The model with an output layer: a sequence whose length the model decides.
 
-    `teacher_forcing_ratio` is the probability, step by step and sequence by sequence, that a training step reads the
-    reference symbol and not one drawn from the model's own distribution (scheduled sampling, Bengio 2015). It is a
-    plain attribute, 1.0 by default, for a callback to change while training.
+    `teacher_forcing_ratio` is the probability that a training step reads the reference symbol and not the model's own
+    (scheduled sampling, Bengio 2015), `teacher_forcing_unit` whether that is decided for each "step" or "sequence".
+    They are plain attributes, 1.0 and "step" by default, for a callback to change while training: `ScheduledSampling`.
     """
 
     use_fast_generation = True
@@ -259,7 +260,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         super().__init__(config)
         self.model = RnnSeq2SeqModel(config)
         self.lm_head = nn.Linear(config.output_size, config.target_vocab_size)
-        self.teacher_forcing_ratio = 1.0
+        self.teacher_forcing_ratio, self.teacher_forcing_unit = 1.0, "step"
         self.post_init()
 
     @property
@@ -342,7 +343,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             distribution (B, T, V + `copy_slots`); `loss`, the cross entropy in nats a symbol, if there are labels; in
             training with `coverage` plus the weighted coverage loss.
         """
-        choose_input = None
+        sampling = None
         if skip_logits is None:
             skip_logits = self.training and labels is not None and not torch.compiler.is_compiling()
         elif skip_logits and labels is None:
@@ -354,7 +355,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
                 if skip_logits and decoder_attention_mask is None and self.teacher_forcing_ratio == 1:
                     decoder_attention_mask = steps_that_count(labels)
             if self.training and self.teacher_forcing_ratio < 1 and decoder_input_ids is not None:
-                choose_input = self._scheduled_sampling
+                ratio, unit = self.teacher_forcing_ratio, self.teacher_forcing_unit
+                sampling = ScheduledSampling(self._logits, ratio, unit, self.config.eos_token_id)
         outputs = self.model(
             input_ids,
             attention_mask=attention_mask,
@@ -365,7 +367,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             inputs_embeds=inputs_embeds,
             decoder_inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
-            choose_input=choose_input,
+            choose_input=sampling,
             character_ids=character_ids,
             input_features=input_features,
             return_dict=True,
@@ -376,6 +378,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             pointer = None if outputs.pointer is None else outputs.pointer.at(positions)
             logits = self._logits(outputs.last_hidden_state[:, positions], pointer)
+        if labels is not None and sampling is not None:
+            labels = sampling.learnt(labels)
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch, outputs)
         return Seq2SeqLMOutput(
             loss=loss,
@@ -424,16 +428,6 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             total = total + self.config.coverage_loss_weight * again.sum()
         count = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         return total / count
-
-    def _scheduled_sampling(
-        self, reference: Tensor, previous_output: Tensor, pointer: Pointer | None = None
-    ) -> Tensor:
-        """A coin a step and sequence: the reference symbol, or one drawn from the model's distribution."""
-        with torch.no_grad():
-            logits = self._logits(previous_output.unsqueeze(1), pointer).squeeze(1)
-            drawn = logits.float().softmax(-1).multinomial(1).squeeze(1)
-        keep = torch.rand(reference.shape, device=reference.device) < self.teacher_forcing_ratio
-        return torch.where(keep, reference, drawn)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Labels (B, T) shifted to the right behind the start symbol; `DataCollatorForSeq2Seq` calls this."""

@@ -84,6 +84,8 @@ class TeacherForcingOptions:
         slope: fall a update of the linear schedule.
         minimum: floor of the linear schedule.
         k: of the inverse sigmoid, at least 1: the larger, the later it falls.
+        unit: "step": every step reads the reference or a symbol drawn from the model; "sequence": a sequence reads the
+            reference or the model's most probable symbols all along (Lake & Baroni 2018).
     """
 
     schedule: Literal["constant", "linear", "inverse_sigmoid"] = "constant"
@@ -92,6 +94,7 @@ class TeacherForcingOptions:
     slope: float = 0.0
     minimum: float = 0.0
     k: float = 1000.0
+    unit: Literal["step", "sequence"] = "step"
 
     def __post_init__(self) -> None:
         for name in ("ratio", "start", "minimum"):

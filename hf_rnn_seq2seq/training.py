@@ -61,7 +61,7 @@ def teacher_forcing_ratio(options: TeacherForcingOptions, step: int) -> float:
 
 
 class ScheduledSamplingCallback(TrainerCallback):
-    """Sets `model.teacher_forcing_ratio` before every update, and back to 1 after training.
+    """Sets `model.teacher_forcing_ratio` and `_unit` before every update, and the ratio back to 1 after training.
 
     Args:
         options: the schedule.
@@ -73,7 +73,9 @@ class ScheduledSamplingCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        kwargs["model"].teacher_forcing_ratio = teacher_forcing_ratio(self.options, state.global_step)
+        model = kwargs["model"]
+        model.teacher_forcing_ratio = teacher_forcing_ratio(self.options, state.global_step)
+        model.teacher_forcing_unit = self.options.unit
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -184,6 +184,48 @@ def test_symbols_are_drawn_from_the_models_own_distribution() -> None:
     assert shares[4:7].sum() == 1
 
 
+def test_a_coin_can_be_tossed_for_whole_sequences() -> None:
+    rows, steps, ratio = 400, 4, 0.7
+    model, read = drawing_model("sutskever", ratio)
+    model.teacher_forcing_unit = "sequence"
+    labels = random_ids(rows, steps, vocab_size=DRAWN)
+    model(input_ids=random_ids(rows, 3), labels=labels)
+    chosen = torch.cat(read[-(steps - 1) :], dim=1)
+    forced = (chosen == labels[:, :-1]).all(1)
+    assert (forced | (chosen == DRAWN).all(1)).all()
+    assert abs(forced.double().mean().item() - ratio) < 5 * math.sqrt(ratio * (1 - ratio) / rows)
+
+
+@pytest.mark.parametrize("structure", READERS)
+def test_a_sequence_left_to_itself_reads_what_greedy_search_finds_and_learns_up_to_its_own_end(structure: str) -> None:
+    model, labels, inputs = tiny_model(structure), random_ids(40, 12), {"input_ids": random_ids(40, 5, seed=3)}
+    end = int(model.config.eos_token_id)
+    with torch.no_grad():  # so that sequences end early
+        logits = model(**inputs, decoder_input_ids=random_ids(40, 12, seed=4)).logits
+        behind = logits.amax(-1) - logits[..., end]
+        model.lm_head.bias[end] += behind.flatten().quantile(0.1)
+    found = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=12)
+    fed = F.pad(found, (0, 12), value=1)[:, :12]
+    assert (fed == end).any()
+    own_end = (fed == end).cumsum(1) > 0
+    learnt = labels.masked_fill(own_end, -100)
+    wanted = model(**inputs, decoder_input_ids=fed).logits
+    model.train()
+    model.teacher_forcing_ratio, model.teacher_forcing_unit = 0.0, "sequence"
+    got = model(**inputs, labels=labels, skip_logits=False)
+    real = learnt != -100
+    assert not real.all()
+    torch.testing.assert_close(got.logits[real], wanted[real], atol=1e-10, rtol=1e-8)
+    torch.testing.assert_close(got.loss, F.cross_entropy(wanted[real], learnt[real]), atol=1e-10, rtol=1e-8)
+
+
+def test_units_of_scheduled_sampling_have_names() -> None:
+    model = tiny_model("luong").train()
+    model.teacher_forcing_ratio, model.teacher_forcing_unit = 0.5, "token"
+    with pytest.raises(ValueError, match="teacher_forcing_unit must be one of step, sequence; got 'token'"):
+        model(**inputs_of(), labels=labels_of())
+
+
 def test_evaluation_and_generation_are_not_sampled() -> None:
     model, read = drawing_model("luong", 0.0)
     model.eval()

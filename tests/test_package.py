@@ -33,6 +33,7 @@ MODEL_FILES = {
     "packed",
     "deferred",
     "loss",
+    "scheduled_sampling",
     "pretrained",
     "characters",
     "encoder",

@@ -53,12 +53,13 @@ def test_inverse_sigmoid_schedule_ends_at_zero_without_overflow() -> None:
 
 def test_the_callback_sets_the_ratio_of_the_update_to_come() -> None:
     model, state = SimpleNamespace(teacher_forcing_ratio=1.0), TrainerState()
-    callback = ScheduledSamplingCallback(TeacherForcingOptions("linear", slope=0.1))
+    callback = ScheduledSamplingCallback(TeacherForcingOptions("linear", slope=0.1, unit="sequence"))
     seen = []
     for state.global_step in range(3):
         callback.on_step_begin(Any, state, TrainerControl(), model=model)  # type: ignore[arg-type]
         seen.append(model.teacher_forcing_ratio)
     assert seen == pytest.approx([1.0, 0.9, 0.8])
+    assert model.teacher_forcing_unit == "sequence"
     callback.on_train_end(Any, state, TrainerControl(), model=model)  # type: ignore[arg-type]
     assert model.teacher_forcing_ratio == 1.0
 
