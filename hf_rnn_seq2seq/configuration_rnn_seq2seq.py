@@ -35,7 +35,8 @@ _SIZES = (
 
 # Options that are probabilities, of which one is none: it would leave nothing over.
 _RATES = (
-    "token_dropout embedding_dropout hidden_dropout recurrent_dropout label_smoothing classifier_dropout"
+    "token_dropout embedding_dropout hidden_dropout output_dropout recurrent_dropout label_smoothing "
+    "classifier_dropout"
 ).split()
 
 
@@ -110,6 +111,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
         embedding_dropout (`float`, defaults to 0.0): Dropout on embedded symbols, and on what characters say.
         hidden_dropout (`float`, defaults to 0.0): Dropout on what each layer hands upward, on the encoder's memory and
             on what the output layer reads. Never on the recurrence.
+        output_dropout (`float`, *optional*): Dropout on what the decoder's output layer reads, if not `hidden_dropout`.
         recurrent_dropout (`float`, defaults to 0.0): Variational dropout of the recurrent state: one mask a sequence
             (Gal & Ghahramani 2016). Training then runs step by step, several times slower.
         layer_norm (`bool`, defaults to `False`): Layer normalisation of what each layer hands upward (outside the
@@ -186,6 +188,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     token_dropout: float | int = 0.0
     embedding_dropout: float | int = 0.0
     hidden_dropout: float | int = 0.0
+    output_dropout: float | int | None = None
     recurrent_dropout: float | int = 0.0
     layer_norm: bool = False
     residual: bool = False
@@ -274,8 +277,9 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
         for name in _RATES:
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and less than 1; got {getattr(self, name)}")
+            rate = getattr(self, name)
+            if rate is not None and not 0 <= rate < 1:
+                raise ValueError(f"{name} must be at least 0 and less than 1; got {rate}")
         if self.copy_slots < 0:
             raise ValueError(f"copy_slots must be at least 0; got {self.copy_slots}")
         if self.init_std is not None and not 0 <= self.init_std < float("inf"):

@@ -75,6 +75,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         self.attends = config.attention_type != "none"
         self.attends_before_step = self.attends and config.attention_query == "previous_state"
         self.has_cell = config.rnn_type == "lstm"
+        self.output_dropout = config.hidden_dropout if config.output_dropout is None else config.output_dropout
         if config.feed_previous_token:
             self.embed_tokens = nn.Embedding(config.target_vocab_size, config.embedding_size)
         embedding_size = config.embedding_size if config.feed_previous_token else 0
@@ -155,7 +156,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
                 passed over (padded prompts).
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, target_length, embedding_size)`, *optional*).
             past_key_values: Cache that takes the state after these steps.
-            choose_input: Scheduled sampling: replaces the input of each step but the first.
+            choose_input: Scheduled sampling: gives the ids (B,) that each step but the first reads instead.
 
         Returns:
             `last_hidden_state` (B, T, R), what the output layer reads. Where attentions are asked for,
@@ -185,8 +186,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         else:
             with self._deferred_gradients(source):
                 if one_by_one:
-                    ids = input_ids if choose_input else None
-                    steps = self._run_steps(embedded, state, source, passed_over, ids, choose_input, lookup=lookup)
+                    steps = self._run_steps(embedded, state, source, passed_over, choose_input, lookup=lookup)
                 else:
                     steps = self._run_at_once(embedded, state, source, passed_over, lookup)
         if mask is not None:
@@ -291,7 +291,6 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         state: DecoderState,
         source: SourceMemory,
         mask: Tensor | None = None,
-        input_ids: Tensor | None = None,
         choose_input: ChooseInput | None = None,
         recurrent_masks: tuple[Tensor, ...] | None = None,
         lookup: Lookup | None = None,
@@ -309,7 +308,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
                 pointer: tuple[Pointer, ...] = ()
                 if self.config.use_copy:
                     pointer = (Pointer(last.gate.unsqueeze(1), last.weights.unsqueeze(1), source.symbols),)
-                step_input = self.embed(choose_input(input_ids[:, t], last.output, *pointer)[:, None]).squeeze(1)
+                step_input = self.embed(choose_input(t, last.output, *pointer)[:, None]).squeeze(1)
             step = self.step(step_input, state, source, recurrent_masks, known[t] if known else None)
             state = step.states[0] if mask is None else _where(mask[:, t], step.states[0], state)
             results.append(step)
@@ -399,7 +398,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             output = pairs.unflatten(-1, (-1, 2)).amax(-1)
         else:
             output = top
-        return F.dropout(output, self.config.hidden_dropout, self.training)
+        return F.dropout(output, self.output_dropout, self.training)
 
 
 def _only_trails(mask: Tensor | None) -> bool:

@@ -39,8 +39,8 @@ _SHARED = (
 )
 # Options that the computation at evaluation does not see: checkpoints of one model may differ in them.
 _TRAINING_ONLY = {
-    *("embedding_dropout", "hidden_dropout", "recurrent_dropout", "classifier_dropout", "label_smoothing"),
-    *("token_dropout", "coverage_loss_weight", "init_scheme", "init_std", "use_cache"),
+    *("token_dropout", "embedding_dropout", "hidden_dropout", "output_dropout", "recurrent_dropout"),
+    *("classifier_dropout", "label_smoothing", "coverage_loss_weight", "init_scheme", "init_std", "use_cache"),
 }
 
 

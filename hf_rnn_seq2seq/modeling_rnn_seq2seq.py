@@ -350,13 +350,12 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             raise ValueError("skip_logits=True leaves nothing to return without labels: give labels, or leave it out")
         if labels is not None:
             use_cache = False
-            if decoder_input_ids is None and decoder_inputs_embeds is None:
+            made = decoder_input_ids is None and decoder_inputs_embeds is None
+            if made:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
-                if skip_logits and decoder_attention_mask is None and self.teacher_forcing_ratio == 1:
-                    decoder_attention_mask = steps_that_count(labels)
-            if self.training and self.teacher_forcing_ratio < 1 and decoder_input_ids is not None:
-                ratio, unit = self.teacher_forcing_ratio, self.teacher_forcing_unit
-                sampling = ScheduledSampling(self._logits, ratio, unit, self.config.eos_token_id)
+            sampling = self._scheduled_sampling(decoder_input_ids)
+            if made and skip_logits and decoder_attention_mask is None and sampling is None:
+                decoder_attention_mask = steps_that_count(labels)
         outputs = self.model(
             input_ids,
             attention_mask=attention_mask,
@@ -391,6 +390,14 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             encoder_last_hidden_state=outputs.encoder_last_hidden_state,
             encoder_hidden_states=outputs.encoder_hidden_states,
         )
+
+    def _scheduled_sampling(self, reference: Tensor | None) -> ScheduledSampling | None:
+        """What chooses the decoder's inputs in place of the reference (B, T); None if all are the reference."""
+        if not self.training or self.teacher_forcing_ratio == 1 or reference is None:
+            return None
+        ratio, unit = self.teacher_forcing_ratio, self.teacher_forcing_unit
+        sampling = ScheduledSampling(self._logits, reference, ratio, unit, self.config.eos_token_id)
+        return None if sampling.forced.all() else sampling
 
     def _logits(self, readout: Tensor, pointer: Pointer | None) -> Tensor:
         """Readouts (B, T, R) -> (B, T, V). Log-probabilities are logits too: their softmax is the mixture itself."""

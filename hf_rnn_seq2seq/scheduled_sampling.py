@@ -21,38 +21,48 @@ class ScheduledSampling:
 
     Args:
         logits: Makes logits (B, 1, V) of readouts (B, 1, R), and of a pointer if the model copies.
+        reference: What teacher forcing reads, (B, T).
         ratio: Probability of the reference.
         unit: What a coin is tossed for. `"step"`: each step of each sequence; otherwise the symbol is drawn from the
             model's distribution (Bengio et al. 2015). `"sequence"`: each sequence; otherwise it reads its own most
             probable symbols all along, and what comes behind its own end is not learnt from (as Lake & Baroni 2018,
             after the seq2seq tutorial of PyTorch).
         end: Id of the end symbol, or several.
+
+    Attributes:
+        forced: Where the reference is read, (B, T): at the first step, and where the coins say so.
     """
 
-    def __init__(self, logits: Callable[..., Tensor], ratio: float, unit: str, end: int | list[int] | None):
+    def __init__(
+        self,
+        logits: Callable[..., Tensor],
+        reference: Tensor,
+        ratio: float,
+        unit: str,
+        end: int | list[int] | None,
+    ):
         if unit not in UNITS:
             raise ValueError(f"teacher_forcing_unit must be one of {', '.join(UNITS)}; got {unit!r}")
-        self.logits, self.ratio, self.unit = logits, ratio, unit
+        self.logits, self.reference, self.unit = logits, reference, unit
         self.ends = torch.tensor([] if end is None else end)
-        self.forced: Tensor | None = None
+        batch, length = reference.shape
+        coins = torch.rand((batch, length if unit == "step" else 1), device=reference.device)
+        self.forced = (coins < ratio).expand(batch, length).clone()
+        self.forced[:, 0] = True
         self.ended: list[Tensor] = []
 
-    def __call__(self, reference: Tensor, previous_output: Tensor, pointer: Pointer | None = None) -> Tensor:
-        """The ids (B,) that a step reads: of `reference` (B,), or what the readout (B, R) of the last step says."""
+    def __call__(self, t: int, previous_output: Tensor, pointer: Pointer | None = None) -> Tensor:
+        """The ids (B,) that step t reads: of the reference, or what the readout (B, R) of the last step says."""
+        forced = self.forced[:, t]
         with torch.no_grad():
             logits = self.logits(previous_output.unsqueeze(1), pointer).squeeze(1)
             if self.unit == "step":
                 own = logits.float().softmax(-1).multinomial(1).squeeze(1)
-                return torch.where(self._toss(reference), reference, own)
-            if self.forced is None:
-                self.forced = self._toss(reference)
-            chosen = torch.where(self.forced, reference, logits.argmax(-1))
-            before = self.ended[-1] if self.ended else torch.zeros_like(self.forced)
-            self.ended.append(before | (~self.forced & torch.isin(chosen, self.ends.to(chosen))))
+                return torch.where(forced, self.reference[:, t], own)
+            chosen = torch.where(forced, self.reference[:, t], logits.argmax(-1))
+            before = self.ended[-1] if self.ended else torch.zeros_like(forced)
+            self.ended.append(before | (~forced & torch.isin(chosen, self.ends.to(chosen))))
             return chosen
-
-    def _toss(self, reference: Tensor) -> Tensor:
-        return torch.rand(reference.shape, device=reference.device) < self.ratio
 
     def learnt(self, labels: Tensor) -> Tensor:
         """Labels (B, T) without those behind the end that a sequence read of its own."""

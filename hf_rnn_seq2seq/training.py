@@ -171,6 +171,11 @@ class RecipeTrainer(Seq2SeqTrainer):
             inputs = self.augment(self._prepare_inputs(inputs))
         return super().training_step(model, inputs, num_items_in_batch)
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """An epoch; none where a resumed run had made its last update, after which the Trainer would make one more."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+
     def evaluation_loop(
         self,
         dataloader: DataLoader,

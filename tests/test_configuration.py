@@ -18,6 +18,7 @@ from hf_rnn_seq2seq import PRESETS, RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGe
 
 
 REFUSALS = (ValueError, StrictDataclassError)
+DROPOUTS = ("embedding_dropout", "hidden_dropout", "output_dropout", "recurrent_dropout")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_options_that_follow_from_others_are_filled_in(options: dict[str, Any], 
         ({"decoder_vocab_size": -1}, "decoder_vocab_size must be at least 1"),
         *[
             ({name: value}, f"{name} must be at least 0 and less than 1")
-            for name in ("embedding_dropout", "hidden_dropout", "recurrent_dropout", "label_smoothing")
+            for name in (*DROPOUTS, "label_smoothing")
             for value in (-0.1, 1, 2.0, float("nan"))
         ],
         ({"init_std": -1.0}, "init_std"),
@@ -217,6 +218,7 @@ OPTIONS = st.fixed_dictionaries(
         "tie_word_embeddings": RARELY,
         "embedding_dropout": RATE,
         "hidden_dropout": RATE,
+        "output_dropout": st.one_of(st.none(), RATE),
         "recurrent_dropout": RATE,
         "label_smoothing": RATE,
         "layer_norm": st.booleans(),
@@ -232,7 +234,7 @@ OPTIONS = st.fixed_dictionaries(
 )
 OUT_OF_RANGE = st.sampled_from(
     [(name, 0) for name in (*SIZES, "decoder_vocab_size", "attention_size", "readout_size")]
-    + [(name, 1.0) for name in ("embedding_dropout", "hidden_dropout", "recurrent_dropout", "label_smoothing")]
+    + [(name, 1.0) for name in (*DROPOUTS, "label_smoothing")]
     + [(name, 99) for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")]
     + [(name, "other") for name in RnnSeq2SeqConfig.__annotations__]
 )

@@ -135,6 +135,18 @@ def test_resuming_in_the_middle_of_an_epoch_gives_the_same_weights(
     assert same_weights(folder / "out" / last, tmp_path / last)
 
 
+def test_resuming_behind_the_last_of_max_steps_trains_no_more(tmp_path: Path) -> None:
+    changes = {"max_steps": 7, "eval_steps": 7, "save_steps": 7, "average_checkpoints": 0}
+    recipe_file = tmp_path / "tiny.yaml"
+    recipe_file.write_text(write_yaml(content(training={**CONTENT["training"], **changes})))
+    metrics = main(recipe_file, "--output_dir", tmp_path / "out")
+    shutil.copytree(tmp_path / "out" / "checkpoint-7", tmp_path / "again" / "checkpoint-7")  # killed before the end
+    assert main(recipe_file, "--output_dir", tmp_path / "again", "--resume") == metrics
+    assert same_weights(tmp_path / "out", tmp_path / "again")
+    report = json.loads((tmp_path / "again" / "training_report.json").read_text())
+    assert report["updates"] == 7
+
+
 def test_a_run_is_not_mixed_with_another(
     run: tuple[Path, dict[str, float]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
+from hf_rnn_seq2seq.scheduled_sampling import ScheduledSampling
 
 
 def inputs_of(rows: int = 3) -> dict[str, Tensor]:
@@ -120,12 +121,14 @@ def test_ratio_one_is_teacher_forcing(structure: str) -> None:
     wanted = model.eval()(**inputs_of(), labels=labels)
     got = model.train()(**inputs_of(), labels=labels, skip_logits=False)
     torch.testing.assert_close(got.logits, wanted.logits, atol=1e-12, rtol=1e-10)
-    # A ratio of nearly one takes the path that draws, and never does.
-    model.teacher_forcing_ratio = 1 - 1e-12
+    # The path that draws, with coins that all say reference. (The model itself then takes the other path.)
+    always = ScheduledSampling(model._logits, model.prepare_decoder_input_ids_from_labels(labels), 1.0, "step", None)
+    assert always.forced.all()
+    model._scheduled_sampling = lambda reference: always
     stepped = model(**inputs_of(), labels=labels, skip_logits=False)
     stepped.loss.backward()
     drawn_gradients = gradients(model)
-    model.teacher_forcing_ratio = 1.0
+    del model._scheduled_sampling
     model(**inputs_of(), labels=labels).loss.backward()
     torch.testing.assert_close(stepped.logits, wanted.logits, atol=1e-12, rtol=1e-10)
     for name, gradient in gradients(model).items():
@@ -194,6 +197,18 @@ def test_a_coin_can_be_tossed_for_whole_sequences() -> None:
     forced = (chosen == labels[:, :-1]).all(1)
     assert (forced | (chosen == DRAWN).all(1)).all()
     assert abs(forced.double().mean().item() - ratio) < 5 * math.sqrt(ratio * (1 - ratio) / rows)
+
+
+def test_where_all_coins_say_reference_nothing_is_drawn() -> None:
+    model, read = drawing_model("sutskever", 0.5)
+    model.teacher_forcing_unit = "sequence"
+    labels = random_ids(1, 6, vocab_size=DRAWN)
+    for _ in range(40):
+        model(input_ids=random_ids(1, 3), labels=labels)
+    at_once = [ids for ids in read if torch.equal(ids, model.prepare_decoder_input_ids_from_labels(labels))]
+    drawn = [ids for ids in read if ids.shape[1] == 1]
+    # Of 40 passes some 20 read the reference all at once, the others embed it and then 5 symbols one after another.
+    assert len(at_once) == 40 and 5 * 5 <= len(drawn) <= 5 * 35 and all((ids == DRAWN).all() for ids in drawn)
 
 
 @pytest.mark.parametrize("structure", READERS)

@@ -52,7 +52,7 @@ def test_one_step_after_the_other_equals_all_at_once(structure: str, padded: boo
     model, inputs, target = tiny_model(structure), inputs_of(), random_ids(3, 5)
     mask = padded_batch("interior", [5, 3, 4], 5).attention_mask if padded else None
     results = []
-    for choose in (None, lambda reference, *_: reference):
+    for choose in (None, lambda t, *_: target[:, t]):
         out = model.model(**inputs, decoder_input_ids=target, decoder_attention_mask=mask, choose_input=choose)
         real = out.last_hidden_state if mask is None else out.last_hidden_state[mask.bool()]
         real.pow(3).sum().backward()
@@ -171,7 +171,7 @@ def test_bfloat16_runs_and_stays_close(structure: str) -> None:
     assert half.generate(**inputs, max_new_tokens=3).shape[0] == 3
 
 
-@pytest.mark.parametrize("option", ["embedding_dropout", "hidden_dropout", "recurrent_dropout"])
+@pytest.mark.parametrize("option", ["embedding_dropout", "hidden_dropout", "output_dropout", "recurrent_dropout"])
 @pytest.mark.parametrize("structure", ["both_max", "luong"])
 def test_dropout_acts_in_training_only(structure: str, option: str) -> None:
     inputs, target = inputs_of(), random_ids(3, 4)
@@ -183,6 +183,21 @@ def test_dropout_acts_in_training_only(structure: str, option: str) -> None:
     assert not torch.allclose(first, second)
     plain.train()
     torch.testing.assert_close(plain(**inputs, decoder_input_ids=target).logits, wanted, **TIGHT)
+
+
+def test_dropout_before_the_output_is_that_between_the_layers_unless_said() -> None:
+    inputs = {**inputs_of(), "decoder_input_ids": random_ids(3, 4)}
+    wanted, kept, dropped = (
+        tiny_model("luong", hidden_dropout=hidden, output_dropout=output).train()
+        for hidden, output in ((0, None), (0.4, 0), (0, 0.4))
+    )
+    for model in (kept, dropped):
+        model.model.encoder = wanted.model.encoder  # no dropout there
+    plain = wanted(**inputs).logits
+    assert not torch.allclose(dropped(**inputs).logits, plain)
+    kept.model.decoder.rnn.dropout = 0.0  # what is left is before the output
+    torch.testing.assert_close(kept(**inputs).logits, plain, **TIGHT)
+    assert tiny_model("luong", hidden_dropout=0.4).model.decoder.output_dropout == 0.4
 
 
 TYING = {
