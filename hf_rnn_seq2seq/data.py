@@ -63,6 +63,8 @@ class DataOptions:
         max_target_length: the same for the target.
         group_references: validation and test lines with the same source become one item with several references.
         drop_validation_overlap: drop validation lines whose source also occurs in the training data.
+        match_final_stop: make training targets end in a full stop where their source does, and only there. (Many
+            translators write the full stop that a caption lacks, and a model learns to add it always.)
         source_bpe_dropout: in training, probability that a merge is left out where sources are cut into subwords
             (Provilkov et al. 2020), for tokenizers of type bpe. Batches are then longer than `max_tokens` says.
         target_bpe_dropout: the same for targets.
@@ -88,6 +90,7 @@ class DataOptions:
     max_target_length: int | None = None
     group_references: bool = False
     drop_validation_overlap: bool = False
+    match_final_stop: bool = False
     source_bpe_dropout: float = 0.0
     target_bpe_dropout: float = 0.0
     max_train_samples: int | None = None
@@ -260,6 +263,11 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
         if not kept:
             raise DataError("data.drop_validation_overlap: no validation line is left, every source is in train")
         pairs["validation"] = kept
+    if options.match_final_stop:
+        matched = [(source, stopped_as(source, target)) for source, target in pairs["train"]]
+        changed = sum(new != old for new, old in zip(matched, pairs["train"], strict=True))
+        logger.info("train: changed %d of %d targets to end in a full stop as their source", changed, len(matched))
+        pairs["train"] = matched
     for split in pairs:
         kind = split if split in SPLITS else "test"
         pairs[split] = pairs[split][: getattr(options, f"max_{kind}_samples")]
@@ -269,6 +277,16 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
             for split, rows in pairs.items()
         }
     )
+
+
+def stopped_as(source: str, target: str) -> str:
+    """The target with its last full stop taken away, or one added, so that it ends in one as the source does."""
+    source, stripped = source.rstrip(), target.rstrip()
+    if source.endswith(".") == stripped.endswith("."):
+        return target
+    if stripped.endswith("."):
+        return stripped.rstrip(".").rstrip() or target
+    return stripped + (" ." if source.endswith(" .") else ".")
 
 
 def vocabulary_texts(options: DataOptions, data_dir: str | Path = ".") -> list[str]:

@@ -186,6 +186,29 @@ def test_validation_sources_that_occur_in_training_can_be_dropped(
         load_data(options, tmp_path)
 
 
+def test_training_targets_can_be_made_to_end_in_a_full_stop_as_their_source(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cases = {
+        ("a dog .", "ein hund ."): "ein hund .",
+        ("a dog", "ein hund"): "ein hund",
+        ("a dog", "ein hund ."): "ein hund",
+        ("a dog", "ein hund..."): "ein hund",
+        ("a dog .", "ein hund"): "ein hund .",
+        ("A dog. ", "Ein Hund"): "Ein Hund.",
+        ("a dog ?", "ein hund ."): "ein hund",
+        ("a dog", "."): ".",  # no target is left empty
+    }
+    write(tmp_path / "f.tsv", "".join(f"{source}\t{target}\n" for source, target in cases))
+    with caplog.at_level("INFO"):
+        data = load_data(DataOptions(train="f.tsv", test="f.tsv", match_final_stop=True), tmp_path)
+    assert data["train"]["target"][:] == list(cases.values())
+    assert data["test"]["target"][:] == [target for _, target in cases]
+    assert "changed 5 of 8 targets" in caplog.text
+    plain = load_data(DataOptions(train="f.tsv"), tmp_path)
+    assert plain["train"]["target"][:] == [target for _, target in cases]
+
+
 def test_only_the_first_lines_if_asked(tmp_path: Path) -> None:
     write(tmp_path / "f.tsv", "".join(f"{letter}\tx\n" for letter in "abcde"))
     data = load_data(DataOptions(train="f.tsv", test="f.tsv", max_train_samples=2, max_test_samples=9), tmp_path)
