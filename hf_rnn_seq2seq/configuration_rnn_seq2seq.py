@@ -111,7 +111,8 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
         embedding_dropout (`float`, defaults to 0.0): Dropout on embedded symbols, and on what characters say.
         hidden_dropout (`float`, defaults to 0.0): Dropout on what each layer hands upward, on the encoder's memory and
             on what the output layer reads. Never on the recurrence.
-        output_dropout (`float`, *optional*): Dropout on what the decoder's output layer reads, if not `hidden_dropout`.
+        output_dropout (`float`, *optional*): Dropout on what the decoder's output layer reads, in place of
+            `hidden_dropout` there.
         recurrent_dropout (`float`, defaults to 0.0): Variational dropout of the recurrent state: one mask a sequence
             (Gal & Ghahramani 2016). Training then runs step by step, several times slower.
         layer_norm (`bool`, defaults to `False`): Layer normalisation of what each layer hands upward (outside the
