@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# What `pip install .` gives at both ends of the declared range: an environment with the oldest transformers and torch that
+# pyproject.toml admits, and one with the newest that the registry has. Neither uses the pins of constraints.txt.
+#
+#     bash scripts/test_ends.sh [oldest] [newest]      both by default
+#
+# Each end has an environment of its own (.venv-oldest, .venv-newest, several GB where pip chooses a CUDA build of torch)
+# with nothing in it but the package and pytest, and runs tests/properties/test_two_ends.py: `generate()` equals uncached
+# search, the fast search was taken, saved code runs without the package, and every private name of transformers that we
+# rely on is there.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup_venv.sh dev # an interpreter that is new enough, found once
+tests=$(ls tests/test_two_ends.py tests/properties/test_two_ends.py 2>/dev/null)
+
+if [ $# -eq 0 ]; then set -- oldest newest; fi
+for end in "$@"; do
+  environment=.venv-$end
+  case $end in
+    oldest) requirements=(-r scripts/requirements-oldest.txt) ;;
+    newest) requirements=(--upgrade -r scripts/requirements-newest.txt) ;;
+    *) echo "test_ends.sh: unknown end '$end', wanted oldest or newest" >&2; exit 2 ;;
+  esac
+  if ! "$environment/bin/python" -m pip --version >/dev/null 2>&1; then
+    .venv/bin/python -m venv --clear "$environment"
+  fi
+  echo "test_ends.sh: $end: installing into $environment (some minutes the first time)"
+  "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "${requirements[@]}" . pytest </dev/null
+  "$environment/bin/python" -c \
+    'import torch, transformers; print(f"transformers {transformers.__version__}, torch {torch.__version__}")'
+  # Not from this folder, whose own copy of the package would be imported in place of the installed one.
+  (cd "$environment" && OMP_NUM_THREADS=1 bin/python -m pytest -q -rA -p no:cacheprovider -c /dev/null "../$tests")
+done
