@@ -15,10 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPastAndCrossAttentions,
+    Seq2SeqModelOutput,
+)
 from transformers.utils import can_return_tuple
 
 from .attention import Attention
+from .checks import check_decoder_inputs, check_decoder_state, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, known_symbols, source_symbols
 from .deferred import DeferredGradients
@@ -26,6 +31,7 @@ from .lookup import Lookup
 from .pretrained import RnnSeq2SeqPreTrainedModel
 from .recurrence import KnownInput, RecurrentStack, padding_of
 from .state import DecoderState, SourceMemory, is_recording, save_states
+from .transformers_names import named, one_cache
 
 
 # Which input a decoder step reads in place of the reference: (reference ids (B,), previous readout (B, R), and if it
@@ -48,6 +54,21 @@ class RnnDecoderOutput(BaseModelOutputWithPastAndCrossAttentions):
 
     pointer: Pointer | None = None
     coverage_loss: Tensor | None = None
+
+
+@dataclass
+class RnnSeq2SeqModelOutput(Seq2SeqModelOutput):
+    """
+    Output of `RnnSeq2SeqModel`: as every `Seq2SeqModelOutput`, and what copying and coverage add.
+
+    Args:
+        pointer, coverage_loss (*optional*): As in `RnnDecoderOutput`.
+        encoder_mask (*optional*): The memory's, `mask` of `RnnEncoderOutput` as 1 and 0.
+    """
+
+    pointer: Pointer | None = None
+    coverage_loss: Tensor | None = None
+    encoder_mask: Tensor | None = None
 
 
 class StepResults(NamedTuple):
@@ -135,6 +156,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         return SourceMemory(keys, memory, mask, context, symbols)
 
     @can_return_tuple
+    @only_known_keywords
     def forward(
         self,
         input_ids: Tensor | None,
@@ -146,6 +168,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         choose_input: ChooseInput | None = None,
+        cache: Cache | None = None,
     ) -> RnnDecoderOutput:
         """
         Args:
@@ -155,7 +178,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             attention_mask (`torch.Tensor` of shape `(batch_size, target_length)`, *optional*): 0 where a step is to be
                 passed over (padded prompts).
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, target_length, embedding_size)`, *optional*).
-            past_key_values: Cache that takes the state after these steps.
+            past_key_values, cache: Cache that takes the state after these steps, under either name.
             choose_input: Scheduled sampling: gives the ids (B,) that each step but the first reads instead.
 
         Returns:
@@ -163,7 +186,10 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             `cross_attentions`, one (B, 1, T, S) tensor or none, and empty `attentions`: it has no self-attention, but
             `generate()` wants to go through them. `pointer` and `coverage_loss` as in `RnnDecoderOutput`.
         """
+        past_key_values = one_cache(past_key_values, cache)
+        check_decoder_inputs(self.config, input_ids, attention_mask, inputs_embeds, goes_on=True)
         embedded = self.embed(input_ids, inputs_embeds)
+        check_decoder_state(self.config, embedded.shape[0], state, source)
         lookup = self._lookup(input_ids) if inputs_embeds is None and choose_input is None else None
         mask = None if attention_mask is None else attention_mask[:, -embedded.shape[1] :].bool()
         if mask is not None:
@@ -201,7 +227,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         weights = steps.weights
         return RnnDecoderOutput(
             last_hidden_state=steps.output,
-            past_key_values=past_key_values,
+            **named(past_key_values),
             hidden_states=(embedded, *steps.layer_outputs[:-1], steps.output) if output_hidden_states else None,
             attentions=() if output_attentions else None,
             cross_attentions=(() if weights is None else (weights.unsqueeze(1),)) if output_attentions else None,

@@ -6,7 +6,6 @@ travels to the Hub: it imports only the standard library, torch, transformers an
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import can_return_tuple
 
 from .characters import CharacterEncoder
+from .checks import check_source, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import known_symbols
 from .pretrained import RnnSeq2SeqPreTrainedModel
@@ -98,6 +98,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
+    @only_known_keywords
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -106,7 +107,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         output_hidden_states: bool | None = None,
         character_ids: Tensor | None = None,
         input_features: Tensor | None = None,
-        **kwargs: Any,
+        output_attentions: bool | None = None,
     ) -> RnnEncoderOutput:
         """
         Args:
@@ -121,8 +122,9 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
                 `character_vocab_size`, and only then read: the characters of each word, then `pad_token_id`.
             input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`,
                 *optional*): Source vectors, of a model with `input_feature_size`; in place of all others.
+            output_attentions: `generate()` asks every encoder. This one has no attention to return.
         """
-        self._check_source(input_ids, inputs_embeds, input_features)
+        check_source(self.config, input_ids, attention_mask, inputs_embeds, character_ids, input_features)
         mask = self.source_mask(input_ids, attention_mask)
         lookup = None
         if input_features is not None:
@@ -134,16 +136,8 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
                 lookup = self.rnn.lookup(ids, self.embed_tokens)
         else:
             embedded = inputs_embeds
-        if embedded.shape[1] == 0:
-            raise ValueError(
-                f"the source is empty: got input of shape {tuple(embedded.shape[:2])}, wanted (batch, length)"
-            )
-        if mask is not None and mask.shape != embedded.shape[:2]:
-            raise ValueError(
-                f"attention_mask has shape {tuple(mask.shape)}, wanted {tuple(embedded.shape[:2])} as the input"
-            )
         if self.config.character_vocab_size is not None:
-            embedded = torch.cat([embedded, self._read_characters(character_ids, embedded, mask)], dim=-1)
+            embedded = torch.cat([embedded, self.character_encoder(character_ids, mask)], dim=-1)
         if input_features is None:
             embedded = F.dropout(embedded, self.config.embedding_dropout, self.training)
         elif self.training and self.rnn.layers[0].gradient_checkpointing and not embedded.requires_grad:
@@ -163,43 +157,12 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             source_ids=input_ids if self.config.use_copy else None,
         )
 
-    def _check_source(
-        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, input_features: Tensor | None
-    ) -> None:
-        size = self.config.input_feature_size
-        if size is None:
-            if input_features is not None:
-                raise ValueError("got input_features, but the model reads token ids (input_feature_size=None)")
-            if (input_ids is None) == (inputs_embeds is None):
-                raise ValueError("give exactly one of input_ids and inputs_embeds to the encoder")
-        elif input_features is None or input_ids is not None or inputs_embeds is not None:
-            raise ValueError(
-                f"the model reads vectors (input_feature_size={size}): give it input_features, and neither input_ids "
-                "nor inputs_embeds"
-            )
-        elif input_features.dim() != 3 or input_features.shape[2] != size:
-            raise ValueError(f"input_features has shape {tuple(input_features.shape)}, wanted (batch, length, {size})")
-
     def _drop_tokens(self, input_ids: Tensor) -> Tensor:
         """In training, with probability `token_dropout`, each id is replaced by that of the unknown symbol."""
         if not (self.training and self.config.token_dropout > 0):
             return input_ids
         dropped = torch.rand(input_ids.shape, device=input_ids.device) < self.config.token_dropout
         return input_ids.masked_fill(dropped, self.config.unk_token_id)
-
-    def _read_characters(self, character_ids: Tensor | None, embedded: Tensor, mask: Tensor | None) -> Tensor:
-        """What the characters say of each word, (B, S, character_hidden_size)."""
-        if character_ids is None:
-            raise ValueError(
-                f"character_ids is missing: the model reads characters (character_vocab_size="
-                f"{self.config.character_vocab_size}), which its tokenizer gives beside input_ids"
-            )
-        if character_ids.dim() != 3 or character_ids.shape[:2] != embedded.shape[:2] or character_ids.shape[2] == 0:
-            raise ValueError(
-                f"character_ids has shape {tuple(character_ids.shape)}, wanted {tuple(embedded.shape[:2])} as the "
-                "input, and the length of the longest word"
-            )
-        return self.character_encoder(character_ids, mask)
 
     def source_mask(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
         """(B, S) bool, True at real positions; None if nothing says that there is padding."""

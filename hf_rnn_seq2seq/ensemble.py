@@ -25,11 +25,13 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
+from .checks import check_labels_shape
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .modeling_rnn_seq2seq import RnnEncoderOutput, RnnSeq2SeqForConditionalGeneration
 from .pretrained import RnnSeq2SeqPreTrainedModel
 from .state import new_cache
 from .tokenization import TARGET_TOKENIZER_FOLDER, load_tokenizers, save_tokenizers
+from .transformers_names import named, one_cache
 
 
 # What members must have in common: the symbols that they read and write, and what the special ones are.
@@ -144,6 +146,7 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
+        cache: EncoderDecoderCache | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """
@@ -153,6 +156,9 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
             `logits` (B, T, V): the log of the averaged probabilities, which sum to 1; `loss`, the cross entropy in
             nats a symbol, if there are labels.
         """
+        past_key_values = one_cache(past_key_values, cache)
+        sources = (input_ids, kwargs.get("inputs_embeds"), kwargs.get("input_features"), encoder_outputs)
+        check_labels_shape(labels, sources, (decoder_input_ids, kwargs.get("decoder_inputs_embeds")), self.config)
         if labels is not None:
             use_cache = False
             if decoder_input_ids is None:
@@ -160,15 +166,15 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
         if past_key_values is None and (self.config.use_cache if use_cache is None else use_cache):
             past_key_values = new_cache(self.config)
         total: Tensor | None = None
-        for number, (member, cache) in enumerate(zip(self.members, self._member_caches(past_key_values))):
+        for number, (member, own) in enumerate(zip(self.members, self._member_caches(past_key_values))):
             logits = member(
                 input_ids,
                 attention_mask=attention_mask,
                 decoder_input_ids=decoder_input_ids,
                 decoder_attention_mask=decoder_attention_mask,
                 encoder_outputs=member_output(encoder_outputs, number),
-                past_key_values=cache,
-                use_cache=cache is not None,
+                past_key_values=own,
+                use_cache=own is not None,
                 logits_to_keep=logits_to_keep,
                 return_dict=True,
                 **kwargs,
@@ -187,7 +193,7 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
         if labels is not None:
             items = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
             loss = F.nll_loss(mean.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum") / items
-        return Seq2SeqLMOutput(loss=loss, logits=mean, past_key_values=past_key_values)
+        return Seq2SeqLMOutput(loss=loss, logits=mean, **named(past_key_values))
 
     def _member_caches(self, cache: EncoderDecoderCache | None) -> list[EncoderDecoderCache | None]:
         """For each member a cache of its own layers, which are those of the whole cache and not copies."""

@@ -24,6 +24,7 @@ from transformers.generation import (
 )
 from transformers.utils import ModelOutput
 
+from .checks import check_encoder_outputs, check_shape
 from .decoder_step import DecoderStep, select_state
 from .generation_request import Limits, RequestMemory, tell
 from .state import (
@@ -36,11 +37,12 @@ from .state import (
     save_source,
     save_states,
 )
+from .transformers_names import CACHE_NAME, named, search_is_known
 
 
 # What `generate()` may hand to the loops. With anything else that is not None the request is not one of theirs.
 _KNOWN_INPUTS = {
-    *("encoder_outputs", "attention_mask", "past_key_values", "use_cache", "logits_to_keep"),
+    *("encoder_outputs", "attention_mask", CACHE_NAME, "use_cache", "logits_to_keep"),
     *("character_ids", "inputs_embeds"),  # of the encoder, which has been called by then
 }
 # From how many candidates on the best ones are looked for in two stages.
@@ -198,7 +200,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             sequences=sequences,
             scores=all_scores,
             logits=all_logits,
-            past_key_values=_fill_cache(model_kwargs["past_key_values"], state, step, length - 1),
+            **named(_fill_cache(model_kwargs[CACHE_NAME], state, step, length - 1)),
         )
 
     def _beam_search(
@@ -332,7 +334,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             scores=all_scores,
             logits=all_logits,
             beam_indices=among_all,
-            past_key_values=_fill_cache(model_kwargs["past_key_values"], state, step, length - 1),
+            **named(_fill_cache(model_kwargs[CACHE_NAME], state, step, length - 1)),
         )
 
     def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:
@@ -354,7 +356,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         self, input_ids: Tensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any]
     ) -> bool:
         """Whether a request is one that the class's docstring names."""
-        cache, options = model_kwargs.get("past_key_values"), generation_config
+        cache, options = model_kwargs.get(CACHE_NAME), generation_config
         return (
             self._decodes_by_step()
             and not (options.do_sample or options.low_memory or options.is_assistant)
@@ -380,6 +382,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             and model._compiled_call_impl is None
             and not torch.is_autocast_enabled(model.device.type)
             and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
+            and search_is_known()
         )
 
     def _start(self, input_ids: Tensor, model_kwargs: dict[str, Any], beams: int) -> tuple[DecoderStep, DecoderState]:
@@ -390,6 +393,8 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
                 if isinstance(value, Tensor):
                     outputs[name] = value[::beams]
             attention_mask = None if attention_mask is None else attention_mask[::beams]
+        check_encoder_outputs(self.config, outputs, attention_mask)
+        check_shape("decoder_input_ids", input_ids, (len(outputs[0]) * beams, "length"), "the sources by the beams")
         mask = self.model.encoder.memory_mask(None, attention_mask)
         mask = getattr(outputs, "mask", None) if mask is None else mask
         if mask is not None and bool(mask.all()):

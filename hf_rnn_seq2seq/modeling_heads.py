@@ -17,6 +17,7 @@ from transformers.utils import can_return_tuple
 
 from .attention import Attention
 from .bridge import context_vector
+from .checks import only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .crf import LinearChainCRF
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
@@ -146,6 +147,7 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
         self.post_init()
 
     @can_return_tuple
+    @only_known_keywords
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -156,6 +158,7 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
         num_items_in_batch: Tensor | int | None = None,
         character_ids: Tensor | None = None,
         input_features: Tensor | None = None,
+        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> TokenClassifierOutput:
         """
@@ -183,6 +186,7 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
             attention_mask,
             inputs_embeds,
             output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
             character_ids=character_ids,
             input_features=input_features,
             return_dict=True,
@@ -261,6 +265,7 @@ class RnnSeq2SeqForSequenceClassification(RnnSeq2SeqClassifier):
         self.post_init()
 
     @can_return_tuple
+    @only_known_keywords
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -271,6 +276,7 @@ class RnnSeq2SeqForSequenceClassification(RnnSeq2SeqClassifier):
         num_items_in_batch: Tensor | int | None = None,
         character_ids: Tensor | None = None,
         input_features: Tensor | None = None,
+        output_attentions: bool | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         """
@@ -299,6 +305,7 @@ class RnnSeq2SeqForSequenceClassification(RnnSeq2SeqClassifier):
             attention_mask,
             inputs_embeds,
             output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
             character_ids=character_ids,
             input_features=input_features,
             return_dict=True,

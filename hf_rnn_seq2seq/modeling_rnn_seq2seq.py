@@ -5,7 +5,6 @@ encoder hidden, H decoder hidden, R readout, V vocabulary. This file travels to 
 library, torch, transformers and the flat files beside it.
 """
 
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,44 +12,22 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
 from .bridge import Bridge, context_vector
+from .checks import check_labels_shape, check_model_inputs, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, check_labels, log_mixture
-from .decoder import ChooseInput, RnnSeq2SeqDecoder
+from .decoder import ChooseInput, RnnSeq2SeqDecoder, RnnSeq2SeqModelOutput
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
 from .loss import chunked_cross_entropy, cross_entropy, steps_that_count
 from .pretrained import RnnSeq2SeqPreTrainedModel
 from .recurrence import LayerState, Padding
-from .scheduled_sampling import ScheduledSampling
+from .scheduled_sampling import ScheduledSampling, shift_tokens_right
 from .state import DecoderState, SourceMemory, load_source, load_state, new_cache, save_source
-
-
-def shift_tokens_right(labels: Tensor, pad_token_id: int | None, decoder_start_token_id: int) -> Tensor:
-    """Decoder inputs (B, T) of labels (B, T): the start symbol, then all labels but the last; -100 becomes padding."""
-    if decoder_start_token_id is None:
-        raise ValueError("decoder_start_token_id is None in the configuration: labels cannot become decoder inputs")
-    start = labels.new_full((labels.shape[0], 1), decoder_start_token_id)
-    shifted = torch.cat([start, labels[:, :-1]], dim=1)
-    return shifted.masked_fill(shifted == -100, pad_token_id if pad_token_id is not None else 0)
-
-
-@dataclass
-class RnnSeq2SeqModelOutput(Seq2SeqModelOutput):
-    """
-    Output of `RnnSeq2SeqModel`: as every `Seq2SeqModelOutput`, and what copying and coverage add.
-
-    Args:
-        pointer, coverage_loss (*optional*): As in `RnnDecoderOutput`.
-        encoder_mask (*optional*): The memory's, `mask` of `RnnEncoderOutput` as 1 and 0.
-    """
-
-    pointer: Pointer | None = None
-    coverage_loss: Tensor | None = None
-    encoder_mask: Tensor | None = None
+from .transformers_names import CACHE_NAME, named, one_cache
 
 
 class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
@@ -91,6 +68,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         return self.decoder
 
     @can_return_tuple
+    @only_known_keywords
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -107,7 +85,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         choose_input: ChooseInput | None = None,
         character_ids: Tensor | None = None,
         input_features: Tensor | None = None,
-        **kwargs: Any,
+        cache: Cache | None = None,
     ) -> RnnSeq2SeqModelOutput:
         """
         Args:
@@ -118,9 +96,10 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             decoder_attention_mask (`torch.Tensor` of shape `(batch_size, target_length)`, *optional*): 0 where a
                 decoder position is to be passed over.
             encoder_outputs (`RnnEncoderOutput`, *optional*): In place of the source.
-            past_key_values (`EncoderDecoderCache`, *optional*): State after earlier steps.
+            past_key_values, cache (`EncoderDecoderCache`, *optional*): State after earlier steps, under either name:
+                `cache` is that of transformers from 5.24 on.
             inputs_embeds, decoder_inputs_embeds (*optional*): Embedded inputs in place of ids.
-            use_cache (`bool`, *optional*): Return the state in `past_key_values`.
+            use_cache (`bool`, *optional*): Return the state, under the name that transformers has for it.
             choose_input: Scheduled sampling; see `RnnSeq2SeqForConditionalGeneration`.
             character_ids (`torch.LongTensor` of shape `(batch_size, source_length, word_length)`, *optional*): With
                 `character_vocab_size`: the characters of each word, then `pad_token_id`.
@@ -128,8 +107,15 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
                 *optional*): Source vectors in place of ids, of a model with `input_feature_size`.
         """
         config = self.config
-        if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
-            raise ValueError("give exactly one of decoder_input_ids (or labels) and decoder_inputs_embeds")
+        past_key_values = one_cache(past_key_values, cache)
+        if isinstance(encoder_outputs, tuple):  # with return_dict=False
+            encoder_outputs = RnnEncoderOutput.from_tuple(encoder_outputs)
+        sources = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds,
+                   "input_features": input_features, "character_ids": character_ids}  # fmt: skip
+        check_model_inputs(
+            config, sources, encoder_outputs, decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds,
+            past_key_values,
+        )  # fmt: skip
         if output_attentions is None:
             output_attentions = config.output_attentions
         if output_hidden_states is None:
@@ -142,8 +128,6 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             past_key_values, config.rnn_type == "lstm", config.decoder_hidden_size,
             feed_size if config.coverage else None,
         )  # fmt: skip
-        if isinstance(encoder_outputs, tuple):  # with return_dict=False
-            encoder_outputs = RnnEncoderOutput.from_tuple(encoder_outputs)
         mask = self.encoder.memory_mask(input_ids, attention_mask)
         if mask is None:
             mask = getattr(encoder_outputs, "mask", None)
@@ -179,7 +163,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         )
         return RnnSeq2SeqModelOutput(
             last_hidden_state=decoder_outputs.last_hidden_state,
-            past_key_values=decoder_outputs.past_key_values,
+            **named(past_key_values),
             decoder_hidden_states=decoder_outputs.hidden_states,
             decoder_attentions=decoder_outputs.attentions,
             cross_attentions=decoder_outputs.cross_attentions,
@@ -288,15 +272,17 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         input_ids: torch.LongTensor,
         next_sequence_length: int | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Of all symbols, which `generate()` gives where it goes on from a state, only those that it has not read."""
+        past_key_values = one_cache(past_key_values, cache)
         if next_sequence_length is None and past_key_values is not None:
             read = int(past_key_values.get_seq_length())
             if 0 < read < input_ids.shape[1]:
                 next_sequence_length = input_ids.shape[1] - read
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(  # type: ignore[misc]
-            input_ids, next_sequence_length=next_sequence_length, past_key_values=past_key_values, **kwargs
+            input_ids, next_sequence_length=next_sequence_length, **named(past_key_values), **kwargs
         )
         return inputs
 
@@ -306,6 +292,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         return attention_mask
 
     @can_return_tuple
+    @only_known_keywords
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -323,6 +310,9 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         skip_logits: bool | None = None,
         character_ids: Tensor | None = None,
         input_features: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """
@@ -348,6 +338,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             skip_logits = self.training and labels is not None and not torch.compiler.is_compiling()
         elif skip_logits and labels is None:
             raise ValueError("skip_logits=True leaves nothing to return without labels: give labels, or leave it out")
+        sources = (input_ids, inputs_embeds, input_features, encoder_outputs)
+        check_labels_shape(labels, sources, (decoder_input_ids, decoder_inputs_embeds), self.config)
         if labels is not None:
             use_cache = False
             made = decoder_input_ids is None and decoder_inputs_embeds is None
@@ -362,15 +354,16 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
-            past_key_values=past_key_values,
+            past_key_values=one_cache(past_key_values, cache),
             inputs_embeds=inputs_embeds,
             decoder_inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
             choose_input=sampling,
             character_ids=character_ids,
             input_features=input_features,
             return_dict=True,
-            **kwargs,
         )
         logits = None
         if not skip_logits:
@@ -383,7 +376,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **named(getattr(outputs, CACHE_NAME)),
             decoder_hidden_states=outputs.decoder_hidden_states,
             decoder_attentions=outputs.decoder_attentions,
             cross_attentions=outputs.cross_attentions,

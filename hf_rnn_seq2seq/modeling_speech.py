@@ -15,7 +15,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer, ctc_loss, greedy_ctc
-from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration, RnnSeq2SeqModelOutput
+from .decoder import RnnSeq2SeqModelOutput
+from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 
 
 class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration):

@@ -24,7 +24,7 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _no_split_modules = ["RecurrentStack", "Attention", "Bridge"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _can_compile_fullgraph = True
 
     def __init__(self, config: RnnSeq2SeqConfig, *inputs: Any, **kwargs: Any):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .checks import check_recurrence, check_stack
 from .lookup import Lookup, lookup_of
 from .packed import Packing, run_packed
 from .subsampling import reduced_mask, stack_frames
@@ -175,6 +176,7 @@ class RecurrentLayer(GradientCheckpointingLayer):
         Returns:
             Outputs (B, S, D), or (N, D) packed, and the final state, (B, D) a tensor.
         """
+        check_recurrence(x, len(padding.order) if isinstance(padding, Packing) else x.shape[0], state, weights)
         results = []
         for i, direction_weights in enumerate(weights):
             first = tuple(s.chunk(len(weights), dim=-1)[i] for s in state)
@@ -304,6 +306,7 @@ class RecurrentStack(nn.Module):
             Outputs (B, S, D); of a layer that reduces, and of those above it, shorter: real positions to the left.
         """
         states = self.zero_states(x) if states is None else states
+        check_stack(x, states, self.num_layers, self.hidden_size, None if padding is None else padding.mask)
         if lookup is not None:
             x = lookup.inputs(x)
         packing = self._packing(x, padding)
@@ -363,6 +366,7 @@ class RecurrentStack(nn.Module):
         Returns:
             Outputs (B, H) and the states after the step.
         """
+        check_stack(x, states, self.num_layers, self.hidden_size)
         w_ih, _, b_ih, _ = self.weights(0)
         return self.step_from_gates(F.linear(x, w_ih, b_ih), states, recurrent_masks)
 

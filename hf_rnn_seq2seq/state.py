@@ -161,6 +161,7 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
 
     _layer_type = "rnn_state"
     is_compileable = True
+    is_croppable = False
 
     def __init__(self, max_cache_len: int, **kwargs: Any) -> None:
         StaticLayer.__init__(self, max_cache_len)
@@ -195,6 +196,12 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
         self.keys.copy_(key_states[..., -1:, :])
         self.values.copy_(value_states[..., -1:, :])
         return self.keys, self.values
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Refused: there is only the last state. (A `StaticLayer` of keys goes back by its length alone.)"""
+        raise RuntimeError(
+            "a static cache keeps only the last state of a recurrence, it cannot go back: use a dynamic one"
+        )
 
     def get_seq_length(self) -> Tensor | int:  # type: ignore[override]
         return self.cumulative_length if self.is_initialized else 0

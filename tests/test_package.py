@@ -25,6 +25,8 @@ MODEL_FILES = {
     "recurrence",
     "state",
     "attention",
+    "checks",
+    "transformers_names",
     "bridge",
     "copying",
     "products",

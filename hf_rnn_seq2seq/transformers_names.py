@@ -1,0 +1,184 @@
+"""What this package takes from transformers that its documentation does not promise, in one table.
+
+A private name may change with any version. Each row says where one is used and why, and a test asks every version for
+it. The searches of `generate()` rest on some: where one is missing or has changed, or transformers is newer than what
+was tested, `search_is_known` says so once, and the search of transformers does the work. This file travels to the Hub:
+it imports only the standard library and transformers.
+"""
+
+import functools
+import importlib
+import inspect
+import re
+import warnings
+from dataclasses import fields
+from typing import Any, NamedTuple, TypeVar
+
+import transformers
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import Seq2SeqLMOutput
+
+
+# The newest version of transformers that the tests have passed with.
+NEWEST_TESTED = (5, 24)
+# What transformers calls the decoder's state in calls and outputs: "past_key_values", from 5.24 on "cache".
+CACHE_NAME = "cache" if "cache" in {field.name for field in fields(Seq2SeqLMOutput)} else "past_key_values"
+
+
+AnyCache = TypeVar("AnyCache", bound=Cache)
+
+
+def named(cache: Cache | None) -> dict[str, Any]:
+    """The cache under the name that transformers has for it."""
+    return {CACHE_NAME: cache}
+
+
+def one_cache(past_key_values: AnyCache | None, cache: AnyCache | None) -> AnyCache | None:
+    """
+    The cache, under whichever of its two names it was given.
+
+    Raises:
+        ValueError: Both were given.
+        TypeError: It is no `Cache`.
+    """
+    if past_key_values is not None and cache is not None:
+        raise ValueError("got both past_key_values and cache, which are two names of one thing: give one of them")
+    name, given = ("past_key_values", past_key_values) if cache is None else ("cache", cache)
+    if given is not None and not isinstance(given, Cache):
+        raise TypeError(f"{name} is {type(given).__name__}, wanted a Cache, as `generate()` and the model return it")
+    return given
+
+
+class PrivateName(NamedTuple):
+    """A private name of transformers."""
+
+    owner: str  # the class that has it, with its module; or the function by which it is an attribute of others
+    name: str
+    parameters: str | None  # those of a function that are used, in order; None: it is no function
+    used_in: str  # modules of this package
+    why: str
+    searches: bool = False  # whether the searches of `generate()` rest on it
+
+    def complaint(self) -> str | None:
+        """What is wrong with it in this transformers; None: nothing."""
+        module, _, path = self.owner.partition(":")
+        try:
+            owner: Any = importlib.import_module(module)
+            for part in path.split("."):
+                owner = getattr(owner, part)
+        except (ImportError, AttributeError):
+            return f"{self.owner} is gone"
+        if not inspect.isclass(owner):
+            code = inspect.unwrap(owner).__code__
+            known = self.name in code.co_names or self.name in code.co_consts
+            return None if known else f"{self.owner} does not use {self.name} any more"
+        found = getattr(owner, self.name, None)
+        if self.parameters is None:
+            return None if hasattr(owner, self.name) else f"{self.owner} has no {self.name} any more"
+        if not callable(found):
+            return f"{self.owner} has no method {self.name} any more"
+        got = [name for name in inspect.signature(found).parameters if name != "self"]
+        wanted = self.parameters.split()
+        if [name for name in got if name in wanted] == wanted:
+            return None
+        return f"{self.owner}.{self.name} takes ({', '.join(got)}), wanted ({', '.join(wanted)}) among them"
+
+
+_GENERATION = "transformers.generation.utils:GenerationMixin"
+_MODEL = "transformers.modeling_utils:PreTrainedModel"
+_TRAINER = "transformers.trainer:Trainer"
+_TOKENIZER = "transformers.tokenization_utils_tokenizers:TokenizersBackend"
+_SEARCH = "input_ids logits_processor stopping_criteria generation_config synced_gpus"
+
+PRIVATE_NAMES = (
+    # generation
+    PrivateName(_GENERATION, "_sample", f"{_SEARCH} streamer model_kwargs", "generation_rnn_seq2seq",
+                "overridden: `generate()` calls it for greedy search and sampling", searches=True),
+    PrivateName(_GENERATION, "_beam_search", f"{_SEARCH} model_kwargs", "generation_rnn_seq2seq",
+                "overridden: `generate()` calls it for beam search", searches=True),
+    PrivateName(_GENERATION, "_prepare_text_encoder_decoder_kwargs_for_generation",
+                "inputs_tensor model_kwargs model_input_name generation_config", "generation_rnn_seq2seq",
+                "called: runs the encoder for a request like an earlier one", searches=True),
+    PrivateName(_GENERATION, "_get_running_beams_for_next_iteration",
+                "topk_log_probs topk_running_sequences topk_running_beam_indices next_token_hits_stopping_criteria "
+                "num_beams", "generation_rnn_seq2seq", "called: the rule by which beams go on", searches=True),
+    PrivateName(_GENERATION, "_update_finished_beams",
+                "sequences topk_running_sequences beam_scores topk_log_probs beam_indices topk_running_beam_indices "
+                "is_early_stop_heuristic_unsatisfied is_sent_finished next_token_hits_stopping_criteria "
+                "top_num_beam_mask num_beams cur_len decoder_prompt_len length_penalty early_stopping",
+                "generation_rnn_seq2seq", "called: the rule by which finished beams are ranked", searches=True),
+    PrivateName(_GENERATION, "_check_early_stop_heuristic",
+                "is_early_stop_heuristic_unsatisfied running_beam_scores beam_scores is_sent_finished cur_len "
+                "max_length decoder_prompt_len early_stopping length_penalty", "generation_rnn_seq2seq",
+                "called: the rule by which beam search stops", searches=True),
+    PrivateName(_GENERATION, "_beam_search_has_unfinished_sequences",
+                "is_early_stop_heuristic_unsatisfied is_sent_finished next_token_hits_stopping_criteria "
+                "early_stopping", "generation_rnn_seq2seq", "called: likewise", searches=True),
+    PrivateName(_GENERATION, "_gather_beams", "tensor beam_indices", "generation_rnn_seq2seq",
+                "overridden by a cheaper operation", searches=True),
+    PrivateName(f"{_GENERATION}._prepare_special_tokens", "_pad_token_tensor", None, "generation_rnn_seq2seq",
+                "read: what finished sequences are filled with", searches=True),
+    PrivateName(f"{_GENERATION}._prepare_special_tokens", "_eos_token_tensor", None, "generation_rnn_seq2seq",
+                "read: the symbols that end a sequence", searches=True),
+    PrivateName(f"{_GENERATION}._prepare_cache_for_generation", "_is_user_defined", None, "generation_rnn_seq2seq",
+                "read: whether a cache is the user's, whom the searches leave to transformers", searches=True),
+    PrivateName(_GENERATION, "_get_candidate_generator", "generation_config", "generation_rnn_seq2seq",
+                "overridden: prompt lookup takes the number of target symbols from vocab_size, here the source's"),
+    PrivateName(_GENERATION, "_expand_inputs_for_generation", "expand_size is_encoder_decoder input_ids model_kwargs",
+                "modeling_rnn_seq2seq", "called: repeats a source for the hypotheses to be aligned"),
+    PrivateName(_GENERATION, "_get_logits_processor", "generation_config model_kwargs",
+                "modeling_speech, speech_ensemble", "overridden: CTC scores come first"),
+    PrivateName(_GENERATION, "_prepare_generation_config", "generation_config kwargs",
+                "modeling_speech, speech_ensemble", "overridden: ctc_weight is one more option"),
+    PrivateName(_GENERATION, "_validate_model_kwargs", "model_kwargs", "ensemble",
+                "overridden: a member's encoder says which inputs there are"),
+    PrivateName("transformers.generation.configuration_utils:GenerationConfig", "_get_default_generation_params", "",
+                "configuration_rnn_seq2seq, recipe", "called: the names and types of the options of generation"),
+    PrivateName("transformers.generation.configuration_utils:GenerationConfig.__init__", "_from_model_config", None,
+                "modeling_speech", "set: ctc_weight in the generation configuration is the user's own"),
+    # models
+    PrivateName(_MODEL, "_init_weights", "module", "pretrained, modeling_heads", "overridden: the initialisation"),
+    PrivateName(_MODEL, "_tied_weights_keys", None, "pretrained, modeling_rnn_seq2seq",
+                "overridden: which parameters are tied depends on the configuration"),
+    PrivateName(_MODEL, "_no_split_modules", None, "pretrained", "set: what stays on one device"),
+    PrivateName(_MODEL, "_skip_keys_device_placement", None, "pretrained", "set: the cache stays where it is"),
+    PrivateName(_MODEL, "_can_compile_fullgraph", None, "pretrained", "set: it can"),
+    PrivateName(_MODEL, "_keys_to_ignore_on_load_unexpected", None, "modeling_heads",
+                "set: a classifier takes the encoder of a whole model"),
+    PrivateName(_MODEL, "_resize_token_embeddings", "new_num_tokens pad_to_multiple_of mean_resizing",
+                "pretrained, modeling_speech", "overridden: one vocabulary has up to three tables"),
+    PrivateName(_MODEL, "_get_resized_embeddings", "old_embeddings new_num_tokens mean_resizing", "pretrained",
+                "called: likewise"),
+    PrivateName(_MODEL, "_get_resized_lm_head", "old_lm_head new_num_tokens mean_resizing", "modeling_speech",
+                "called: the CTC output layer has the vocabulary too"),
+    PrivateName("transformers.initialization:normal_", "_is_hf_initialized", None, "recurrence",
+                "read: what was loaded is not initialised"),
+    PrivateName("transformers.cache_utils:CacheLayerMixin", "_layer_type", None, "state",
+                "set: registers the layers that hold the decoder's state"),
+    # tokenizers and Trainer
+    PrivateName(_TOKENIZER, "_encode_plus",
+                "text text_pair padding_strategy is_split_into_words return_tensors return_overflowing_tokens",
+                "tokenization_words", "overridden: adds the characters of each word"),
+    PrivateName(_TOKENIZER, "_pad", "encoded_inputs padding_side", "tokenization_words",
+                "overridden: pads the characters of each word"),
+    PrivateName(_TRAINER, "_prepare_inputs", "inputs", "training", "called: a batch is augmented on its device"),
+    PrivateName(_TRAINER, "_run_epoch", "model", "training", "overridden: no epoch after the last update"),
+)  # fmt: skip
+
+
+def why_not(version: str, names: tuple[PrivateName, ...] = PRIVATE_NAMES) -> str | None:
+    """Why the searches of `generate()` are left to this version of transformers; None: they are not."""
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) > NEWEST_TESTED:
+        newest = ".".join(map(str, NEWEST_TESTED))
+        return f"transformers {version} is newer than what this model's code was tested with, {newest}"
+    complaint = next(filter(None, (name.complaint() for name in names if name.searches)), None)
+    return None if complaint is None else f"transformers {version} is not as this model's code knows it: {complaint}"
+
+
+@functools.cache
+def search_is_known() -> bool:
+    """Whether this transformers is one that the searches of `generate()` were made for; warns once if not."""
+    reason = why_not(transformers.__version__)
+    if reason is not None:
+        warnings.warn(f"{reason}; generate() uses transformers' own search, which is slower", stacklevel=2)
+    return reason is None
