@@ -17,6 +17,7 @@ from transformers.utils import can_return_tuple
 from .characters import CharacterEncoder
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import known_symbols
+from .fast import may_look
 from .pretrained import RnnSeq2SeqPreTrainedModel
 from .recurrence import LayerState, RecurrentStack, padding_of
 from .subsampling import reduced_mask, reduction_plan
@@ -130,7 +131,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         elif inputs_embeds is None:
             ids = self._drop_tokens(known_symbols(input_ids, self.config, "input_ids"))
             embedded = self.embed_tokens(ids)
-            if self.config.embedding_dropout == 0:
+            if self.training and self.config.embedding_dropout == 0 and may_look(self.rnn, self.embed_tokens):
                 lookup = self.rnn.lookup(ids, self.embed_tokens)
         else:
             embedded = inputs_embeds
@@ -146,7 +147,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             embedded = torch.cat([embedded, self._read_characters(character_ids, embedded, mask)], dim=-1)
         if input_features is None:
             embedded = F.dropout(embedded, self.config.embedding_dropout, self.training)
-        elif self.training and self.rnn.layers[0].gradient_checkpointing and not embedded.requires_grad:
+        elif self.training and self.is_gradient_checkpointing and not embedded.requires_grad:
             # Reentrant checkpointing gives no gradient to the weights of a layer whose inputs want none.
             embedded = embedded.detach().requires_grad_(torch.is_grad_enabled())
         stack = self.rnn(embedded, padding=padding_of(mask), lookup=lookup)
