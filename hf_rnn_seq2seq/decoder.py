@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
-from transformers.utils import can_return_tuple
 
 from .attention import Attention
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
@@ -24,7 +23,7 @@ from .copying import Pointer, known_symbols, source_symbols
 from .deferred import DeferredGradients
 from .fast import is_own, is_traced, may_look, replaceable
 from .lookup import Lookup
-from .pretrained import RnnSeq2SeqPreTrainedModel
+from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import KnownInput, RecurrentStack, draw_recurrent_masks, padding_of
 from .state import DecoderState, SourceMemory, is_recording, save_states
 

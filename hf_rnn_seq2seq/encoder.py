@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.utils import can_return_tuple
 
 from .characters import CharacterEncoder
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import known_symbols
 from .fast import may_look
-from .pretrained import RnnSeq2SeqPreTrainedModel
+from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState, RecurrentStack, padding_of
 from .subsampling import reduced_mask, reduction_plan
 

@@ -91,9 +91,10 @@ def is_own(module: nn.Module, *methods: str) -> bool:
     declared = _replaced[kind]
     if not methods and _is_watched(module):
         return False
+    found = ((name, getattr(module, name, None)) for name in methods or declared)
     return all(
-        getattr(type(module), name, None) is declared[name] and name not in vars(module)
-        for name in methods or declared
+        getattr(method, "__func__", method) is declared[name] and getattr(method, "__self__", module) is module
+        for name, method in found
     )
 
 

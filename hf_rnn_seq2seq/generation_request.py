@@ -15,7 +15,35 @@ from transformers.generation import (
     MinLengthLogitsProcessor,
     MinNewTokensLengthLogitsProcessor,
     StoppingCriteriaList,
+    WatermarkLogitsProcessor,
 )
+
+
+# So many of the best symbols are looked at by transformers' "selfhash" watermark, whether or not there are so many.
+_SELFHASH_SYMBOLS = 40
+
+
+def watermark_target(processors: LogitsProcessorList, config: Any, vocab_size: int) -> LogitsProcessorList:
+    """
+    Let a watermark mark the symbols of the target, V of them.
+
+    Args:
+        processors: Those of a request. The watermark among them, which knows the source's vocabulary, is replaced.
+        config: The request's `watermarking_config`.
+        vocab_size: V.
+
+    Raises:
+        ValueError: The kind of watermark needs more symbols.
+    """
+    if getattr(config, "seeding_scheme", None) == "selfhash" and vocab_size < _SELFHASH_SYMBOLS:
+        raise ValueError(
+            f"watermarking_config has seeding_scheme='selfhash', which needs at least {_SELFHASH_SYMBOLS} target "
+            f"symbols; got {vocab_size}: use 'lefthash'"
+        )
+    for i, processor in enumerate(processors):
+        if isinstance(processor, WatermarkLogitsProcessor) and processor.vocab_size != vocab_size:
+            processors[i] = config.construct_processor(vocab_size, processor.fixed_table.device)
+    return processors
 
 
 class Limits(NamedTuple):

@@ -25,7 +25,7 @@ from transformers.utils import ModelOutput
 
 from .decoder_step import DecoderStep, select_state
 from .fast import is_own, may_look, replaceable
-from .generation_request import Limits
+from .generation_request import Limits, watermark_target
 from .state import (
     DecoderState,
     RecurrentStateLayer,
@@ -330,13 +330,11 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         """As in `GenerationMixin`, which watermarks symbols up to `vocab_size`: here the source's."""
         stock: Any = super()
         processors: LogitsProcessorList = stock._get_logits_processor(generation_config, *args, **kwargs)
-        target_size = self.config.get_text_config(decoder=True).vocab_size
-        if generation_config.watermarking_config is not None and target_size != self.config.vocab_size:
-            watermark = generation_config.watermarking_config.construct_processor(target_size, kwargs.get("device"))
-            for i, processor in enumerate(processors):
-                if type(processor) is type(watermark):
-                    processors[i] = watermark
-        return processors
+        watermarking, size = (
+            generation_config.watermarking_config,
+            self.config.get_text_config(decoder=True).vocab_size,
+        )
+        return processors if watermarking is None else watermark_target(processors, watermarking, size)
 
     def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:
         """As in `GenerationMixin`, which takes the number of target symbols from `vocab_size`: here the source's."""

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
-from transformers.utils import can_return_tuple
 
 from .bridge import Bridge, context_vector
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
@@ -24,7 +23,7 @@ from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
 from .fast import is_own, may_look, replaceable
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
 from .loss import chunked_cross_entropy, cross_entropy, shift_tokens_right, steps_that_count
-from .pretrained import RnnSeq2SeqPreTrainedModel
+from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState, Padding
 from .scheduled_sampling import ScheduledSampling
 from .state import DecoderState, SourceMemory, check_cache, load_source, load_state, new_cache, save_source
