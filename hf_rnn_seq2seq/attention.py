@@ -2,13 +2,16 @@
 
 dot and general: Luong 2015, section 3.1. additive: Bahdanau 2015, appendix A.1.2. Keys are projected once a source
 sequence, outside the steps. Nothing is kept on the module between calls. This file travels to the Hub: it imports only
-torch.
+torch and its flat siblings.
 """
 
 import torch
 from torch import Tensor, nn
 
+from .fast import replaceable
 
+
+@replaceable("keys")
 class Attention(nn.Module):
     """
     Scores a query against every memory position and mixes the memory by the softmax of the scores.

@@ -2,12 +2,13 @@
 
 C is the last state (Sutskever 2014, Cho 2014), the mean or the maximum over all states. The bridge maps the encoder's
 final states, layer by layer, to the decoder's first ones. This file travels to the Hub: it imports only torch and
-the recurrence.
+its flat siblings.
 """
 
 import torch
 from torch import Tensor, nn
 
+from .fast import replaceable
 from .recurrence import LayerState
 
 
@@ -36,6 +37,7 @@ def context_vector(kind: str, memory: Tensor, mask: Tensor | None, final_hidden:
     return torch.where(count > 0, peak, torch.zeros_like(peak))
 
 
+@replaceable()
 class Bridge(nn.Module):
     """
     The decoder's first state from the encoder's final states.

@@ -8,6 +8,7 @@ the vector. This file travels to the Hub: it imports only torch and the flat fil
 import torch
 from torch import Tensor, nn
 
+from .fast import may_look, replaceable
 from .recurrence import RecurrentStack, padding_of
 
 
@@ -16,6 +17,7 @@ from .recurrence import RecurrentStack, padding_of
 _GROUPS = 4
 
 
+@replaceable("_read")
 class CharacterEncoder(nn.Module):
     """
     Embeds the characters of each word and reads them in both directions; a word without any becomes zeros.
@@ -46,9 +48,9 @@ class CharacterEncoder(nn.Module):
         if mask is not None:
             character_ids = character_ids.masked_fill(~mask[..., None], self.pad_token_id)
         words = character_ids.flatten(0, 1)  # (B * S, W)
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
         # Which words are equal, and how long they are, is looked up only where looking is free.
-        vectors = self._read(words) if traced or words.device.type != "cpu" else self._read_each_once(words)
+        looks = words.device.type == "cpu" and may_look(self)
+        vectors = self._read_each_once(words) if looks else self._read(words)
         return vectors.view(*character_ids.shape[:2], -1)
 
     def _read(self, words: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
+
+from .fast import is_traced
 
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
@@ -38,11 +39,6 @@ def only_known_keywords(forward: Forward) -> Forward:
         return forward(self, *args, **kwargs)
 
     return checked  # type: ignore[return-value]
-
-
-def are_looked_at() -> bool:
-    """Whether shapes can be compared."""
-    return not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
 
 
 def check_shape(name: str, tensor: Any, wanted: Sequence[int | str], reason: str = "") -> None:
@@ -90,7 +86,7 @@ def check_source(
             f"character_ids is missing: the model reads characters (character_vocab_size="
             f"{config.character_vocab_size}), which its tokenizer gives beside input_ids"
         )
-    if not are_looked_at():
+    if is_traced():
         return
     check_shape("input_ids", input_ids, ("batch", "length"))
     check_shape("inputs_embeds", inputs_embeds, ("batch", "length", config.embedding_size))
@@ -119,7 +115,7 @@ def check_encoder_outputs(
             f"encoder_outputs is {type(outputs).__name__} without last_hidden_state, wanted what "
             "model.get_encoder()(...) returns"
         )
-    if not are_looked_at():
+    if is_traced():
         return
     size = config.encoder_hidden_size
     check_shape("encoder_outputs.last_hidden_state", memory, ("batch", "length", size))
@@ -162,7 +158,7 @@ def check_model_inputs(
     mask = sources["attention_mask"]
     if encoder_outputs is not None:
         check_encoder_outputs(config, encoder_outputs, mask, sources["input_ids"])
-    if not are_looked_at():
+    if is_traced():
         return
     read = {name: source for name, source in sources.items() if source is not None and name != "attention_mask"}
     if encoder_outputs is not None:
@@ -202,7 +198,7 @@ def check_decoder_inputs(
         batch: B, where something else says it.
         reason: What does.
     """
-    if not are_looked_at():
+    if is_traced():
         return
     rows = "batch" if batch is None else batch
     check_shape(f"{prefix}input_ids", input_ids, (rows, "length"), reason)
@@ -238,7 +234,7 @@ def check_labels_shape(
         decoder_inputs: What says B and T, or None.
         config: Says which ids there are; looked for on the CPU only, where that does not wait.
     """
-    if labels is None or not are_looked_at():
+    if labels is None or is_traced():
         return
     check_shape("labels", labels, ("batch", "length"))
     if labels.shape[1] == 0:
@@ -265,7 +261,7 @@ def state_layers(cache: Any) -> list[Any]:
 
 def check_cache(config: Any, cache: Any, rows: int, attention_mask: Tensor | None) -> None:
     """Refuse a cache whose states are not of this batch and model, and a mask of another source than its own."""
-    if cache is None or not are_looked_at():
+    if cache is None or is_traced():
         return
     states = state_layers(cache)
     for number, layer in enumerate(states):
@@ -286,7 +282,7 @@ def check_cache(config: Any, cache: Any, rows: int, attention_mask: Tensor | Non
 
 def check_decoder_state(config: Any, rows: int, state: Any, source: Any) -> None:
     """Refuse a `DecoderState` or a `SourceMemory` of another batch or model than the decoder's inputs (B, T)."""
-    if not are_looked_at():
+    if is_traced():
         return
     parts = 2 if config.rnn_type == "lstm" else 1
     if len(state.layers) != config.decoder_layers or any(len(layer) != parts for layer in state.layers):
@@ -301,7 +297,7 @@ def check_decoder_state(config: Any, rows: int, state: Any, source: Any) -> None
     check_shape("source.context", source.context, (rows, config.encoder_hidden_size), "batch, encoder hidden")
     if source.context is None and config.feeds_context:
         raise ValueError("source.context is missing: the decoder reads C at every step (context_feeding)")
-    if source.memory is None and config.attention_type == "none":
+    if config.attention_type == "none":
         return
     if source.memory is None:
         raise ValueError("source.memory is missing: the decoder attends to it (attention_type)")
@@ -317,7 +313,7 @@ def check_stack(
     x: Tensor, states: Sequence[Sequence[Tensor]], layers: int, hidden_size: int, mask: Tensor | None = None
 ) -> None:
     """Refuse inputs (B, S, I) or (B, I), first states (B, D) of each layer and a mask (B, S) that do not fit."""
-    if not are_looked_at():
+    if is_traced():
         return
     if x.dim() not in (2, 3):
         raise ValueError(f"x has shape {tuple(x.shape)}, wanted (batch, length, size)")
@@ -339,7 +335,7 @@ def check_recurrence(x: Tensor, rows: int, state: Sequence[Tensor], weights: Seq
         state: First state, (B, H) a tensor, all directions.
         weights: (W_ih, W_hh, b_ih, b_hh) of each direction.
     """
-    if not are_looked_at():
+    if is_traced():
         return
     w_ih, w_hh = weights[0][:2]
     if x.shape[-1] != w_ih.shape[1]:

@@ -3,7 +3,8 @@
 P(w) = p_gen P_vocab(w) + (1 - p_gen) sum over the positions j with x_j = w of a_j (eq. 9), in the logarithmic domain.
 Both sides have one vocabulary. The paper's extended vocabulary has `copy_slots` more ids: those from `vocab_size` on
 stand for the words of a source that are not in the vocabulary, and of these P_vocab is zero. B batch, S source length,
-T target length, V vocabulary, Z slots. This file travels to the Hub: it imports only torch.
+T target length, V vocabulary, Z slots. This file travels to the Hub: it imports only torch and
+its flat siblings.
 """
 
 from typing import Any, NamedTuple
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .fast import is_traced
 
 
 class Pointer(NamedTuple):
@@ -61,7 +64,7 @@ def known_symbols(ids: Tensor, config: Any, name: str) -> Tensor:
     if config.copy_slots == 0:
         return ids
     limit = config.vocab_size + config.copy_slots
-    if not _is_traced() and ids.numel() and int(ids.max()) >= limit:
+    if not is_traced() and ids.numel() and int(ids.max()) >= limit:
         raise ValueError(
             f"{name} holds the id {int(ids.max())}, wanted less than {limit}: vocab_size={config.vocab_size} and "
             f"copy_slots={config.copy_slots}"
@@ -76,7 +79,7 @@ def check_labels(labels: Tensor, pointer: Pointer | None, config: Any) -> None:
     Raises:
         ValueError: There is one.
     """
-    if pointer is None or config.copy_slots == 0 or _is_traced():
+    if pointer is None or config.copy_slots == 0 or is_traced():
         return
     row, step = (labels >= config.vocab_size).nonzero(as_tuple=True)
     missing = (pointer.symbols[row, 0] != labels[row, step, None]).all(1).nonzero()
@@ -131,8 +134,3 @@ def _log_copies(gate: Tensor, weights: Tensor, slot: Tensor, slots: int) -> Tens
     copies = mass.clamp(min=torch.finfo(mass.dtype).tiny).log() + F.logsigmoid(-gate)
     present = mass.new_zeros(slot.shape[0], slots + 1, dtype=torch.bool).scatter(1, place, True)[:, None, 1:]
     return copies.masked_fill(~present, torch.finfo(mass.dtype).min)
-
-
-def _is_traced() -> bool:
-    """Whether values cannot be looked at."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]

@@ -22,9 +22,10 @@ class LinearChainCRF(nn.Module):
     """
     Scores of label sequences, by the forward algorithm and by Viterbi's, over a whole batch at once.
 
-    Every method takes emissions (B, S, C) and a mask (B, S), True at real positions, or None. The chain runs over the
-    real positions only: wherever padding is, it is passed over as if it were not there. Scores are computed in single
-    precision at least, under autocast too.
+    A call of the module gives the lattice of a batch, which all methods compute with: whatever waits for the call
+    (offloaded, pruned weights) sees it. Every method takes emissions (B, S, C) and a mask (B, S), True at real
+    positions, or None. The chain runs over the real positions only: wherever padding is, it is passed over as if it
+    were not there. Scores are computed in single precision at least, under autocast too.
 
     Args:
         num_labels (`int`): C.
@@ -43,6 +44,10 @@ class LinearChainCRF(nn.Module):
     def extra_repr(self) -> str:
         return f"num_labels={self.transitions.shape[0]}"
 
+    def forward(self, emissions: Tensor, mask: Tensor | None = None) -> "_Chain":
+        """The lattice of emissions (B, S, C), with copies of the parameters."""
+        return _Chain.of(self, emissions, mask)
+
     def log_likelihood(self, emissions: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """
         log p of each row's labels.
@@ -54,7 +59,7 @@ class LinearChainCRF(nn.Module):
         Returns:
             (B,), in nats a sequence; zero for a row without real positions or without labels.
         """
-        chain = _Chain.of(self, emissions, mask)
+        chain = self(emissions, mask)
         if chain.padding is not None:
             labels = labels.gather(1, chain.padding.order).masked_fill(chain.padding.trailing, 0)
         if not torch.compiler.is_compiling() and bool((labels >= 0).all()):
@@ -67,11 +72,11 @@ class LinearChainCRF(nn.Module):
 
     def log_partition(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """log Z, (B,): the log of the sum of exp(score) over all label sequences."""
-        return _Chain.of(self, emissions, mask).total(torch.logsumexp)
+        return self(emissions, mask).total(torch.logsumexp)
 
     def log_marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, S, C) log p(y_t = c | x), by the forward-backward algorithm; zero at padding."""
-        return _Chain.of(self, emissions, mask).through(torch.logsumexp)
+        return self(emissions, mask).through(torch.logsumexp)
 
     def log_max_marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """
@@ -80,11 +85,11 @@ class LinearChainCRF(nn.Module):
         Its largest entry at every position is log p of the best sequence of all, so the argmax over c is Viterbi's
         path (where two sequences tie, position by position one of theirs; `decode` then gives one of the two).
         """
-        return _Chain.of(self, emissions, mask).through(torch.amax)
+        return self(emissions, mask).through(torch.amax)
 
     def decode(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, S) the most probable label sequence (Viterbi 1967), -100 at padding."""
-        chain = _Chain.of(self, emissions, mask)
+        chain = self(emissions, mask)
         score, pointers = chain.first(), []
         stay = torch.arange(score.shape[1], device=score.device).expand_as(score)
         for t in range(1, chain.emissions.shape[1]):
@@ -119,7 +124,8 @@ class _Chain(NamedTuple):
         emissions = emissions if padding is None else padding.compact(emissions)
         dtype = torch.promote_types(torch.promote_types(emissions.dtype, crf.transitions.dtype), torch.float32)
         parameters = (crf.transitions, crf.start_transitions, crf.end_transitions)
-        transitions, start, end = (parameter.to(dtype) for parameter in parameters)
+        # Copies: who offloads or casts parameters takes them away again after the call.
+        transitions, start, end = (parameter.to(dtype, copy=True) for parameter in parameters)
         return cls(emissions.to(dtype), transitions, start, end, padding)
 
     def first(self) -> Tensor:

@@ -20,16 +20,16 @@ from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
     Seq2SeqModelOutput,
 )
-from transformers.utils import can_return_tuple
 
 from .attention import Attention
 from .checks import check_decoder_inputs, check_decoder_state, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, known_symbols, source_symbols
 from .deferred import DeferredGradients
+from .fast import is_own, is_traced, may_look, replaceable
 from .lookup import Lookup
-from .pretrained import RnnSeq2SeqPreTrainedModel
-from .recurrence import KnownInput, RecurrentStack, padding_of
+from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
+from .recurrence import KnownInput, RecurrentStack, draw_recurrent_masks, padding_of
 from .state import DecoderState, SourceMemory, is_recording, save_states
 from .transformers_names import named, one_cache
 
@@ -82,6 +82,9 @@ class StepResults(NamedTuple):
     coverage_loss: Tensor | None = None  # (B, T)
 
 
+@replaceable(
+    *("embed", "step", "_attend", "_read_out", "_generation_gate", "_with_context", "_run_at_once", "_run_steps")
+)
 class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
     """
     The decoder: h_t = RNN([embedding of y_{t-1} ; C ; c_t ; feed], h_{t-1}), each part where the configuration has it.
@@ -190,11 +193,12 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         check_decoder_inputs(self.config, input_ids, attention_mask, inputs_embeds, goes_on=True)
         embedded = self.embed(input_ids, inputs_embeds)
         check_decoder_state(self.config, embedded.shape[0], state, source)
-        lookup = self._lookup(input_ids) if inputs_embeds is None and choose_input is None else None
+        looks = (self.training or embedded.shape[1] > 1) and may_look(self)
+        lookup = self._lookup(input_ids) if looks and inputs_embeds is None and choose_input is None else None
         mask = None if attention_mask is None else attention_mask[:, -embedded.shape[1] :].bool()
         if mask is not None:
             embedded = embedded.masked_fill(~mask.unsqueeze(-1), 0)  # a NaN in the padding goes nowhere
-        trails = past_key_values is None and choose_input is None and _only_trails(mask)
+        trails = looks and past_key_values is None and choose_input is None and _only_trails(mask)
         one_by_one = (
             self.config.input_feeding
             or self.config.coverage
@@ -203,6 +207,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             or embedded.shape[1] == 1
             or (self.training and self.config.recurrent_dropout > 0)
             or (past_key_values is not None and is_recording(past_key_values))
+            or not (is_traced() or is_own(self, "step"))
         )
         passed_over = mask
         if trails and float(mask.float().mean()) > (0.85 if one_by_one else 0.6):
@@ -239,7 +244,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         """Embedded previous symbols (B, T, E), or (B, T, 0) for a decoder that does not read them."""
         if not self.config.feed_previous_token:
             like = input_ids if inputs_embeds is None else inputs_embeds
-            return torch.zeros(*like.shape[:2], 0, dtype=self.rnn.weights(0)[0].dtype, device=like.device)
+            return torch.zeros(*like.shape[:2], 0, dtype=self.dtype, device=like.device)
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(known_symbols(input_ids, self.config, "decoder_input_ids (or labels)"))
         return F.dropout(inputs_embeds, self.config.embedding_dropout, self.training)
@@ -274,7 +279,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             inputs.append(state.feed)
         x = torch.cat(inputs, dim=-1)
         if known is None:
-            stack = self.rnn.step(x, state.layers, recurrent_masks)
+            stack = self.rnn(x, state.layers, recurrent_masks=recurrent_masks)
         else:
             stack = self.rnn.step_from_gates(known.gates + F.linear(x, known.weight), state.layers, recurrent_masks)
         top = stack.output.unsqueeze(1)  # (B, 1, H)
@@ -322,9 +327,9 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         lookup: Lookup | None = None,
     ) -> StepResults:
         if recurrent_masks is None:
-            recurrent_masks = self.rnn.draw_recurrent_masks(embedded)
+            recurrent_masks = self._draw_recurrent_masks(embedded)
         known: list[KnownInput] | None = None
-        if choose_input is None and embedded.shape[1] > 1:
+        if choose_input is None and embedded.shape[1] > 1 and may_look(self):
             known = self.rnn.know_input(self._with_context(embedded, source), lookup)
         results: list[StepResults] = []
         states = [state]
@@ -361,7 +366,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         The same where `_only_trails(mask)`. The sequences stand by falling length; whenever an eighth of the batch has
         come to its end, the others go on without it. What is passed over comes out as zeros; the states do not.
         """
-        recurrent_masks = self.rnn.draw_recurrent_masks(embedded)
+        recurrent_masks = self._draw_recurrent_masks(embedded)
         lengths, order = mask.sum(1).sort(descending=True, stable=True)
         counts = [int((lengths > t).sum()) for t in range(int(lengths[0]))]  # sequences that make step t
         embedded, state, source = embedded[order], _select(state, order), _select(source, order)
@@ -391,9 +396,14 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         fields = {name: join(tuple(p)) for name, *p in zip(StepResults._fields, *parts) if name != "states"}
         return StepResults(states=[], **fields)
 
+    def _draw_recurrent_masks(self, like: Tensor) -> tuple[Tensor, ...] | None:
+        config = self.config
+        dropout = config.recurrent_dropout if self.training else 0.0
+        return draw_recurrent_masks(like, config.decoder_hidden_size, config.decoder_layers, dropout)
+
     def _deferred_gradients(self, source: SourceMemory | None = None) -> AbstractContextManager:
         """In training the steps' weight gradients wait for the end, where they are one product over all steps."""
-        if not (self.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+        if not (self.training and torch.is_grad_enabled() and may_look(self)):
             return nullcontext()
         return DeferredGradients() if source is None else DeferredGradients(source.keys, source.memory)
 
@@ -429,8 +439,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
 
 def _only_trails(mask: Tensor | None) -> bool:
     """Whether each row of a mask (B, T) is steps to make, then steps to pass over; where it costs little to look."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if mask is None or mask.device.type != "cpu" or traced:
+    if mask is None or mask.device.type != "cpu" or is_traced():
         return False
     return bool(mask.any()) and bool((mask[:, 1:] <= mask[:, :-1]).all())
 

@@ -5,15 +5,13 @@ them read one memory. B sources, K hypotheses of each, N = B * K, S source lengt
 vocabulary. This file travels to the Hub: it imports only the standard library, torch and its flat siblings.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from .attention import Attention
 from .copying import Pointer, known_symbols, log_mixture
 from .decoder import RnnSeq2SeqDecoder
-from .prepared import PreparedLinear, PreparedLstm, is_plain
+from .prepared import PreparedLinear, PreparedLstm
 from .products import matrix_product
 from .recurrence import LayerState
 from .state import DecoderState, SourceMemory
@@ -30,7 +28,7 @@ class DecoderStep:
     The recurrence and the output layer are run with rows (N, .), all that reads the source with (B, K, .).
 
     Args:
-        decoder: Whose step it is.
+        decoder: Whose step it is; `may_look` must hold for it and for the output layer.
         source: Of B sources.
         output_layer: (N, R) -> (N, V).
         beams: K.
@@ -38,7 +36,7 @@ class DecoderStep:
     """
 
     def __init__(
-        self, decoder: RnnSeq2SeqDecoder, source: SourceMemory, output_layer: nn.Module, beams: int, rows: int
+        self, decoder: RnnSeq2SeqDecoder, source: SourceMemory, output_layer: nn.Linear, beams: int, rows: int
     ):
         config = decoder.config
         self.decoder, self.source, self.beams = decoder, source, beams
@@ -48,14 +46,16 @@ class DecoderStep:
         self.readout_type, self.feeds_context = config.readout_type, config.feeds_context
         self.reads_embedding = config.readout_type == "maxout" or config.use_copy
         self.embedding: Tensor | None = None  # (V, E), where looking a symbol up is all that there is to it
-        if config.feed_previous_token and is_plain(decoder.embed_tokens, nn.Embedding):
+        if config.feed_previous_token:
             self.embedding = None if decoder.embed_tokens.max_norm else decoder.embed_tokens.weight
         self.recurrence = _Recurrence(decoder, source.context, beams, rows)
         self.attention: Attention | _Products | None = decoder.attention if decoder.attends else None
         if isinstance(self.attention, Attention) and _Products.suit(self.attention, source, self.covers):
             self.attention = _Products(source)
-        self.read_out = None if self.readout_type == "none" else _prepared(decoder.readout, rows)
-        self.output_layer = _prepared(output_layer, rows)
+        self.read_out = (
+            None if self.readout_type == "none" else PreparedLinear(decoder.readout.weight, decoder.readout.bias, rows)
+        )
+        self.output_layer = PreparedLinear(output_layer.weight, output_layer.bias, rows)
 
     def select(self, rows: Tensor) -> None:
         """Only these sources are left, of one hypothesis each."""
@@ -233,8 +233,7 @@ class _Products:
     def suit(attention: Attention, source: SourceMemory, covers: bool) -> bool:
         """Whether there is no more to this attention, in a precision that the softmax needs."""
         return (
-            is_plain(attention, Attention)
-            and attention.attention_type in ("dot", "general")
+            attention.attention_type in ("dot", "general")
             and not covers
             and source.memory.dtype in (torch.float32, torch.float64)
         )
@@ -244,13 +243,6 @@ class _Products:
         scores = torch.bmm(query, self.keys) if self.bias is None else torch.baddbmm(self.bias, query, self.keys)
         weights = scores.softmax(-1)
         return torch.bmm(weights, self.memory), weights
-
-
-def _prepared(layer: nn.Module, rows: int) -> Callable[[Tensor], Tensor]:
-    """A layer that is called in many steps."""
-    if isinstance(layer, nn.Linear) and is_plain(layer, nn.Linear):
-        return PreparedLinear(layer.weight, layer.bias, rows)
-    return layer
 
 
 def _lstm_gates(gates: Tensor, cell: Tensor) -> LayerState:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.utils import can_return_tuple
 
 from .characters import CharacterEncoder
 from .checks import check_source, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import known_symbols
-from .pretrained import RnnSeq2SeqPreTrainedModel
+from .fast import may_look
+from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState, RecurrentStack, padding_of
 from .subsampling import reduced_mask, reduction_plan
 
@@ -132,7 +132,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         elif inputs_embeds is None:
             ids = self._drop_tokens(known_symbols(input_ids, self.config, "input_ids"))
             embedded = self.embed_tokens(ids)
-            if self.config.embedding_dropout == 0:
+            if self.training and self.config.embedding_dropout == 0 and may_look(self.rnn, self.embed_tokens):
                 lookup = self.rnn.lookup(ids, self.embed_tokens)
         else:
             embedded = inputs_embeds
@@ -140,7 +140,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             embedded = torch.cat([embedded, self.character_encoder(character_ids, mask)], dim=-1)
         if input_features is None:
             embedded = F.dropout(embedded, self.config.embedding_dropout, self.training)
-        elif self.training and self.rnn.layers[0].gradient_checkpointing and not embedded.requires_grad:
+        elif self.training and self.is_gradient_checkpointing and not embedded.requires_grad:
             # Reentrant checkpointing gives no gradient to the weights of a layer whose inputs want none.
             embedded = embedded.detach().requires_grad_(torch.is_grad_enabled())
         stack = self.rnn(embedded, padding=padding_of(mask), lookup=lookup)

@@ -29,7 +29,7 @@ from .checks import check_labels_shape
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .modeling_rnn_seq2seq import RnnEncoderOutput, RnnSeq2SeqForConditionalGeneration
 from .pretrained import RnnSeq2SeqPreTrainedModel
-from .state import new_cache
+from .state import check_cache_layers, new_cache
 from .tokenization import TARGET_TOKENIZER_FOLDER, load_tokenizers, save_tokenizers
 from .transformers_names import named, one_cache
 
@@ -199,6 +199,7 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
         """For each member a cache of its own layers, which are those of the whole cache and not copies."""
         if cache is None:
             return [None] * len(self.members)
+        check_cache_layers(cache, self.config.decoder_layers)
         caches: list[EncoderDecoderCache | None] = []
         start = 0
         for member in self.members:

@@ -7,7 +7,6 @@ Hub: it imports only the standard library, torch, transformers and its flat sibl
 """
 
 import copy
-import functools
 from contextlib import nullcontext
 from typing import Any
 
@@ -26,7 +25,8 @@ from transformers.utils import ModelOutput
 
 from .checks import check_encoder_outputs, check_shape
 from .decoder_step import DecoderStep, select_state
-from .generation_request import Limits, RequestMemory, tell
+from .fast import is_own, may_look, replaceable
+from .generation_request import Limits, watermark_target
 from .state import (
     DecoderState,
     RecurrentStateLayer,
@@ -54,62 +54,43 @@ _COLUMNS = 256
 _LEFT_OVER = 0.75
 
 
+# What the loops of transformers call at each step, and these do not, or with other arguments.
+_REPLACED = (
+    *("prepare_inputs_for_generation", "create_masks_for_generate", "_prefill", "_reorder_cache"),
+    *("_update_model_kwargs_for_generation", "_has_unfinished_sequences", "_optimize_model_for_decode"),
+    *("_valid_auto_compile_criteria", "get_compiled_call", "_flatten_beam_dim", "_unflatten_beam_dim"),
+    *("_gather_beams", "_get_top_k_continuations", "_get_running_beams_for_next_iteration"),
+    *("_update_finished_beams", "_check_early_stop_heuristic", "_beam_search_has_unfinished_sequences"),
+)
+
+
 class RnnSeq2SeqGenerationMixin(GenerationMixin):
     """
     The `generate()` of a model with an RNN decoder: `GenerationMixin` with its own greedy and beam search.
 
     They take a request, and give what transformers' own ones would, if it is greedy search (`num_beams=1`) or beam
     search without sampling; with the dynamic cache, which `generate()` makes by itself; without attentions or hidden
-    states in the output; of a model in evaluation mode that is not compiled, traced or under autocast, and whose
-    forward passes nothing replaces or watches (hooks). Any logits processors, stopping criteria, streamer or prompts
-    will do, but no mask for the prompts. Any other request is left to transformers. A simple request that differs from
-    an earlier one in its sources alone is not prepared by transformers again (`RequestMemory`).
+    states in the output and without gradients; of a model in evaluation mode that is not compiled, traced or under
+    autocast; and of a model whose methods, decoder, bridge and output layer nothing replaces, wraps or watches (see
+    `fast`). Any logits processors, stopping criteria, streamer or prompts will do, but no mask for the prompts. Any
+    other request is left to transformers.
 
     `use_fast_generation` is a class attribute that can be set on a model too; False: leave all to transformers. A
-    class that overrides `forward` has to set it to True again if its decoding is still that of this class.
+    class that overrides a method which the search replaces, such as `forward`, has to set it to True again if its
+    decoding is still that of this class.
     """
 
     use_fast_generation = True
     model: Any
+    lm_head: Any
     config: Any
     device: Any
     main_input_name: str
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "forward" in vars(cls) and "use_fast_generation" not in vars(cls):
-            cls.use_fast_generation = False
-
-    @functools.wraps(GenerationMixin.generate)
-    def generate(  # type: ignore[override]
-        self, inputs: Any = None, generation_config: Any = None, *args: Any, **kwargs: Any
-    ) -> Any:
-        """As in `GenerationMixin`; a request like an earlier one is not prepared anew."""
-        stock: Any = super()
-        model: Any = self
-        name = self.main_input_name
-        sources, mask = kwargs.get(name) if inputs is None else inputs, kwargs.get("attention_mask")
-        key = None
-        ours: Any = RnnSeq2SeqGenerationMixin
-        own = type(self)._sample is ours._sample and type(self)._beam_search is ours._beam_search
-        if own and not (args or (inputs is not None and name in kwargs)) and self._decodes_by_step():
-            options = {option: value for option, value in kwargs.items() if option not in (name, "attention_mask")}
-            key = RequestMemory.key(sources, mask, options, self.device)
-        if key is None:
-            return stock.generate(inputs, generation_config, *args, **kwargs)
-        configs = [self.config, self.generation_config] + ([] if generation_config is None else [generation_config])
-        memory = vars(self).setdefault("_request_memory", RequestMemory())
-        prepared = memory.find(key, configs)
-        if prepared is None:
-            return memory.learn(key, configs, lambda: stock.generate(inputs, generation_config, **kwargs))
-        limits, config = prepared.limits, prepared.config
-        with torch.no_grad():
-            model_kwargs = model._prepare_text_encoder_decoder_kwargs_for_generation(
-                sources, {"attention_mask": mask}, name, config
-            )
-            prompt = sources.new_full((len(sources) * config.num_beams, 1), prepared.start, dtype=torch.long)
-            search = self._greedy if config.num_beams == 1 else self._beams
-            return search(prompt, limits, config, model_kwargs)
+        if vars(cls).get("use_fast_generation"):
+            replaceable(*_REPLACED)(cls)
 
     def _sample(
         self,
@@ -130,8 +111,6 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
                 **model_kwargs,
             )  # fmt: skip
         limits = Limits.of(logits_processor, stopping_criteria, self.config.target_vocab_size, input_ids.device)
-        if streamer is None:
-            tell(input_ids, limits, generation_config)
         return self._greedy(input_ids, limits, generation_config, model_kwargs, streamer)
 
     def _greedy(
@@ -220,7 +199,6 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
                 input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, **model_kwargs
             )
         limits = Limits.of(logits_processor, stopping_criteria, self.config.target_vocab_size, input_ids.device)
-        tell(input_ids, limits, generation_config)
         return self._beams(input_ids, limits, generation_config, model_kwargs)
 
     def _beams(
@@ -337,6 +315,29 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             **named(_fill_cache(model_kwargs[CACHE_NAME], state, step, length - 1)),
         )
 
+    def _prefill(self, input_ids: Tensor, generation_config: GenerationConfig, *args: Any, **kwargs: Any) -> Any:
+        """
+        As in `GenerationMixin`, but a prompt is read as a whole: to read it in chunks (`prefill_chunk_size`) saves an
+        RNN nothing, and splits the masks of the source and of the prompt as those of a decoder alone.
+        """
+        if generation_config.prefill_chunk_size is not None:
+            generation_config = copy.copy(generation_config)
+            generation_config.prefill_chunk_size = None
+        stock: Any = super()
+        return stock._prefill(input_ids, generation_config, *args, **kwargs)
+
+    def _get_logits_processor(
+        self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
+    ) -> LogitsProcessorList:
+        """As in `GenerationMixin`, which watermarks symbols up to `vocab_size`: here the source's."""
+        stock: Any = super()
+        processors: LogitsProcessorList = stock._get_logits_processor(generation_config, *args, **kwargs)
+        watermarking, size = (
+            generation_config.watermarking_config,
+            self.config.get_text_config(decoder=True).vocab_size,
+        )
+        return processors if watermarking is None else watermark_target(processors, watermarking, size)
+
     def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:
         """As in `GenerationMixin`, which takes the number of target symbols from `vocab_size`: here the source's."""
         stock: Any = super()
@@ -374,14 +375,16 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
     def _decodes_by_step(self) -> bool:
         """Whether the model, as it is now, is one whose decoding `DecoderStep` is equal to."""
         model: Any = self
-        watched = (model, model.model, model.model.decoder)
         return (
             model.use_fast_generation
             and not model.training
-            and not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in watched)
-            and model._compiled_call_impl is None
+            and not torch.is_grad_enabled()  # as in an undecorated generate(), whose scores have gradients
+            and may_look()
+            and is_own(model)
+            and is_own(model.model)
+            and may_look(model.model.bridge, model.model.decoder, model.lm_head)
+            and isinstance(model.lm_head, torch.nn.Linear)
             and not torch.is_autocast_enabled(model.device.type)
-            and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
             and search_is_known()
         )
 
@@ -412,7 +415,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         if beams > 1:
             rows = torch.arange(len(input_ids), device=input_ids.device) // beams
             state = select_state(state, rows)
-        return DecoderStep(decoder, source, self.get_output_embeddings(), beams, len(input_ids)), state  # type: ignore[attr-defined]
+        return DecoderStep(decoder, source, self.lm_head, beams, len(input_ids)), state
 
 
 def _is_own_and_empty(cache: EncoderDecoderCache) -> bool:

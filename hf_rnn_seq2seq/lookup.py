@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .fast import may_look
 from .products import matrix_product
 
 
@@ -49,11 +50,10 @@ def lookup_of(ids: Tensor, embedding: nn.Module, weights: Sequence[Tensor]) -> L
     Returns:
         None where it cannot be, and where it saves less than a quarter of the products.
     """
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if traced or ids.device.type != "cpu" or type(embedding) is not nn.Embedding or _is_watched(embedding):
+    if ids.device.type != "cpu" or type(embedding) is not nn.Embedding or not may_look(embedding):
         return None
     table = embedding.weight
-    if type(table) is not nn.Parameter or table.dtype not in (torch.float32, torch.float64):
+    if _has_options(embedding) or table.dtype not in (torch.float32, torch.float64):
         return None
     (rows, size), positions = table.shape, ids.numel()
     if rows * (size + positions) > 0.75 * positions * size:
@@ -84,8 +84,7 @@ class _Products(torch.autograd.Function):
         return of_table, *(matrix_product(grad, table) for grad in grads)
 
 
-def _is_watched(embedding: nn.Embedding) -> bool:
-    """Whether it does more than to look up: for a hook, or by an option."""
-    hooks = embedding._forward_hooks or embedding._forward_pre_hooks or embedding._backward_hooks
+def _has_options(embedding: nn.Embedding) -> bool:
+    """Whether it does more than to look up."""
     options = (embedding.padding_idx, embedding.max_norm)
-    return bool(hooks) or embedding.scale_grad_by_freq or embedding.sparse or options != (None, None)
+    return embedding.scale_grad_by_freq or embedding.sparse or options != (None, None)

@@ -16,11 +16,21 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .copying import Pointer
+from .fast import may_look
 from .products import matrix_product
 
 
 # So many logits at a time: few enough to stay near the processor, enough rows for a good matrix product.
 _LOGITS_AT_ONCE = 2**21
+
+
+def shift_tokens_right(labels: Tensor, pad_token_id: int | None, decoder_start_token_id: int) -> Tensor:
+    """Decoder inputs (B, T) of labels (B, T): the start symbol, then all labels but the last; -100 becomes padding."""
+    if decoder_start_token_id is None:
+        raise ValueError("decoder_start_token_id is None in the configuration: labels cannot become decoder inputs")
+    start = labels.new_full((labels.shape[0], 1), decoder_start_token_id)
+    shifted = torch.cat([start, labels[:, :-1]], dim=1)
+    return shifted.masked_fill(shifted == -100, pad_token_id if pad_token_id is not None else 0)
 
 
 def cross_entropy(
@@ -48,7 +58,7 @@ def steps_that_count(labels: Tensor) -> Tensor | None:
 
     None where all count, and where to pass over the others saves no time: outside of the CPU's single precision.
     """
-    if labels.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    if labels.device.type != "cpu" or torch.is_autocast_enabled("cpu") or not may_look():
         return None
     counting = (labels != -100).flip(1).cumsum(1).flip(1) > 0
     return None if bool(counting.all()) else counting
@@ -57,7 +67,7 @@ def steps_that_count(labels: Tensor) -> Tensor | None:
 def chunked_cross_entropy(
     readout: Tensor,
     labels: Tensor,
-    head: nn.Module,
+    head: nn.Module | None,
     logits_of: Callable[[Tensor, Pointer | None], Tensor],
     vocabulary_size: int,
     label_smoothing: float,
@@ -69,7 +79,7 @@ def chunked_cross_entropy(
     Args:
         readout: (B, T, R).
         labels: (B, T), -100 where they do not count.
-        head: The output layer.
+        head: The output layer, if without a pointer the logits are what it gives; else None.
         logits_of: Makes the logits (B, T, V) of readouts and pointer.
         vocabulary_size: V.
         label_smoothing: As in `linear_cross_entropy`.
@@ -81,8 +91,7 @@ def chunked_cross_entropy(
     row, step = places // length, places % length
     if len(places) < len(labels):
         readout, labels = readout.index_select(0, places), labels[places]
-    called = head._forward_hooks or head._forward_pre_hooks or head._backward_hooks  # something waits for its call
-    if pointer is None and type(head) is nn.Linear and not called:
+    if pointer is None and isinstance(head, nn.Linear) and may_look(head):
         return linear_cross_entropy(readout, head.weight, head.bias, labels, label_smoothing)
 
     def of_chunk(readout: Tensor, labels: Tensor, *parts: Tensor) -> Tensor:

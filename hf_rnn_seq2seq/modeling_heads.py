@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
-from transformers.utils import can_return_tuple
 
 from .attention import Attention
 from .bridge import context_vector
@@ -21,7 +20,7 @@ from .checks import only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .crf import LinearChainCRF
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
-from .pretrained import RnnSeq2SeqPreTrainedModel
+from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 
 
 class AttentionPooling(nn.Module):

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
-from transformers.utils import can_return_tuple
 
 from .bridge import Bridge, context_vector
 from .checks import check_labels_shape, check_model_inputs, only_known_keywords
@@ -21,15 +20,17 @@ from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, check_labels, log_mixture
 from .decoder import ChooseInput, RnnSeq2SeqDecoder, RnnSeq2SeqModelOutput
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
+from .fast import is_own, may_look, replaceable
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
-from .loss import chunked_cross_entropy, cross_entropy, steps_that_count
-from .pretrained import RnnSeq2SeqPreTrainedModel
+from .loss import chunked_cross_entropy, cross_entropy, shift_tokens_right, steps_that_count
+from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState, Padding
-from .scheduled_sampling import ScheduledSampling, shift_tokens_right
-from .state import DecoderState, SourceMemory, load_source, load_state, new_cache, save_source
+from .scheduled_sampling import ScheduledSampling
+from .state import DecoderState, SourceMemory, check_cache_layers, load_source, load_state, new_cache, save_source
 from .transformers_names import CACHE_NAME, named, one_cache
 
 
+@replaceable()
 class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
     """Encoder, bridge and decoder without an output layer."""
 
@@ -122,6 +123,8 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             output_hidden_states = config.output_hidden_states
         if past_key_values is None and (config.use_cache if use_cache is None else use_cache) and not self.training:
             past_key_values = new_cache(config)
+        if past_key_values is not None:
+            check_cache_layers(past_key_values, config.decoder_layers)
 
         feed_size = config.output_size if config.input_feeding else 0
         state = None if past_key_values is None else load_state(
@@ -229,6 +232,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         return ((torch.cat([padding.last(c, zero) if i == 0 else c[:, 0] for i, c in enumerate(compact)], -1),),)
 
 
+@replaceable("_logits")
 class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGenerationMixin, GenerationMixin):
     """
     The model with an output layer: a sequence whose length the model decides.
@@ -335,7 +339,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         """
         sampling = None
         if skip_logits is None:
-            skip_logits = self.training and labels is not None and not torch.compiler.is_compiling()
+            skip_logits = self.training and labels is not None and may_look()
         elif skip_logits and labels is None:
             raise ValueError("skip_logits=True leaves nothing to return without labels: give labels, or leave it out")
         sources = (input_ids, inputs_embeds, input_features, encoder_outputs)
@@ -346,7 +350,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             if made:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
             sampling = self._scheduled_sampling(decoder_input_ids)
-            if made and skip_logits and decoder_attention_mask is None and sampling is None:
+            counts = made and skip_logits and decoder_attention_mask is None and sampling is None
+            if counts and is_own(self.model) and may_look(self.model.decoder):
                 decoder_attention_mask = steps_that_count(labels)
         outputs = self.model(
             input_ids,
@@ -418,9 +423,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         smoothing = float(self.config.label_smoothing) if self.training else 0.0
         size = self.config.target_vocab_size
         if logits is None:
-            total = chunked_cross_entropy(
-                readout, labels, self.lm_head, self._logits, size, smoothing, outputs.pointer
-            )
+            head = self.lm_head if is_own(self, "_logits") else None
+            total = chunked_cross_entropy(readout, labels, head, self._logits, size, smoothing, outputs.pointer)
         else:
             total = cross_entropy(logits.flatten(0, 1), labels.flatten(), smoothing, self.config.use_copy, size)
         if outputs.coverage_loss is not None:

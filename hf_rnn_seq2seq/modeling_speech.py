@@ -123,9 +123,7 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration):
         self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
     ) -> LogitsProcessorList:
         """CTC comes first: what forbids or forces symbols acts on the joint score."""
-        processors: LogitsProcessorList = super()._get_logits_processor(  # type: ignore[misc]
-            generation_config, *args, **kwargs
-        )
+        processors: LogitsProcessorList = super()._get_logits_processor(generation_config, *args, **kwargs)
         weight: float = generation_config.ctc_weight  # type: ignore[attr-defined]
         if weight > 0:
             inputs = kwargs["model_kwargs"]

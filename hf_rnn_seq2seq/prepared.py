@@ -8,7 +8,7 @@ only the standard library, torch and its flat siblings.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from .recurrence import LayerState
@@ -18,13 +18,6 @@ from .recurrence import LayerState
 _LARGE = 600_000
 _HAS_PRODUCTS = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 _HAS_LSTM = hasattr(torch, "mkldnn_rnn_layer") and hasattr(torch.ops.mkldnn, "_reorder_mkldnn_rnn_layer_weight")
-
-
-def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether calling the module is only what calling its class is: no hook, adapter or other replacement."""
-    return type(module) is kind and not (
-        module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    )
 
 
 class PreparedLinear:

@@ -3,16 +3,30 @@
 This file travels to the Hub: it imports only the standard library, torch, transformers and the flat files beside it.
 """
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import can_return_tuple as _can_return_tuple
 
 from .attention import Attention
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .recurrence import RecurrentStack
+
+
+def can_return_tuple(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Decorate a forward pass as transformers does, which alone knows `return_dict`, for good: accelerate's
+    `unwrap_model(keep_fp32_wrapper=False)` takes off whatever says what it wraps.
+    """
+    decorated: Any = _can_return_tuple(forward)
+    decorated.__signature__ = inspect.signature(forward)
+    del decorated.__wrapped__
+    return decorated
 
 
 class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
@@ -23,7 +37,8 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["RecurrentStack", "Attention", "Bridge"]
+    # Those that have parameters of their own beside their parts' must stay in one place.
+    _no_split_modules = ["RecurrentStack", "Attention", "AttentionPooling", "Bridge"]
     _skip_keys_device_placement = ["past_key_values", "cache"]
     _can_compile_fullgraph = True
 

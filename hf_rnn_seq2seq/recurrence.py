@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .checks import check_recurrence, check_stack
+from .fast import is_dense, is_traced, may_look, replaceable
 from .lookup import Lookup, lookup_of
 from .packed import Packing, run_packed
 from .subsampling import reduced_mask, stack_frames
@@ -87,8 +88,7 @@ class Padding(NamedTuple):
 
     def real_share(self) -> float:
         """How many of the positions are real, from 0 to 1; 0 where it cannot be known, or not for free."""
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        return 0.0 if traced or self.mask.device.type != "cpu" else float(self.mask.float().mean())
+        return 0.0 if is_traced() or self.mask.device.type != "cpu" else float(self.mask.float().mean())
 
     def compact(self, x: Tensor) -> Tensor:
         """Real positions of x (B, S, D) to the left, zeros behind them (so that a NaN in the padding goes nowhere)."""
@@ -108,8 +108,7 @@ def padding_of(mask: Tensor | None) -> Padding | None:
     """The padding of a mask (B, S), or None where there is none (looked up only where looking is free)."""
     if mask is None:
         return None
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if not traced and mask.device.type == "cpu" and bool(mask.all()):
+    if not is_traced() and mask.device.type == "cpu" and bool(mask.all()):
         return None
     return Padding.from_mask(mask)
 
@@ -120,9 +119,8 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
 
 def packing_of(x: Tensor, padding: Padding | None) -> Packing | None:
     """The packing of a batch x (B, S, D), or None where the packed run cannot be: it is plain torch on the CPU."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
     plain = type(x) is Tensor and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    if traced or not plain or torch.is_autocast_enabled("cpu"):
+    if is_traced() or not plain or torch.is_autocast_enabled("cpu"):
         return None
     if padding is not None:
         return Packing.of_positions(padding.order, padding.lengths)
@@ -145,6 +143,7 @@ class KnownInput(NamedTuple):
     weight: Tensor  # (gates * H, I'') the columns of W_ih for the others
 
 
+@replaceable("_run_direction")
 class RecurrentLayer(GradientCheckpointingLayer):
     """
     One layer over a whole sequence, in one direction or two, with activation checkpointing where that is enabled.
@@ -192,8 +191,10 @@ class RecurrentLayer(GradientCheckpointingLayer):
         self, x: Tensor, first: LayerState, weights: tuple[Tensor, Tensor, Tensor, Tensor], padding: Padding | None
     ) -> tuple[Tensor, LayerState]:
         w_ih, w_hh, b_ih, b_hh = weights
-        if self.training and self.recurrent_dropout > 0:
-            recurrent_mask = F.dropout(torch.ones_like(first[0]), self.recurrent_dropout)
+        drops = self.training and self.recurrent_dropout > 0
+        # The fused kernels know no other kinds of tensors (quantised weights); a product with them always works.
+        if drops or not (is_traced() or all(map(is_dense, weights))):
+            recurrent_mask = F.dropout(torch.ones_like(first[0]), self.recurrent_dropout) if drops else None
             trailing = None if padding is None else padding.trailing
             return _run_stepwise(self.rnn_type, F.linear(x, w_ih, b_ih), first, w_hh, b_hh, trailing, recurrent_mask)
         if padding is not None and self.rnn_type == "lstm":
@@ -214,6 +215,9 @@ class RecurrentLayer(GradientCheckpointingLayer):
         return y, final
 
 
+@replaceable(
+    *("weights", "zero_states", "lookup", "step", "step_from_gates", "know_input", "_packing", "_hand_upward")
+)
 class RecurrentStack(nn.Module):
     """
     Recurrent layers on top of each other, with the state dict of `nn.LSTM` / `nn.GRU` / `nn.RNN`.
@@ -292,24 +296,33 @@ class RecurrentStack(nn.Module):
         states: tuple[LayerState, ...] | None = None,
         padding: Padding | None = None,
         lookup: Lookup | None = None,
+        recurrent_masks: tuple[Tensor, ...] | None = None,
     ) -> StackOutput:
         """
-        Run over a whole sequence, in fused kernels where possible.
+        Run over a whole sequence, in fused kernels where possible; or make one step.
+
+        Both are a call of the module, so that whatever waits for that (offloaded, pruned, adapted weights) sees it.
 
         Args:
-            x: (B, S, I) inputs.
+            x: (B, S, I) inputs; (B, I) of one step.
             states: First states of the layers, (B, D) each; zeros if absent.
             padding: Where x is padding: those positions are passed over and come out as zeros. None: nowhere.
             lookup: Of x, where it has one.
+            recurrent_masks: As in `step`, of one step.
 
         Returns:
             Outputs (B, S, D); of a layer that reduces, and of those above it, shorter: real positions to the left.
         """
         states = self.zero_states(x) if states is None else states
         check_stack(x, states, self.num_layers, self.hidden_size, None if padding is None else padding.mask)
+        if x.dim() == 2:
+            return self.step(x, states, recurrent_masks)
+        all_weights = [[self.weights(k, suffix) for suffix in self.suffixes] for k in range(self.num_layers)]
+        dense = all(is_dense(weight) for layer in all_weights for direction in layer for weight in direction)
+        packs = dense and may_look(self.layers)
         if lookup is not None:
             x = lookup.inputs(x)
-        packing = self._packing(x, padding)
+        packing = self._packing(x, padding) if packs else None
         places = padding if packing is None else packing
         if places is not None:
             x = places.compact(x)
@@ -325,11 +338,11 @@ class RecurrentStack(nn.Module):
                     x = x.masked_fill(padding.trailing[..., None], 0)
                     padding = Padding.from_mask(reduced_mask(padding.mask, self.reductions[k]))
                 x = stack_frames(x, self.reductions[k])
-                packing = self._packing(x, padding)
+                packing = self._packing(x, padding) if packs else None
                 places = padding if packing is None else packing
                 if packing is not None:
                     x = packing.compact(x)
-            weights = [self.weights(k, suffix) for suffix in self.suffixes]
+            weights = all_weights[k]
             if k == 0 and lookup is not None:
                 weights = [(lookup.weight(i, of[0]), *of[1:]) for i, of in enumerate(weights)]
             y, *state = self.layers[k](x, *states[k], weights=weights, padding=places)
@@ -356,12 +369,12 @@ class RecurrentStack(nn.Module):
         recurrent_masks: tuple[Tensor, ...] | None = None,
     ) -> StackOutput:
         """
-        One step of all layers (one direction only): the decoder's recurrence.
+        One step of all layers (one direction only): the decoder's recurrence. `forward` calls it.
 
         Args:
             x: (B, I) input.
             states: States of the layers before the step.
-            recurrent_masks: Of `draw_recurrent_masks`, the same ones at each step of a sequence.
+            recurrent_masks: Of `draw_recurrent_masks()`, the same ones at each step of a sequence.
 
         Returns:
             Outputs (B, H) and the states after the step.
@@ -397,13 +410,6 @@ class RecurrentStack(nn.Module):
             x, first = lookup.inputs(x), lookup.weight(0, first)
         return [KnownInput(gates, last) for gates in F.linear(x, first, b_ih).unbind(1)]
 
-    def draw_recurrent_masks(self, like: Tensor) -> tuple[Tensor, ...] | None:
-        """One dropout mask (B, H) a layer for a whole sequence (Gal & Ghahramani 2016); None without dropout."""
-        if not (self.training and self.recurrent_dropout > 0):
-            return None
-        ones = like.new_ones(like.shape[0], self.hidden_size)
-        return tuple(F.dropout(ones, self.recurrent_dropout) for _ in range(self.num_layers))
-
     def _hand_upward(self, k: int, x: Tensor, y: Tensor) -> Tensor:
         """What layer k gives to the layer above it, from its input x and its recurrence's output y."""
         if self.residual and k > 0 and self.reductions[k] == 1:
@@ -432,6 +438,19 @@ class RecurrentStack(nn.Module):
                     elif gate.numel():
                         bound = math.sqrt(6.0 / sum(gate.shape))
                         gate.uniform_(-bound, bound)
+
+
+def draw_recurrent_masks(like: Tensor, size: int, layers: int, dropout: float) -> tuple[Tensor, ...] | None:
+    """
+    Dropout masks of a whole sequence (Gal & Ghahramani 2016), (B, H) for each of L layers; None without dropout.
+
+    Args:
+        like: (B, ...).
+        size: H.
+        layers: L.
+        dropout: Probability; 0 outside of training.
+    """
+    return tuple(F.dropout(like.new_ones(like.shape[0], size), dropout) for _ in range(layers)) if dropout else None
 
 
 def _mirror(x: Tensor, padding: Padding | None) -> Tensor:

@@ -15,15 +15,6 @@ from .copying import Pointer
 UNITS = ("step", "sequence")
 
 
-def shift_tokens_right(labels: Tensor, pad_token_id: int | None, decoder_start_token_id: int) -> Tensor:
-    """Decoder inputs (B, T) of labels (B, T): the start symbol, then all labels but the last; -100 becomes padding."""
-    if decoder_start_token_id is None:
-        raise ValueError("decoder_start_token_id is None in the configuration: labels cannot become decoder inputs")
-    start = labels.new_full((labels.shape[0], 1), decoder_start_token_id)
-    shifted = torch.cat([start, labels[:, :-1]], dim=1)
-    return shifted.masked_fill(shifted == -100, pad_token_id if pad_token_id is not None else 0)
-
-
 class ScheduledSampling:
     """
     Chooses the inputs of one forward pass, all steps but the first.

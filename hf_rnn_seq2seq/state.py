@@ -218,6 +218,35 @@ def new_cache(config: PreTrainedConfig) -> EncoderDecoderCache:
     return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
 
 
+def check_cache_layers(cache: Any, layers: int) -> None:
+    """
+    Refuse a cache whose layers are not the decoder's. One without any layers (`DynamicCache()`) is given them.
+
+    Args:
+        cache: As it came into a forward pass.
+        layers: L, of the decoder.
+
+    Raises:
+        TypeError: It is no cache of transformers.
+        ValueError: Its layers are of another kind or number.
+    """
+    if not isinstance(cache, Cache):
+        raise TypeError(f"past_key_values must be a Cache of transformers, got {type(cache).__name__}")
+    halves = [cache]
+    if isinstance(cache, EncoderDecoderCache):
+        halves = [cache.self_attention_cache, cache.cross_attention_cache]
+    for half in halves:
+        if not half.layers:
+            half.layers.extend(RecurrentStateLayer() for _ in range(layers))
+        kinds = {type(layer).__name__ for layer in half.layers if not isinstance(layer, _RecurrentState)}
+        if kinds or len(half.layers) != layers:
+            raise ValueError(
+                f"past_key_values has {len(half.layers)} layers{' of ' + ', '.join(sorted(kinds)) if kinds else ''}, "
+                f"wanted {layers} of {RecurrentStateLayer.__name__}, as new_cache(config) or an empty "
+                "EncoderDecoderCache(DynamicCache(), DynamicCache()) has them"
+            )
+
+
 def recurrent_layers(cache: Cache) -> list:
     """The layers that hold the decoder's state, one a decoder layer."""
     return (cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache).layers

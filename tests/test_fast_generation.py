@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList, TextStreamer
 
 from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration, RnnSeq2SeqForSpeechSeq2Seq
+from hf_rnn_seq2seq.decoder import RnnSeq2SeqDecoder
 from hf_rnn_seq2seq.decoder_step import DecoderStep
 from hf_rnn_seq2seq.ensemble import RnnSeq2SeqEnsemble
 from hf_rnn_seq2seq.generation_rnn_seq2seq import _best_extensions
@@ -267,7 +268,14 @@ def test_beams_share_the_source_and_it_is_projected_once(structure: str, monkeyp
         return attended, weights
 
     monkeypatch.setattr(DecoderStep, "_attend", watched)
-    model.model.decoder.attention.key_projection.register_forward_hook(lambda _, args, out: projected.append(len(out)))
+    project = RnnSeq2SeqDecoder.source_memory
+
+    def projecting(self: RnnSeq2SeqDecoder, *args: Any) -> Any:
+        source = project(self, *args)
+        projected.append(len(source.keys))
+        return source
+
+    monkeypatch.setattr(RnnSeq2SeqDecoder, "source_memory", projecting)
     ours = Ours(monkeypatch)
     model.generate(**sources(), num_beams=4, do_sample=False, max_new_tokens=5, min_new_tokens=5)
     assert ours.searches == 1 and projected == [3]

@@ -11,7 +11,7 @@ from tiny import PADDINGS, gradients, numpy_step, padding_mask, randomize
 from torch import Tensor, nn
 
 from hf_rnn_seq2seq import recurrence
-from hf_rnn_seq2seq.recurrence import STEPS, Padding, RecurrentStack, padding_of
+from hf_rnn_seq2seq.recurrence import STEPS, Padding, RecurrentStack, draw_recurrent_masks, padding_of
 
 
 CELLS = ("lstm", "gru", "rnn_tanh")
@@ -218,14 +218,13 @@ def test_the_loop_of_recurrent_dropout_equals_the_fused_run_when_it_drops_nothin
 
 
 def test_recurrent_dropout_draws_one_mask_a_sequence_and_keeps_the_mean() -> None:
-    stack = stack_of("lstm", recurrent_dropout=0.25).train()
-    masks = stack.draw_recurrent_masks(torch.empty(2000, 1, dtype=torch.float64))
+    masks = draw_recurrent_masks(torch.empty(2000, 1, dtype=torch.float64), 6, 2, 0.25)
     assert masks is not None and len(masks) == 2
     for mask in masks:
         assert mask.shape == (2000, 6)
         assert set(mask.unique().tolist()) == {0.0, 1 / 0.75}
         assert abs(mask.mean().item() - 1) < 0.03
-    assert stack.eval().draw_recurrent_masks(torch.empty(1, 1)) is None
+    assert draw_recurrent_masks(torch.empty(1, 1), 6, 2, 0.0) is None
 
 
 def test_dropout_stands_between_layers_only() -> None:

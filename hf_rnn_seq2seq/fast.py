@@ -1,0 +1,131 @@
+"""Whether a fast path may be taken: the one place that all of them ask.
+
+A fast path computes from the weights of modules what calling the modules would give. It may only do so where a call is
+nothing else: where no subclass, hook, wrapper, adapter or other kind of tensor stands in for what it replaces, and
+where nobody has switched the fast paths off. This file travels to the Hub: it imports only the standard library and
+torch.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+
+Kind = TypeVar("Kind", bound=type)
+_VARIABLE = "HF_RNN_SEQ2SEQ_PLAIN"
+
+
+def _is_plain_process() -> bool:
+    """Whether the environment switches the fast paths off for the whole process."""
+    value = os.environ.get(_VARIABLE, "")
+    if value not in ("", "0", "1"):
+        raise ValueError(f"the environment variable {_VARIABLE} must be 0 or 1; got {value!r}")
+    return value == "1"
+
+
+_IS_PLAIN_PROCESS = _is_plain_process()
+_plain: ContextVar[bool] = ContextVar("plain", default=_IS_PLAIN_PROCESS)
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """
+    In this context (of this thread) no fast path is taken: modules are called, step by step, as the papers write it.
+
+    The environment variable `HF_RNN_SEQ2SEQ_PLAIN=1` does the same for a whole process.
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def is_traced() -> bool:
+    """Whether this runs to be compiled, exported or traced: then values cannot be looked at."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
+# What fast paths replace: of each class the methods, as they are when it is defined.
+_replaced: dict[type, dict[str, Any]] = {}
+
+
+def replaceable(*methods: str) -> Callable[[Kind], Kind]:
+    """
+    Declare, as a decorator of a class of modules, that fast paths replace calls of its modules: no others' are.
+
+    Args:
+        methods: What is replaced, or relied on, beside `forward` and what was declared of its bases.
+    """
+
+    def declare(kind: Kind) -> Kind:
+        inherited = next((_replaced[base] for base in kind.__mro__ if base in _replaced), {})
+        own = {name: getattr(kind, name, None) for name in ("__call__", "forward", *methods)}
+        _replaced[kind] = {**inherited, **own}
+        return kind
+
+    return declare
+
+
+for _kind in (nn.Linear, nn.Embedding, nn.LayerNorm, nn.ModuleList):
+    replaceable()(_kind)
+
+
+def is_own(module: nn.Module, *methods: str) -> bool:
+    """
+    Whether these methods of a module are those of its declared class: neither a subclass, nor the object itself, nor
+    a change of the class has put another one in their place.
+
+    Args:
+        module: The module; its children are not looked at.
+        methods: By default all that were declared, and then the module must have no hooks either.
+    """
+    kind = next((kind for kind in type(module).__mro__ if kind in _replaced), None)
+    if kind is None:
+        return False
+    declared = _replaced[kind]
+    if not methods and _is_watched(module):
+        return False
+    found = ((name, getattr(module, name, None)) for name in methods or declared)
+    return all(
+        getattr(method, "__func__", method) is declared[name] and getattr(method, "__self__", module) is module
+        for name, method in found
+    )
+
+
+def may_look(*modules: nn.Module) -> bool:
+    """
+    Whether a fast path may compute what calls of these modules and of all within them would give.
+
+    False while tracing, within `plain()`, and where one of them is not its class's own (`is_own`) or has a parameter
+    that is no plain tensor with values: one that is offloaded, quantised, pruned, parametrised, sharded.
+    """
+    if is_traced() or _plain.get():
+        return False
+    return all(
+        is_own(part) and all(p is None or (is_dense(p) and not p.is_meta) for p in part._parameters.values())
+        for module in modules
+        for part in module.modules()
+    )
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor is torch's own kind, and no subclass (quantised, sharded) with operations of its own."""
+    return type(tensor) in (Tensor, nn.Parameter)
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether something waits for the module's call, or takes its place."""
+    hooks = (
+        *(module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks),
+        *("_hf_hook" in vars(module), "parametrizations" in module._modules),
+    )
+    return any(map(bool, hooks)) or module._compiled_call_impl is not None or bool(_has_any_global_hook())
+
+
+_has_any_global_hook = torch.nn.modules.module._has_any_global_hook
