@@ -21,6 +21,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 MODEL_FILES = {
     "configuration_rnn_seq2seq",
     "presets",
+    "option_checks",
     "subsampling",
     "recurrence",
     "state",
