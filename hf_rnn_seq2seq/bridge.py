@@ -12,7 +12,31 @@ from .fast import replaceable
 from .recurrence import LayerState
 
 
-def context_vector(kind: str, memory: Tensor, mask: Tensor | None, final_hidden: Tensor) -> Tensor:
+def last_output(memory: Tensor, mask: Tensor | None, bidirectional: bool) -> Tensor:
+    """
+    What the encoder's top layer hands upward last, (B, D): its forward half of the last position, its backward half of
+    the first one. This is the layer's last state where there is neither `layer_norm` nor `residual`.
+
+    Args:
+        memory: (B, S, D) outputs of the encoder's top layer, zero at padding.
+        mask: (B, S) bool, True at real positions, or None.
+        bidirectional: Whether half of a vector is of the direction that reads from the end.
+    """
+    length = memory.shape[1]
+    if mask is None:
+        first, last = memory[:, 0], memory[:, -1]
+    else:
+        position = torch.arange(length, device=memory.device)[None]  # (1, S)
+        rows = torch.arange(memory.shape[0], device=memory.device)
+        first = memory[rows, torch.where(mask, position, length - 1).amin(1)]
+        last = memory[rows, torch.where(mask, position, 0).amax(1)]
+    if not bidirectional:
+        return last
+    half = memory.shape[2] // 2
+    return torch.cat([last[:, :half], first[:, half:]], dim=1)
+
+
+def context_vector(kind: str, memory: Tensor, mask: Tensor | None, last: Tensor) -> Tensor:
     """
     The fixed-size context vector C.
 
@@ -20,13 +44,13 @@ def context_vector(kind: str, memory: Tensor, mask: Tensor | None, final_hidden:
         kind: `"last"`, `"mean"` or `"max"`.
         memory: (B, S, D) states of the encoder's top layer.
         mask: (B, S) bool, True at real positions, or None.
-        final_hidden: (B, D) last state of the top layer: [last forward ; last backward].
+        last: (B, D) last state or last output of the top layer: [last forward ; last backward].
 
     Returns:
         C, (B, D). For a source without any real position it is zero.
     """
     if kind == "last":
-        return final_hidden
+        return last
     if mask is None:
         return memory.mean(1) if kind == "mean" else memory.amax(1)
     mask = mask.unsqueeze(-1)

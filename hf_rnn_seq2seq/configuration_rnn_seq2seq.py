@@ -1,12 +1,14 @@
 """Configuration of the RNN encoder-decoders: every option is explained here, once.
 
 The options are those of Sutskever 2014, Cho 2014, Bahdanau 2015 and Luong 2015. What cannot work together is refused
-when the configuration is made, with a sentence that says what to change. This file travels to the Hub with a saved
-model: it imports only the standard library, transformers, huggingface_hub and the presets beside it.
+when the configuration is made, with a sentence that says what to change, and so is an option that would change
+nothing; a saved model that has one loads, with a warning. This file travels to the Hub with a saved model: it imports
+only the standard library, transformers, huggingface_hub and its flat siblings.
 """
 
 import copy
 import difflib
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.generation import GenerationConfig
 
+from .option_checks import options_without_effect, vector_input_contradictions
 from .presets import PRESETS
 
 
@@ -59,7 +62,9 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
         decoder_layers (`int`, defaults to 2): Recurrent layers of the decoder; also `config.num_hidden_layers`.
         bidirectional_encoder (`bool`, defaults to `True`): Read the source in both directions in every layer.
         context_vector (`str`, defaults to `"last"`): What C is computed from: the `"last"` state (Sutskever 2014, Cho
-            2014), or the `"mean"` or `"max"` over all states of the encoder's top layer.
+            2014), or the `"mean"` or `"max"` over all states of the encoder's top layer. Where C is an input of the
+            decoder's steps, the last state is the layer's last output, with `layer_norm` and `residual`; the first
+            states of the decoder's recurrence are made of the recurrence's own last states, without them.
         context_feeding (`str`, defaults to `"initial_state"`): Where C goes. `"initial_state"` is structure 1: C only
             sets the decoder's first state (Sutskever 2014). `"every_step"` is structure 2: C is an input of every
             decoder step, and the first state is zero. `"both"` does both (Cho 2014).
@@ -116,8 +121,13 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
         recurrent_dropout (`float`, defaults to 0.0): Variational dropout of the recurrent state: one mask a sequence
             (Gal & Ghahramani 2016). Training then runs step by step, several times slower.
         layer_norm (`bool`, defaults to `False`): Layer normalisation of what each layer hands upward (outside the
-            recurrence, so that the fused kernels stay in use).
+            recurrence, so that the fused kernels stay in use). The encoder's top layer has none in a whole model in
+            which nothing reads its outputs: without attention, where the last states only set the decoder's first.
         residual (`bool`, defaults to `False`): From the second layer on, add a layer's input to its output (Wu 2016).
+        raw_last_state (`bool`, *optional*): The `"last"` of `context_vector` and `classifier_pooling` is the state of
+            the recurrence also where it is an input of the decoder's steps or of a classifier: without the top layer's
+            `layer_norm` and `residual`. Default: `False`, and `True` of a saved model that has one of the two and does
+            not know this option, since so it was trained.
         label_smoothing (`float`, defaults to 0.0): Of the training loss (Szegedy 2016); evaluation losses are plain.
         init_scheme (`str`, defaults to `"orthogonal"`): How weights begin. `"orthogonal"`: recurrent matrices
             orthogonal per gate, other matrices Xavier, the LSTM's forget bias 1 (Jozefowicz 2015), embeddings of
@@ -193,6 +203,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     recurrent_dropout: float | int = 0.0
     layer_norm: bool = False
     residual: bool = False
+    raw_last_state: bool | None = None
     label_smoothing: float | int = 0.0
     init_scheme: Literal["orthogonal", "torch"] = "orthogonal"
     init_std: float | int | None = None
@@ -223,6 +234,13 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
             self.readout_type = "none" if self.attention_type == "none" else "tanh"
         if self.readout_size is None and self.readout_type != "none":
             self.readout_size = self.embedding_size if self.tie_word_embeddings else self.decoder_hidden_size
+        if self.raw_last_state is None:
+            self.raw_last_state = self._was_saved and (self.layer_norm or self.residual)
+
+    @property
+    def _was_saved(self) -> bool:
+        """Whether this is what a file says: `save_pretrained` writes the version of transformers into it."""
+        return self.transformers_version is not None
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "RnnSeq2SeqConfig":
@@ -260,6 +278,18 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
         """Whether C is an input of every decoder step (structure 2)."""
         return self.context_feeding != "initial_state"
 
+    @property
+    def reads_memory(self) -> bool:
+        """Whether a whole model reads the encoder's outputs, and not only its last states."""
+        return (
+            self.attention_type != "none" or self.feeds_context or self.context_vector != "last" or self.ctc_weight > 0
+        )
+
+    @property
+    def last_is_output(self) -> bool:
+        """Whether the last output of the encoder's top layer is another vector than its last state."""
+        return (self.layer_norm or (self.residual and self.encoder_layers > 1)) and not self.raw_last_state
+
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "RnnSeq2SeqConfig":
         """The configuration itself; for the decoder, with the number of its logits as `vocab_size`."""
         if decoder and not encoder and self.target_vocab_size + self.copy_slots != self.vocab_size:
@@ -295,6 +325,10 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
             )
         for problem, advice in self._contradictions():
             raise ValueError(f"{problem}: {advice}")
+        for problem, advice in options_without_effect(self):
+            if not self._was_saved:
+                raise ValueError(f"{problem}: {advice}")
+            warnings.warn(f"{problem}; in a new model {advice}", stacklevel=2)
 
     def _contradictions(self) -> Iterator[tuple[str, str]]:
         """Pairs (what is wrong, what to change) of the options that exclude each other."""
@@ -392,7 +426,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
                 f"decoder_vocab_size={self.decoder_vocab_size}",
                 "leave decoder_vocab_size out, or set share_embeddings=False",
             )
-        yield from self._contradictions_of_vector_input()
+        yield from vector_input_contradictions(self)
         if (self.share_embeddings or self.tie_word_embeddings) and not self.feed_previous_token:
             yield (
                 "with feed_previous_token=False the decoder has no embedding table to share or tie",
@@ -438,34 +472,6 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
                     f"eos_token_id={value} is not in the vocabulary",
                     f"give an id from 0 to {self.target_vocab_size - 1}, or None",
                 )
-
-    def _contradictions_of_vector_input(self) -> Iterator[tuple[str, str]]:
-        """As above, of the options that ask what the input is."""
-        if self.input_feature_size is None:
-            if self.time_reduction > 1:
-                yield (
-                    f"time_reduction={self.time_reduction} makes a sequence of vectors shorter, got token ids as "
-                    "input (input_feature_size=None)",
-                    "give input_feature_size, or set time_reduction=1",
-                )
-            if self.ctc_weight > 0:
-                yield (
-                    f"ctc_weight={self.ctc_weight} is for a model that reads vectors, got input_feature_size=None",
-                    "give input_feature_size, or set ctc_weight=0",
-                )
-            return
-        for name in ("share_embeddings", "use_copy", "character_vocab_size", "token_dropout"):
-            if getattr(self, name):
-                yield (
-                    f"{name}={getattr(self, name)} needs source symbols, got vectors as input "
-                    f"(input_feature_size={self.input_feature_size})",
-                    f"leave {name} out, or leave input_feature_size out",
-                )
-        if self.ctc_weight > 0 and self.pad_token_id is None:
-            yield (
-                f"ctc_weight={self.ctc_weight} needs a blank, which is pad_token_id, got pad_token_id=None",
-                "give pad_token_id, or set ctc_weight=0",
-            )
 
     def _refuse_misspellings(self, kwargs: dict[str, Any]) -> None:
         generation = GenerationConfig._get_default_generation_params()

@@ -66,9 +66,15 @@ class RnnEncoderOutput(BaseModelOutput):
 
 
 class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
-    """Embeds and reads the source; its top states are the memory, its last states what the bridge takes."""
+    """
+    Embeds and reads the source; its top states are the memory, its last states what the bridge takes.
 
-    def __init__(self, config: RnnSeq2SeqConfig):
+    Args:
+        config (`RnnSeq2SeqConfig`): The configuration.
+        reads_memory (`bool`): Whether anything reads the memory; if nothing does, its `layer_norm` is left out.
+    """
+
+    def __init__(self, config: RnnSeq2SeqConfig, reads_memory: bool = True):
         super().__init__(config)
         input_size = config.input_feature_size
         if input_size is None:
@@ -94,6 +100,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             layer_norm=config.layer_norm,
             residual=config.residual,
             reductions=reduction_plan(config.time_reduction, config.encoder_layers),
+            norm_top=reads_memory,
         )
         self.post_init()
 

@@ -113,9 +113,9 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
         self.generation_config = copy.deepcopy(models[0].generation_config)
         self.eval()
 
-    def get_encoder(self, modality: str | None = None) -> _EnsembleEncoder:
-        """What encodes a source for all members."""
-        return _EnsembleEncoder(member.get_encoder() for member in self.members)
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        """What encodes a source for all members; the ensemble itself where an image's or a sound's is asked for."""
+        return self if modality else _EnsembleEncoder(member.get_encoder() for member in self.members)
 
     def prepare_inputs_for_generation(self, input_ids: torch.LongTensor, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """As a member does it."""

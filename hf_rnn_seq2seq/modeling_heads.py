@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 from .attention import Attention
-from .bridge import context_vector
+from .bridge import context_vector, last_output
 from .checks import only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .crf import LinearChainCRF
@@ -61,9 +61,6 @@ class RnnSeq2SeqEncoderModel(RnnSeq2SeqPreTrainedModel):
     def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
         self.encoder.embed_tokens = value
 
-    def get_encoder(self, modality: str | None = None) -> RnnSeq2SeqEncoder:
-        return self.encoder
-
     def forward(self, *args: Any, **kwargs: Any) -> RnnEncoderOutput:
         """Takes and returns what `RnnSeq2SeqEncoder.forward` does."""
         return self.encoder(*args, **kwargs)
@@ -83,9 +80,6 @@ class RnnSeq2SeqClassifier(RnnSeq2SeqPreTrainedModel):
         if isinstance(module, LinearChainCRF | AttentionPooling):
             for parameter in module.parameters():
                 init.zeros_(parameter)
-
-    def get_encoder(self, modality: str | None = None) -> RnnSeq2SeqEncoder:
-        return self.model.encoder
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As in transformers, but the configuration names no class of the model that the encoder came from."""
@@ -313,7 +307,10 @@ class RnnSeq2SeqForSequenceClassification(RnnSeq2SeqClassifier):
         if self.config.classifier_pooling == "attention":
             pooled = self.pooling(memory, mask)
         else:
-            pooled = context_vector(self.config.classifier_pooling, memory, mask, outputs.final_hidden[:, -1])
+            last = outputs.final_hidden[:, -1]
+            if self.config.last_is_output:
+                last = last_output(memory, mask, self.config.bidirectional_encoder)
+            pooled = context_vector(self.config.classifier_pooling, memory, mask, last)
         logits = self._scores(pooled)
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
         return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)

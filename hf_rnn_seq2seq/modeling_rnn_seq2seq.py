@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-from .bridge import Bridge, context_vector
+from .bridge import Bridge, context_vector, last_output
 from .checks import check_labels_shape, check_model_inputs, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, check_labels, log_mixture
@@ -36,7 +36,9 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
-        self.encoder = RnnSeq2SeqEncoder(config)
+        self.encoder = RnnSeq2SeqEncoder(config, reads_memory=config.reads_memory)
+        if not config.reads_memory:  # models of earlier versions have a norm that nothing read
+            self._keys_to_ignore_on_load_unexpected = [rf"encoder\.rnn\.norms\.{config.encoder_layers - 1}\."]
         self.bridge = Bridge(
             config.bridge_type,
             config.context_vector,
@@ -61,9 +63,6 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
     def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
         side = self.encoder if self.config.input_feature_size is None else self.decoder
         side.embed_tokens = value
-
-    def get_encoder(self, modality: str | None = None) -> RnnSeq2SeqEncoder:
-        return self.encoder
 
     def get_decoder(self) -> RnnSeq2SeqDecoder:
         return self.decoder
@@ -195,10 +194,14 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         needs_context = config.feeds_context or (needs_state and config.bridge_type != "zeros")
         finals, context = None, None
         if needs_context:
-            if config.context_vector == "last":
+            memory = encoder_outputs.last_hidden_state
+            last = memory[:, 0]
+            if config.context_vector == "last" and not (config.last_is_output and config.bridge_type == "zeros"):
                 finals = self._final_states(encoder_outputs, mask)
-            last = finals[-1][0] if finals is not None else encoder_outputs.last_hidden_state[:, 0]
-            context = context_vector(config.context_vector, encoder_outputs.last_hidden_state, mask, last)
+                last = finals[-1][0]
+            if config.last_is_output:
+                last = last_output(memory, mask, config.bidirectional_encoder)
+            context = context_vector(config.context_vector, memory, mask, last)
         source = self.decoder.source_memory(
             encoder_outputs, mask, context if config.feeds_context else None, source_ids
         )
@@ -257,9 +260,6 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             return {}
         side = "encoder" if self.config.share_embeddings else "decoder"
         return {"lm_head.weight": f"model.{side}.embed_tokens.weight"}
-
-    def get_encoder(self, modality: str | None = None) -> RnnSeq2SeqEncoder:
-        return self.model.encoder
 
     def get_decoder(self) -> RnnSeq2SeqDecoder:
         return self.model.decoder

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.generation import GenerationConfig, LogitsProcessorList
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.cache_utils import Cache
+from transformers.generation import GenerationConfig, GenerationMixin, LogitsProcessorList
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer, ctc_loss, greedy_ctc
@@ -19,7 +20,7 @@ from .decoder import RnnSeq2SeqModelOutput
 from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 
 
-class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration):
+class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationMixin):
     """
     From `input_features` (B, S, F) to text. With `config.ctc_weight` above 0 a CTC output layer stands on the encoder.
 
@@ -40,6 +41,44 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration):
         # As Seq2SeqTrainer does: else `generation_config.ctc_weight` would be saved, and dropped when it is loaded.
         self.generation_config._from_model_config = False
         self.post_init()
+
+    def forward(
+        self,
+        input_features: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values: Cache | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        skip_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqLMOutput:
+        """
+        Args:
+            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`): Source.
+
+        All others, and what comes out, are as in `RnnSeq2SeqForConditionalGeneration`.
+        """
+        return super().forward(
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            labels=labels,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            num_items_in_batch=num_items_in_batch,
+            skip_logits=skip_logits,
+            input_features=input_features,
+            **kwargs,
+        )
 
     @torch.no_grad()
     def ctc_decode(

@@ -232,6 +232,7 @@ class RecurrentStack(nn.Module):
         recurrent_dropout (`float`): Variational dropout of h_{t-1}, in training; takes the step-by-step path.
         layer_norm, residual (`bool`): On what a layer hands upward; see the configuration.
         reductions (`tuple[int, ...]`, *optional*): How many consecutive inputs each layer reads as one (Chan 2016).
+        norm_top (`bool`): Whether the top layer has a `layer_norm`; where only its last states are read, it has none.
     """
 
     def __init__(
@@ -246,6 +247,7 @@ class RecurrentStack(nn.Module):
         layer_norm: bool = False,
         residual: bool = False,
         reductions: tuple[int, ...] | None = None,
+        norm_top: bool = True,
     ):
         super().__init__()
         self.rnn_type = rnn_type
@@ -266,7 +268,8 @@ class RecurrentStack(nn.Module):
                 self.register_parameter(f"weight_hh_l{k}{suffix}", nn.Parameter(torch.empty(rows, self.cell_size)))
                 self.register_parameter(f"bias_ih_l{k}{suffix}", nn.Parameter(torch.empty(rows)))
                 self.register_parameter(f"bias_hh_l{k}{suffix}", nn.Parameter(torch.empty(rows)))
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(num_layers if layer_norm else 0))
+        norms = (num_layers if norm_top else num_layers - 1) if layer_norm else 0
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(norms))
 
     def extra_repr(self) -> str:
         return f"{self.rnn_type}, hidden_size={self.hidden_size}, num_layers={self.num_layers}"
@@ -414,7 +417,7 @@ class RecurrentStack(nn.Module):
         """What layer k gives to the layer above it, from its input x and its recurrence's output y."""
         if self.residual and k > 0 and self.reductions[k] == 1:
             y = y + x
-        return self.norms[k](y) if len(self.norms) else y
+        return self.norms[k](y) if k < len(self.norms) else y
 
     def reset_parameters(self, scheme: str = "orthogonal") -> None:
         """`"orthogonal"`: recurrent matrices so and input matrices Xavier, gate by gate, biases 0, the forget bias 1.

@@ -22,6 +22,7 @@ MODEL_FILES = {
     "configuration_rnn_seq2seq",
     "presets",
     "fast",
+    "option_checks",
     "subsampling",
     "recurrence",
     "state",
