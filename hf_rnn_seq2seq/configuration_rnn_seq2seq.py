@@ -2,29 +2,19 @@
 
 The options are those of Sutskever 2014, Cho 2014, Bahdanau 2015 and Luong 2015. What cannot work together is refused
 when the configuration is made, with a sentence that says what to change. This file travels to the Hub with a saved
-model: it imports only the standard library, transformers, huggingface_hub and the presets beside it.
+model: it imports only the standard library, transformers, huggingface_hub and the flat files beside it.
 """
 
 import copy
-import difflib
 from collections.abc import Iterator
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
-from transformers.generation import GenerationConfig
 
+from .config_names import CheckedNames
 from .presets import PRESETS
 
-
-# What PreTrainedConfig itself takes beside its fields; every other unknown keyword is a misspelling.
-_FOREIGN_KEYWORDS = frozenset(
-    "_name_or_path _commit_hash _output_attentions _attn_implementation _attn_implementation_internal "
-    "_experts_implementation _experts_implementation_internal attn_implementation auto_map custom_pipelines "
-    "finetuning_task model_type name_or_path num_labels output_attentions per_layer_config quantization_config "
-    "task_specific_params tie_encoder_decoder tie_last_hidden_states tokenizer_class torch_dtype torchscript "
-    "use_return_dict cross_attention_hidden_size add_cross_attention is_decoder prefix".split()
-)
 
 # Options that count something: at least one.
 _SIZES = (
@@ -41,7 +31,7 @@ _RATES = (
 
 
 @strict
-class RnnSeq2SeqConfig(PreTrainedConfig):
+class RnnSeq2SeqConfig(CheckedNames, PreTrainedConfig):
     r"""
     Configuration of an RNN encoder-decoder: Encoder -> context vector C -> Decoder, with or without attention.
 
@@ -211,7 +201,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     decoder_start_token_id: int | None = 2
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self._refuse_misspellings(kwargs)
+        self.check_names(kwargs)
         super().__post_init__(**kwargs)
         # Options that follow from others are filled in only if they were not given, so a saved file says everything.
         if self.bridge_type is None:
@@ -466,15 +456,6 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
                 f"ctc_weight={self.ctc_weight} needs a blank, which is pad_token_id, got pad_token_id=None",
                 "give pad_token_id, or set ctc_weight=0",
             )
-
-    def _refuse_misspellings(self, kwargs: dict[str, Any]) -> None:
-        generation = GenerationConfig._get_default_generation_params()
-        for name in kwargs:
-            if name in _FOREIGN_KEYWORDS or name in generation or name in self.attribute_map:
-                continue
-            near = difflib.get_close_matches(name, list(type(self).__dataclass_fields__), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"RnnSeq2SeqConfig has no option {name!r}{hint}")
 
 
 __all__ = ["PRESETS", "RnnSeq2SeqConfig"]

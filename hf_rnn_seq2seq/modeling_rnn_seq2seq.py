@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqModelOutput
 from transformers.utils import can_return_tuple
 
 from .bridge import Bridge, context_vector
@@ -22,11 +22,13 @@ from .copying import Pointer, check_labels, log_mixture
 from .decoder import ChooseInput, RnnSeq2SeqDecoder
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
-from .loss import chunked_cross_entropy, cross_entropy, steps_that_count
+from .later_logits import RnnSeq2SeqLMOutput, later_logits
+from .loss import chunked_cross_entropy, cross_entropy, loss_beyond_logits, steps_that_count
 from .pretrained import RnnSeq2SeqPreTrainedModel
 from .recurrence import LayerState, Padding
 from .scheduled_sampling import ScheduledSampling
 from .state import DecoderState, SourceMemory, load_source, load_state, new_cache, save_source
+from .tied_tables import TiedTables
 
 
 def shift_tokens_right(labels: Tensor, pad_token_id: int | None, decoder_start_token_id: int) -> Tensor:
@@ -81,8 +83,11 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         return side.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
-        side = self.encoder if self.config.input_feature_size is None else self.decoder
-        side.embed_tokens = value
+        """As one table, or as the source's; `share_embeddings` says which."""
+        if self.config.input_feature_size is None:
+            self.encoder.embed_tokens = value
+        if self.config.share_embeddings or self.config.input_feature_size is not None:
+            self.decoder.embed_tokens = value
 
     def get_encoder(self, modality: str | None = None) -> RnnSeq2SeqEncoder:
         return self.encoder
@@ -245,7 +250,9 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         return ((torch.cat([padding.last(c, zero) if i == 0 else c[:, 0] for i, c in enumerate(compact)], -1),),)
 
 
-class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGenerationMixin, GenerationMixin):
+class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
+    TiedTables, RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGenerationMixin, GenerationMixin
+):
     """
     The model with an output layer: a sequence whose length the model decides.
 
@@ -263,25 +270,11 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         self.teacher_forcing_ratio, self.teacher_forcing_unit = 1.0, "step"
         self.post_init()
 
-    @property
-    def _tied_weights_keys(self) -> dict[str, str]:  # type: ignore[override]
-        if not self.config.tie_word_embeddings:
-            return {}
-        side = "encoder" if self.config.share_embeddings else "decoder"
-        return {"lm_head.weight": f"model.{side}.embed_tokens.weight"}
-
     def get_encoder(self, modality: str | None = None) -> RnnSeq2SeqEncoder:
         return self.model.encoder
 
     def get_decoder(self) -> RnnSeq2SeqDecoder:
         return self.model.decoder
-
-    def get_output_embeddings(self) -> nn.Linear:
-        """The output layer."""
-        return self.lm_head
-
-    def set_output_embeddings(self, value: nn.Linear) -> None:
-        self.lm_head = value
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,
@@ -324,7 +317,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         character_ids: Tensor | None = None,
         input_features: Tensor | None = None,
         **kwargs: Any,
-    ) -> Seq2SeqLMOutput:
+    ) -> RnnSeq2SeqLMOutput:
         """
         Arguments as in `RnnSeq2SeqModel`, and:
 
@@ -336,25 +329,27 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             num_items_in_batch (`int`, *optional*): What the summed loss is divided by; default: the labels in this
                 batch. Trainer gives the count over all accumulated batches and processes.
             skip_logits (`bool`, *optional*): Return no `logits` beside the loss, only make a few rows of them at a
-                time: less memory, and no work for padding. Default: in training with labels.
+                time: less memory, and no work for padding. `False`: make all. Default: in training with labels they
+                are made if and when the output's `logits` are read, otherwise at once.
 
         Returns:
             `logits` (B, T, V), or None where they are skipped, with `use_copy` the logarithms of the mixed
             distribution (B, T, V + `copy_slots`); `loss`, the cross entropy in nats a symbol, if there are labels; in
             training with `coverage` plus the weighted coverage loss.
         """
+        self.check_labels_are_left(labels, num_items_in_batch)
         sampling = None
-        if skip_logits is None:
-            skip_logits = self.training and labels is not None and not torch.compiler.is_compiling()
-        elif skip_logits and labels is None:
+        if skip_logits and labels is None:
             raise ValueError("skip_logits=True leaves nothing to return without labels: give labels, or leave it out")
+        learns = self.training and labels is not None and torch.is_grad_enabled()
+        later = skip_logits is None and learns and not torch.compiler.is_compiling()
         if labels is not None:
             use_cache = False
             made = decoder_input_ids is None and decoder_inputs_embeds is None
             if made:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
             sampling = self._scheduled_sampling(decoder_input_ids)
-            if made and skip_logits and decoder_attention_mask is None and sampling is None:
+            if made and (skip_logits or later) and decoder_attention_mask is None and sampling is None:
                 decoder_attention_mask = steps_that_count(labels)
         outputs = self.model(
             input_ids,
@@ -372,17 +367,19 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             return_dict=True,
             **kwargs,
         )
-        logits = None
-        if not skip_logits:
-            positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+
+        def make_logits() -> Tensor:
             pointer = None if outputs.pointer is None else outputs.pointer.at(positions)
-            logits = self._logits(outputs.last_hidden_state[:, positions], pointer)
+            return self._logits(outputs.last_hidden_state[:, positions], pointer)
+
+        logits = None if skip_logits or later else make_logits()
         if labels is not None and sampling is not None:
             labels = sampling.learnt(labels)
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch, outputs)
-        return Seq2SeqLMOutput(
+        return RnnSeq2SeqLMOutput(
             loss=loss,
-            logits=logits,
+            logits=later_logits(make_logits, outputs.last_hidden_state, self.lm_head) if later else logits,
             past_key_values=outputs.past_key_values,
             decoder_hidden_states=outputs.decoder_hidden_states,
             decoder_attentions=outputs.decoder_attentions,
@@ -390,6 +387,9 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             encoder_last_hidden_state=outputs.encoder_last_hidden_state,
             encoder_hidden_states=outputs.encoder_hidden_states,
         )
+
+    def _loss_beyond_logits(self) -> str | None:
+        return loss_beyond_logits(self.config, self.teacher_forcing_ratio if self.training else 1)
 
     def _scheduled_sampling(self, reference: Tensor | None) -> ScheduledSampling | None:
         """What chooses the decoder's inputs in place of the reference (B, T); None if all are the reference."""

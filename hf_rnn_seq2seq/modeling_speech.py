@@ -40,6 +40,11 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration):
         self.generation_config._from_model_config = False
         self.post_init()
 
+    def _loss_beyond_logits(self) -> str | None:
+        if self.config.ctc_weight > 0:
+            return f"ctc_weight={self.config.ctc_weight}: the CTC branch would never be trained"
+        return super()._loss_beyond_logits()
+
     @torch.no_grad()
     def ctc_decode(
         self,
