@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 
 from .config_names import CheckedNames
 from .presets import PRESETS
+from .special_ids import KeepsSpecialIds
 
 
 # Options that count something: at least one.
@@ -31,7 +32,7 @@ _RATES = (
 
 
 @strict
-class RnnSeq2SeqConfig(CheckedNames, PreTrainedConfig):
+class RnnSeq2SeqConfig(CheckedNames, KeepsSpecialIds, PreTrainedConfig):
     r"""
     Configuration of an RNN encoder-decoder: Encoder -> context vector C -> Decoder, with or without attention.
 
@@ -256,6 +257,8 @@ class RnnSeq2SeqConfig(CheckedNames, PreTrainedConfig):
             text_config = copy.copy(self)
             text_config.vocab_size, text_config.copy_slots = self.target_vocab_size + self.copy_slots, 0
             return text_config
+        if self.decoder_vocab_size is not None and not decoder and not encoder:
+            return self.shielded()  # see special_ids.py
         return self
 
     def validate_layer_type(self) -> None:

@@ -212,11 +212,12 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
         self, scores: Tensor, labels: Tensor, mask: Tensor | None, num_items_in_batch: Tensor | int | None
     ) -> Tensor:
         self._check_problem_type()
-        if labels.shape != scores.shape[:2] or labels.is_floating_point():
+        if labels.shape != scores.shape[:2]:
             raise ValueError(
-                f"labels has shape {tuple(labels.shape)} and type {labels.dtype}, wanted integers of shape "
-                f"{tuple(scores.shape[:2])}: one for each input vector"
+                f"labels has shape {tuple(labels.shape)}, wanted {tuple(scores.shape[:2])}: one for each input vector"
             )
+        if labels.is_floating_point():
+            raise ValueError(f"labels has type {labels.dtype}, wanted integers: the class of each input vector")
         if mask is not None:
             labels = labels.masked_fill(~mask, -100)
         self._check_classes(labels)

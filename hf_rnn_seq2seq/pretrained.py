@@ -14,6 +14,7 @@ from transformers import initialization as init
 from .attention import Attention
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .recurrence import RecurrentStack
+from .special_ids import SPECIAL_IDS, settle_special_ids
 
 
 class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
@@ -27,11 +28,23 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["RecurrentStack", "Attention", "Bridge"]
     _skip_keys_device_placement = ["past_key_values"]
     _can_compile_fullgraph = True
+    _trained_with: list[Any] | None = None
 
     def __init__(self, config: RnnSeq2SeqConfig, *inputs: Any, **kwargs: Any):
         super().__init__(config, *inputs, **kwargs)
         if config.input_feature_size is not None:
             self.main_input_name = "input_features"
+
+    def train(self, mode: bool = True) -> "RnnSeq2SeqPreTrainedModel":
+        """As in torch; Trainer calls this after it has set special ids by its tokenizer, which are looked at here."""
+        settle_special_ids(self.config, getattr(self, "generation_config", None))
+        if mode and self.base_model is not self:
+            ids = [getattr(self.config, name) for name in (*SPECIAL_IDS, "vocab_size")]
+            if ids != self._trained_with:
+                self.config.validate_options()  # before any work, and not when a checkpoint is to be saved
+                self._trained_with = ids
+        super().train(mode)
+        return self
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
