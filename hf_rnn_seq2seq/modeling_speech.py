@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.generation import GenerationConfig, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer, ctc_loss, greedy_ctc
@@ -154,5 +155,9 @@ def _to_the_left(logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
     return logits.gather(1, order.unsqueeze(-1).expand_as(logits)), mask.sum(1)
 
+
+# The pipeline "automatic-speech-recognition" tells by the name of the class that a model generates its text. Here,
+# since this file is all that a process without the package loads.
+MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES[RnnSeq2SeqConfig.model_type] = RnnSeq2SeqForSpeechSeq2Seq.__name__
 
 __all__ = ["RnnSeq2SeqForSpeechSeq2Seq"]
