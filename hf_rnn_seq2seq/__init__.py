@@ -10,7 +10,6 @@ from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
 from .configuration_rnn_seq2seq import PRESETS, RnnSeq2SeqConfig
 from .feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
@@ -24,6 +23,7 @@ from .modeling_rnn_seq2seq import (
     RnnSeq2SeqPreTrainedModel,
 )
 from .modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
+from .tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
 from .tokenization_words import RnnSeq2SeqWordTokenizer
 
 
@@ -37,9 +37,8 @@ AutoModelForSequenceClassification.register(RnnSeq2SeqConfig, RnnSeq2SeqForSeque
 AutoModelForSpeechSeq2Seq.register(RnnSeq2SeqConfig, RnnSeq2SeqForSpeechSeq2Seq, exist_ok=True)
 AutoModelForTokenClassification.register(RnnSeq2SeqConfig, RnnSeq2SeqForTokenClassification, exist_ok=True)
 AutoFeatureExtractor.register(RnnSeq2SeqConfig, RnnSeq2SeqFeatureExtractor, exist_ok=True)
-AutoTokenizer.register(RnnSeq2SeqConfig, RnnSeq2SeqWordTokenizer, exist_ok=True)
-# The pipeline "automatic-speech-recognition" tells by the name of the class that a model generates its text.
-MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES[RnnSeq2SeqConfig.model_type] = RnnSeq2SeqForSpeechSeq2Seq.__name__
+for _tokenizer in (RnnSeq2SeqWordTokenizer, RnnSeq2SeqTokenizer):
+    AutoTokenizer.register(RnnSeq2SeqConfig, _tokenizer, exist_ok=True)
 
 # ... and a saved model carries its code along, for those who have not installed it (trust_remote_code=True).
 RnnSeq2SeqConfig.register_for_auto_class()
@@ -64,5 +63,6 @@ __all__ = [
     "RnnSeq2SeqForTokenClassification",
     "RnnSeq2SeqModel",
     "RnnSeq2SeqPreTrainedModel",
+    "RnnSeq2SeqTokenizer",
     "RnnSeq2SeqWordTokenizer",
 ]

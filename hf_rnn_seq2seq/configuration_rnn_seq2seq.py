@@ -7,27 +7,18 @@ only the standard library, transformers, huggingface_hub and its flat siblings.
 """
 
 import copy
-import difflib
 import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
-from transformers.generation import GenerationConfig
 
+from .config_names import CheckedNames
 from .option_checks import options_without_effect, vector_input_contradictions
 from .presets import PRESETS
+from .special_ids import KeepsSpecialIds
 
-
-# What PreTrainedConfig itself takes beside its fields; every other unknown keyword is a misspelling.
-_FOREIGN_KEYWORDS = frozenset(
-    "_name_or_path _commit_hash _output_attentions _attn_implementation _attn_implementation_internal "
-    "_experts_implementation _experts_implementation_internal attn_implementation auto_map custom_pipelines "
-    "finetuning_task model_type name_or_path num_labels output_attentions per_layer_config quantization_config "
-    "task_specific_params tie_encoder_decoder tie_last_hidden_states tokenizer_class torch_dtype torchscript "
-    "use_return_dict cross_attention_hidden_size add_cross_attention is_decoder prefix".split()
-)
 
 # Options that count something: at least one.
 _SIZES = (
@@ -44,7 +35,7 @@ _RATES = (
 
 
 @strict
-class RnnSeq2SeqConfig(PreTrainedConfig):
+class RnnSeq2SeqConfig(CheckedNames, KeepsSpecialIds, PreTrainedConfig):
     r"""
     Configuration of an RNN encoder-decoder: Encoder -> context vector C -> Decoder, with or without attention.
 
@@ -222,7 +213,7 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
     decoder_start_token_id: int | None = 2
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self._refuse_misspellings(kwargs)
+        self.check_names(kwargs)
         super().__post_init__(**kwargs)
         # Options that follow from others are filled in only if they were not given, so a saved file says everything.
         if self.bridge_type is None:
@@ -296,6 +287,8 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
             text_config = copy.copy(self)
             text_config.vocab_size, text_config.copy_slots = self.target_vocab_size + self.copy_slots, 0
             return text_config
+        if self.decoder_vocab_size is not None and not decoder and not encoder:
+            return self.shielded()  # see special_ids.py
         return self
 
     def validate_layer_type(self) -> None:
@@ -472,15 +465,6 @@ class RnnSeq2SeqConfig(PreTrainedConfig):
                     f"eos_token_id={value} is not in the vocabulary",
                     f"give an id from 0 to {self.target_vocab_size - 1}, or None",
                 )
-
-    def _refuse_misspellings(self, kwargs: dict[str, Any]) -> None:
-        generation = GenerationConfig._get_default_generation_params()
-        for name in kwargs:
-            if name in _FOREIGN_KEYWORDS or name in generation or name in self.attribute_map:
-                continue
-            near = difflib.get_close_matches(name, list(type(self).__dataclass_fields__), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"RnnSeq2SeqConfig has no option {name!r}{hint}")
 
 
 __all__ = ["PRESETS", "RnnSeq2SeqConfig"]

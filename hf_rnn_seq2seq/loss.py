@@ -52,6 +52,17 @@ def cross_entropy(
     return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
 
 
+def loss_beyond_logits(config: Any, teacher_forcing_ratio: float) -> str | None:
+    """What a loss that is made of the logits alone, as Trainer's label smoothing does, would miss, or None."""
+    if config.copy_slots > 0:
+        return f"copy_slots={config.copy_slots}: words that are not in a source have no probability to smooth"
+    if config.coverage and config.coverage_loss_weight > 0:
+        return "coverage=True: the coverage loss would be left out"
+    if teacher_forcing_ratio < 1:
+        return f"teacher_forcing_ratio={teacher_forcing_ratio}: every step would read the reference"
+    return None
+
+
 def steps_that_count(labels: Tensor) -> Tensor | None:
     """
     The steps (B, T) up to the last label of each row that is not -100: what comes behind, the loss does not read.

@@ -135,9 +135,21 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
                 f"one label per input vector needs as many states as vectors, got time_reduction="
                 f"{config.time_reduction}: set time_reduction=1"
             )
+        self._check_problem_type()
         if config.use_crf:
             self.crf = LinearChainCRF(config.num_labels)
         self.post_init()
+
+    def _check_problem_type(self) -> None:
+        problem = self.config.problem_type
+        if problem not in (None, "single_label_classification"):
+            raise ValueError(
+                f"problem_type={problem!r} is not for token classification, which gives each position one of "
+                "num_labels classes: leave problem_type out"
+            )
+
+    def _loss_beyond_logits(self) -> str | None:
+        return "use_crf=True: the CRF would never be trained" if self.config.use_crf else None
 
     @can_return_tuple
     @only_known_keywords
@@ -174,6 +186,7 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
         Returns:
             `logits` (B, S, C); `loss`, in nats a label, if there are labels.
         """
+        self.check_labels_are_left(labels, num_items_in_batch)
         outputs = self.model(
             input_ids,
             attention_mask,
@@ -195,10 +208,13 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
     def _loss(
         self, scores: Tensor, labels: Tensor, mask: Tensor | None, num_items_in_batch: Tensor | int | None
     ) -> Tensor:
+        self._check_problem_type()
         if labels.shape != scores.shape[:2]:
             raise ValueError(
                 f"labels has shape {tuple(labels.shape)}, wanted {tuple(scores.shape[:2])}: one for each input vector"
             )
+        if labels.is_floating_point():
+            raise ValueError(f"labels has type {labels.dtype}, wanted integers: the class of each input vector")
         if mask is not None:
             labels = labels.masked_fill(~mask, -100)
         self._check_classes(labels)
@@ -257,6 +273,12 @@ class RnnSeq2SeqForSequenceClassification(RnnSeq2SeqClassifier):
             self.pooling = AttentionPooling(config.encoder_hidden_size)
         self.post_init()
 
+    def _loss_beyond_logits(self) -> str | None:
+        problem = "regression" if self.num_labels == 1 else self.config.problem_type
+        if problem in (None, "single_label_classification"):
+            return None
+        return f"problem_type={problem!r}: there are no classes to smooth over"
+
     @can_return_tuple
     @only_known_keywords
     def forward(
@@ -293,6 +315,7 @@ class RnnSeq2SeqForSequenceClassification(RnnSeq2SeqClassifier):
             `logits` (B, C); `loss`, if there are labels: cross entropy in nats, binary cross entropy in nats, or
             squared error, each the mean over the labels.
         """
+        self.check_labels_are_left(labels, num_items_in_batch)
         outputs = self.model(
             input_ids,
             attention_mask,

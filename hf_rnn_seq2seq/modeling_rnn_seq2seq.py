@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.modeling_outputs import BaseModelOutput
 
 from .bridge import Bridge, context_vector, last_output
 from .checks import check_labels_shape, check_model_inputs, only_known_keywords
@@ -22,11 +22,13 @@ from .decoder import ChooseInput, RnnSeq2SeqDecoder, RnnSeq2SeqModelOutput
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
 from .fast import is_own, may_look, replaceable
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
-from .loss import chunked_cross_entropy, cross_entropy, shift_tokens_right, steps_that_count
+from .later_logits import RnnSeq2SeqLMOutput, later_logits
+from .loss import chunked_cross_entropy, cross_entropy, loss_beyond_logits, shift_tokens_right, steps_that_count
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState, Padding
 from .scheduled_sampling import ScheduledSampling
 from .state import DecoderState, SourceMemory, check_cache_layers, load_source, load_state, new_cache, save_source
+from .tied_tables import TiedTables
 from .transformers_names import CACHE_NAME, named, one_cache
 
 
@@ -61,8 +63,11 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         return side.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
-        side = self.encoder if self.config.input_feature_size is None else self.decoder
-        side.embed_tokens = value
+        """As one table, or as the source's; `share_embeddings` says which."""
+        if self.config.input_feature_size is None:
+            self.encoder.embed_tokens = value
+        if self.config.share_embeddings or self.config.input_feature_size is not None:
+            self.decoder.embed_tokens = value
 
     def get_decoder(self) -> RnnSeq2SeqDecoder:
         return self.decoder
@@ -236,7 +241,9 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
 
 
 @replaceable("_logits")
-class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGenerationMixin, GenerationMixin):
+class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
+    TiedTables, RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGenerationMixin, GenerationMixin
+):
     """
     The model with an output layer: a sequence whose length the model decides.
 
@@ -254,22 +261,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         self.teacher_forcing_ratio, self.teacher_forcing_unit = 1.0, "step"
         self.post_init()
 
-    @property
-    def _tied_weights_keys(self) -> dict[str, str]:  # type: ignore[override]
-        if not self.config.tie_word_embeddings:
-            return {}
-        side = "encoder" if self.config.share_embeddings else "decoder"
-        return {"lm_head.weight": f"model.{side}.embed_tokens.weight"}
-
     def get_decoder(self) -> RnnSeq2SeqDecoder:
         return self.model.decoder
-
-    def get_output_embeddings(self) -> nn.Linear:
-        """The output layer."""
-        return self.lm_head
-
-    def set_output_embeddings(self, value: nn.Linear) -> None:
-        self.lm_head = value
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,
@@ -318,7 +311,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         output_hidden_states: bool | None = None,
         cache: Cache | None = None,
         **kwargs: Any,
-    ) -> Seq2SeqLMOutput:
+    ) -> RnnSeq2SeqLMOutput:
         """
         Arguments as in `RnnSeq2SeqModel`, and:
 
@@ -330,18 +323,20 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             num_items_in_batch (`int`, *optional*): What the summed loss is divided by; default: the labels in this
                 batch. Trainer gives the count over all accumulated batches and processes.
             skip_logits (`bool`, *optional*): Return no `logits` beside the loss, only make a few rows of them at a
-                time: less memory, and no work for padding. Default: in training with labels.
+                time: less memory, and no work for padding. `False`: make all. Default: in training with labels they
+                are made if and when the output's `logits` are read, otherwise at once.
 
         Returns:
             `logits` (B, T, V), or None where they are skipped, with `use_copy` the logarithms of the mixed
             distribution (B, T, V + `copy_slots`); `loss`, the cross entropy in nats a symbol, if there are labels; in
             training with `coverage` plus the weighted coverage loss.
         """
+        self.check_labels_are_left(labels, num_items_in_batch)
         sampling = None
-        if skip_logits is None:
-            skip_logits = self.training and labels is not None and may_look()
-        elif skip_logits and labels is None:
+        if skip_logits and labels is None:
             raise ValueError("skip_logits=True leaves nothing to return without labels: give labels, or leave it out")
+        learns = self.training and labels is not None and torch.is_grad_enabled()
+        later = skip_logits is None and learns and may_look()
         sources = (input_ids, inputs_embeds, input_features, encoder_outputs)
         check_labels_shape(labels, sources, (decoder_input_ids, decoder_inputs_embeds), self.config)
         if labels is not None:
@@ -350,7 +345,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             if made:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
             sampling = self._scheduled_sampling(decoder_input_ids)
-            counts = made and skip_logits and decoder_attention_mask is None and sampling is None
+            counts = made and (skip_logits or later) and decoder_attention_mask is None and sampling is None
             if counts and is_own(self.model) and may_look(self.model.decoder):
                 decoder_attention_mask = steps_that_count(labels)
         outputs = self.model(
@@ -370,17 +365,19 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             input_features=input_features,
             return_dict=True,
         )
-        logits = None
-        if not skip_logits:
-            positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+
+        def make_logits() -> Tensor:
             pointer = None if outputs.pointer is None else outputs.pointer.at(positions)
-            logits = self._logits(outputs.last_hidden_state[:, positions], pointer)
+            return self._logits(outputs.last_hidden_state[:, positions], pointer)
+
+        logits = None if skip_logits or later else make_logits()
         if labels is not None and sampling is not None:
             labels = sampling.learnt(labels)
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch, outputs)
-        return Seq2SeqLMOutput(
+        return RnnSeq2SeqLMOutput(
             loss=loss,
-            logits=logits,
+            logits=later_logits(make_logits, outputs.last_hidden_state, self.lm_head) if later else logits,
             **named(getattr(outputs, CACHE_NAME)),
             decoder_hidden_states=outputs.decoder_hidden_states,
             decoder_attentions=outputs.decoder_attentions,
@@ -388,6 +385,9 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             encoder_last_hidden_state=outputs.encoder_last_hidden_state,
             encoder_hidden_states=outputs.encoder_hidden_states,
         )
+
+    def _loss_beyond_logits(self) -> str | None:
+        return loss_beyond_logits(self.config, self.teacher_forcing_ratio if self.training else 1)
 
     def _scheduled_sampling(self, reference: Tensor | None) -> ScheduledSampling | None:
         """What chooses the decoder's inputs in place of the reference (B, T); None if all are the reference."""

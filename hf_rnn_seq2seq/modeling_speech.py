@@ -12,15 +12,19 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationConfig, GenerationMixin, LogitsProcessorList
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer, ctc_loss, greedy_ctc
 from .decoder import RnnSeq2SeqModelOutput
+from .fast import replaceable
+from .later_logits import RnnSeq2SeqLMOutput
 from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 
 
-class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationMixin):
+@replaceable()
+class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationMixin):  # type: ignore[override]
     """
     From `input_features` (B, S, F) to text. With `config.ctc_weight` above 0 a CTC output layer stands on the encoder.
 
@@ -56,8 +60,11 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
         skip_logits: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
-    ) -> Seq2SeqLMOutput:
+    ) -> RnnSeq2SeqLMOutput:
         """
         Args:
             input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`): Source.
@@ -77,8 +84,16 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
             num_items_in_batch=num_items_in_batch,
             skip_logits=skip_logits,
             input_features=input_features,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            cache=cache,
             **kwargs,
         )
+
+    def _loss_beyond_logits(self) -> str | None:
+        if self.config.ctc_weight > 0:
+            return f"ctc_weight={self.config.ctc_weight}: the CTC branch would never be trained"
+        return super()._loss_beyond_logits()
 
     @torch.no_grad()
     def ctc_decode(
@@ -187,5 +202,9 @@ def _to_the_left(logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
     return logits.gather(1, order.unsqueeze(-1).expand_as(logits)), mask.sum(1)
 
+
+# The pipeline "automatic-speech-recognition" tells by the name of the class that a model generates its text. Here,
+# since this file is all that a process without the package loads.
+MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES[RnnSeq2SeqConfig.model_type] = RnnSeq2SeqForSpeechSeq2Seq.__name__
 
 __all__ = ["RnnSeq2SeqForSpeechSeq2Seq"]

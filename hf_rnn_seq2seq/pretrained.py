@@ -4,6 +4,7 @@ This file travels to the Hub: it imports only the standard library, torch, trans
 """
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers.utils import can_return_tuple as _can_return_tuple
 from .attention import Attention
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .recurrence import RecurrentStack
+from .special_ids import SPECIAL_IDS, settle_special_ids
 
 
 def can_return_tuple(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,11 +43,23 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["RecurrentStack", "Attention", "AttentionPooling", "Bridge"]
     _skip_keys_device_placement = ["past_key_values", "cache"]
     _can_compile_fullgraph = True
+    _trained_with: list[Any] | None = None
 
     def __init__(self, config: RnnSeq2SeqConfig, *inputs: Any, **kwargs: Any):
         super().__init__(config, *inputs, **kwargs)
         if config.input_feature_size is not None:
             self.main_input_name = "input_features"
+
+    def train(self, mode: bool = True) -> "RnnSeq2SeqPreTrainedModel":
+        """As in torch; Trainer calls this after it has set special ids by its tokenizer, which are looked at here."""
+        settle_special_ids(self.config, getattr(self, "generation_config", None))
+        if mode and self.base_model is not self:
+            ids = [getattr(self.config, name) for name in (*SPECIAL_IDS, "vocab_size")]
+            if ids != self._trained_with:
+                self.config.validate_options()  # before any work, and not when a checkpoint is to be saved
+                self._trained_with = ids
+        super().train(mode)
+        return self
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -87,6 +101,38 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
             return super().get_expanded_tied_weights_keys(all_submodels=True)
         return self._tied_weights_keys
 
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As in transformers; where one of several tied tables was set apart, each is written as it is."""
+        tied = self.get_expanded_tied_weights_keys(all_submodels=True)
+        if any(_weight(self, target) is not _weight(self, source) for target, source in tied.items()):
+            # Else a name left out, since its values are also there under another one, is tied to a third on loading.
+            state = kwargs.get("state_dict") or self.state_dict()
+            names = {*tied, *tied.values()} & state.keys()
+            kwargs["state_dict"] = {**state, **{name: state[name].clone() for name in names}}
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def check_labels_are_left(self, labels: Tensor | None, num_items_in_batch: Tensor | int | None) -> None:
+        """
+        Refuse what Trainer does with `label_smoothing_factor` where the loss is not a matter of the logits alone.
+
+        It takes the labels out of the batch, and makes the loss itself; it leaves their number.
+
+        Raises:
+            ValueError: The labels are taken, and something of this model's loss would be lost.
+        """
+        if labels is None and num_items_in_batch is not None:
+            lost = self._loss_beyond_logits()
+            if lost is not None:
+                raise ValueError(
+                    "got num_items_in_batch without labels, as Trainer gives it with label_smoothing_factor or "
+                    f"compute_loss_func, but this model must make its loss itself with {lost}. Leave "
+                    "label_smoothing_factor at 0, and set label_smoothing of the model's configuration"
+                )
+
+    def _loss_beyond_logits(self) -> str | None:
+        """What a loss made of the logits alone would miss, or None."""
+        return None
+
     def _resize_token_embeddings(
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
@@ -115,3 +161,9 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         if self.config.character_vocab_size is not None:
             inputs["character_ids"] = torch.zeros_like(input_ids).unsqueeze(-1)
         return inputs
+
+
+def _weight(model: nn.Module, name: str) -> Any:
+    """What stands under a parameter's name, be it a parameter or what is made of one."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(model.get_submodule(module), attribute, None)

@@ -36,16 +36,21 @@ COPIED_AS = "rnn_seq2seq_runtime.py"
 # A source: a text, or the ids of one.
 Source = str | Sequence[int]
 
-# Options of transformers' generation that change nothing here, whatever they say ...
+# Options of transformers' generation that change nothing here, whatever they say: about caches, compiling, what is
+# returned, and an assistant that proposes symbols; so do all with these beginnings ...
 _WITHOUT_EFFECT = frozenset(
-    "transformers_version bos_token_id use_cache cache_implementation return_dict_in_generate output_scores "
-    "output_logits output_attentions output_hidden_states disable_compile compile_config".split()
+    "transformers_version bos_token_id use_cache cache_implementation cache_config max_cache_len low_memory "
+    "prefill_chunk_size continuous_batching_config return_dict_in_generate disable_compile compile_config "
+    "is_assistant target_lookbehind max_matching_ngram_size".split()
 )
-# ... and values of others that switch them off.
+_BEGINNINGS = ("_", "output_", "assistant_", "num_assistant_")
+# ... those that only sampling reads, and values of others that switch them off; so do None and what is empty.
+_OF_SAMPLING = {"typical_p", "epsilon_cutoff", "eta_cutoff", "min_p", "top_h"}
 _OFF = {
     "typical_p": 1.0, "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "diversity_penalty": 0.0,
     "num_beam_groups": 1, "remove_invalid_values": False, "renormalize_logits": False, "guidance_scale": 1.0,
+    "min_p": 0.0, "token_healing": False, "use_mtp": False,
 }  # fmt: skip
 
 
@@ -96,13 +101,13 @@ class GenerationOptions:
             ValueError: an option is out of range, or is one that this runtime does not have.
         """
         known = {field.name for field in fields(cls)}
-        merged: dict[str, Any] = {}
-        for name, value in (item for setting in settings for item in setting.items()):
-            if name in known:
-                merged[name] = value
-            elif not (value is None or name.startswith("_") or name in _WITHOUT_EFFECT or _OFF.get(name) == value):
+        merged = {name: value for setting in settings for name, value in setting.items()}
+        options = cls(**{name: value for name, value in merged.items() if name in known and value is not None})
+        read_or_not = known | _WITHOUT_EFFECT | (set() if options.do_sample else _OF_SAMPLING)
+        for name, value in merged.items():
+            if not (name in read_or_not or name.startswith(_BEGINNINGS) or value in (None, [], {}, _OFF.get(name))):
                 raise ValueError(f"the runtime has no generation option {name!r}; got {name}={value!r}")
-        return cls(**{name: value for name, value in merged.items() if value is not None})
+        return options
 
     def __post_init__(self) -> None:
         for name, least in (("num_beams", 1), ("num_return_sequences", 1), ("max_new_tokens", 1), ("max_length", 2)):

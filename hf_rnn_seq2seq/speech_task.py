@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from .decoding import IGNORE_INDEX
 from .ensemble import average_models, check_folders, load_ensemble
@@ -31,7 +31,7 @@ from .spec_augment import SpecAugmentOptions, spec_augment
 from .speech_data import SpeechDataOptions, load_speech_data, make_dataset
 from .speech_ensemble import RnnSeq2SeqSpeechEnsemble
 from .task import Scores, Task
-from .tokenization import TokenizerOptions, train_tokenizer
+from .tokenization import TokenizerOptions, load_tokenizers, train_tokenizer
 
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class SpeechTask(Task):
         self.model.generation_config = generation_config(self.recipe, self.tokenizer, longest)
 
     def load(self, directory: str | Path) -> None:
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(str(directory))
+        self.tokenizer = load_tokenizers(directory)[0]
         self.extractor = RnnSeq2SeqFeatureExtractor.from_pretrained(str(directory))
         self.model = RnnSeq2SeqForSpeechSeq2Seq.from_pretrained(str(directory))
 

@@ -3,7 +3,7 @@
 `AutoTokenizer.from_pretrained(directory)` loads them without any code of this package, those with `characters`
 excepted. BPE is Sennrich et al. 2016, the unigram model Kudo 2018; both run on bytes, so that any text is encoded
 without an unknown token and decoded back exactly. Needs only `tokenizers` and `transformers`; of the model files it
-imports only the tokenizer class that gives characters, so that it works for any sequence-to-sequence model.
+imports only the tokenizer classes, so that it works for any sequence-to-sequence model.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, cast
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from .tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
 from .tokenization_words import RnnSeq2SeqWordTokenizer
 
 
@@ -226,11 +227,11 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
         "bos_token": BOS_TOKEN,
         "eos_token": EOS_TOKEN,
         "clean_up_tokenization_spaces": False,
-        # "</s>" typed by a user is text, not an end of sentence.
+        # "</s>" typed by a user is text, not an end of sentence; what a user adds is recognised all the same.
         "split_special_tokens": True,
     }
     if not options.characters:
-        return PreTrainedTokenizerFast(**wrapping, model_input_names=["input_ids", "attention_mask"])
+        return RnnSeq2SeqTokenizer(**wrapping, model_input_names=["input_ids", "attention_mask"])
     by_frequency = sorted(character_counts.items(), key=lambda entry: (-entry[1], entry[0]))
     return RnnSeq2SeqWordTokenizer(
         **wrapping,

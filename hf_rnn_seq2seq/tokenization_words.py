@@ -2,19 +2,21 @@
 
 It goes where a plain fast tokenizer goes: pipelines, data collators, `AutoTokenizer`. The word vocabulary may fold
 case and digits; the characters are those of the text itself. This file travels to the Hub with a saved tokenizer: it
-imports only the standard library and transformers.
+imports only the standard library, transformers and its sibling.
 """
 
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import BatchEncoding, PreTrainedTokenizerFast
+from transformers import BatchEncoding
 from transformers.tokenization_utils_base import EncodingFast
 from transformers.utils import PaddingStrategy
 
+from .tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
 
-class RnnSeq2SeqWordTokenizer(PreTrainedTokenizerFast):
+
+class RnnSeq2SeqWordTokenizer(RnnSeq2SeqTokenizer):
     r"""
     A fast tokenizer with one more output, `character_ids`: for each token the ids of the characters it stands for.
 
@@ -64,11 +66,6 @@ class RnnSeq2SeqWordTokenizer(PreTrainedTokenizerFast):
                     f"character_vocab must hold {token!r} at {wanted} as the word vocabulary does; got it at "
                     f"{self._character_index.get(token)} of {len(self.character_vocab)} characters"
                 )
-
-    @classmethod
-    def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> dict[str, Any]:
-        """`tokenizer.json` says everything: nothing is to be rebuilt from its vocabulary, as the base class would."""
-        return kwargs
 
     def _encode_plus(  # type: ignore[override]
         self,

@@ -1,0 +1,66 @@
+"""Special ids of a model with two vocabularies: they are the target's, whatever tokenizer a Trainer is given.
+
+Trainer sets `eos_token_id`, `bos_token_id` and `pad_token_id` by its `processing_class`, which is mostly the source's
+tokenizer, in `config.get_text_config()` and then in the generation configuration. In the former a model with two
+vocabularies only takes note of them, and undoes the latter. This file travels to the Hub: it imports only the standard
+library and transformers.
+"""
+
+import copy
+from typing import Any
+
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+SPECIAL_IDS = ("eos_token_id", "bos_token_id", "pad_token_id")
+
+
+class KeepsSpecialIds:
+    """The part of a configuration that can be shielded: its special ids then stay, and what was tried is noted."""
+
+    # In slots: no attributes that are saved or compared.
+    __slots__ = ("foreign_ids", "is_shielded")
+    foreign_ids: dict[str, int]  # one object of a configuration and of its shielded copies
+    is_shielded: bool
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in SPECIAL_IDS and getattr(self, "is_shielded", False):
+            self.foreign_ids[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def shielded(self) -> Any:
+        """A copy of which special ids cannot be set."""
+        if not hasattr(self, "foreign_ids"):
+            self.foreign_ids = {}
+        shielded = copy.copy(self)
+        shielded.is_shielded = True
+        return shielded
+
+
+def settle_special_ids(config: KeepsSpecialIds, generation_config: Any) -> None:
+    """Set the generation configuration, if there is one, back where ids were tried that are not the model's."""
+    foreign = {name: value for name, value in getattr(config, "foreign_ids", {}).items()}
+    if not foreign:
+        return
+    config.foreign_ids.clear()
+    own = {name: getattr(config, name) for name in foreign}
+    logger.warning(
+        f"The model has two vocabularies, and keeps the special ids of the target's: {own}, not those of the "
+        f"processing_class, {foreign}. If they are wrong, set them in model.config and model.generation_config."
+    )
+    if generation_config is None:
+        return
+    for name, value in foreign.items():
+        if name != "eos_token_id":
+            setattr(generation_config, name, own[name])
+            continue
+        # Trainer put it before the ids that were there.
+        ends = [end for end in _as_list(generation_config.eos_token_id) if end != value or end in _as_list(own[name])]
+        generation_config.eos_token_id = ends if len(ends) > 1 else own[name]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
