@@ -205,7 +205,7 @@ class RnnSeq2SeqRuntime:
             json.loads((folder / name).read_text(encoding="utf-8")) for name in (RUNTIME_CONFIG, GENERATION_CONFIG)
         )
         if settings["format"] not in READ:
-            raise ValueError(f"{folder / RUNTIME_CONFIG}: got format {settings['format']}, wanted {FORMAT}")
+            raise ValueError(f"{folder / RUNTIME_CONFIG}: got format {settings['format']}, wanted 2 or 3")
         GenerationOptions.of(generation)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1

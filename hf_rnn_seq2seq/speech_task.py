@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
+from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from .decoding import IGNORE_INDEX
 from .ensemble import average_models, load_ensemble
@@ -164,6 +165,8 @@ class SpeechTask(Task):
         self.model.generation_config = generation_config(self.recipe, self.tokenizer, longest)
 
     def load(self, directory: str | Path) -> None:
+        if not (Path(directory) / "tokenizer.json").is_file():
+            raise FileNotFoundError(f"{directory} holds no tokenizer.json: it is not a saved model of this package")
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(str(directory))
         self.model = load_model(RnnSeq2SeqForSpeechSeq2Seq, directory)
         self._load_extractor(directory)
@@ -186,6 +189,10 @@ class SpeechTask(Task):
 
     def _load_extractor(self, directory: str | Path) -> None:
         """Load the extractor of a saved model; refuse one of other features than the recipe says."""
+        if not (Path(directory) / FEATURE_EXTRACTOR_NAME).is_file():
+            raise FileNotFoundError(
+                f"{directory} holds no {FEATURE_EXTRACTOR_NAME}: nothing says what the model reads"
+            )
         self.extractor = RnnSeq2SeqFeatureExtractor.from_pretrained(str(directory))
         for option in dataclasses.fields(self.options):
             wanted, saved = getattr(self.options, option.name), getattr(self.extractor, option.name, None)
