@@ -130,6 +130,23 @@ class SealCheckpoints(TrainerCallback):
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
+class FindBestCheckpoint(TrainerCallback):
+    """Looks for the best checkpoint of a resumed run where the run is now.
+
+    The Trainer notes it with the path of the day, and goes on without it after a move, or from another folder.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        assert args.output_dir is not None
+        if not (args.load_best_model_at_end and state.best_global_step):
+            return
+        best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+        if best.is_dir():
+            state.best_model_checkpoint = str(best)
+
+
 # ---- Best and mean ----------------------------------------------------------------------------------------------
 
 

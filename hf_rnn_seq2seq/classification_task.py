@@ -26,7 +26,9 @@ from .labelled_data import label_map, load_labelled_data
 from .metrics import load_metric
 from .modeling_heads import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from .options import OptionsError
+from .preprocessing import Preprocessing
 from .recipe import RecipeError
+from .saved_model import load_model
 from .task import Scores, Task
 from .tokenization import TokenizerOptions, load_tokenizers, train_tokenizer
 from .word_vectors import set_word_vectors
@@ -130,8 +132,14 @@ class ClassificationTask(Task):
             raise RecipeError("tokenizer: leave the section out, pretrained.encoder brings its tokenizer")
         try:
             self.tokenizer = load_tokenizers(directory)[0]
-        except FileNotFoundError as error:
+            preprocessing = Preprocessing.load(directory) or Preprocessing()
+        except (FileNotFoundError, ValueError) as error:
             raise RecipeError(f"pretrained.encoder: {error}") from error
+        for name in Preprocessing().differences(preprocessing):
+            raise RecipeError(
+                f"pretrained.encoder: the encoder in {directory} was trained with data.{name}="
+                f"{getattr(preprocessing, name)!r}, and a classifier reads its texts as they are"
+            )
         config = RnnSeq2SeqConfig.from_pretrained(directory, **self.recipe.model, **names)
         try:
             # The annotations of transformers know nothing of output_loading_info.
@@ -141,6 +149,9 @@ class ClassificationTask(Task):
             raise RecipeError(f"model: its options do not fit the encoder in {directory}; {error}") from error
         self.model, loading = loaded
         new = sorted(loading["missing_keys"])
+        lacking = [name for name in new if name.startswith("model.")]
+        if lacking:
+            raise RecipeError(f"pretrained.encoder: {directory} lacks the weights {', '.join(lacking)} of an encoder")
         logger.info("encoder of %s; new are only: %s", directory, ", ".join(new) or "no parameters")
 
     @property
@@ -155,7 +166,18 @@ class ClassificationTask(Task):
 
     def load(self, directory: str | Path) -> None:
         self.tokenizer = load_tokenizers(directory)[0]
-        self.model = self.model_class.from_pretrained(str(directory))
+        self.model = load_model(self.model_class, directory)
+
+    def check_data(self, data: DatasetDict) -> None:
+        for split in data if self.recipe.data.unseen_labels == "refuse" else ["train"]:
+            references = self.references(data[split])
+            labels = label_map(label for item in references for label in ([item] if isinstance(item, str) else item))
+            unknown = [label for label in labels if label not in self.label2id]
+            if unknown:
+                raise DataError(
+                    f"data.{split}: has the labels {', '.join(unknown)}, which the model does not know; its labels "
+                    f"are {', '.join(self.label2id)}"
+                )
 
     def load_ensemble(self, directories: Sequence[str | Path]) -> None:
         try:

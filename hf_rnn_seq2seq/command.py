@@ -19,7 +19,8 @@ from .experiment import run_recipe
 from .files import DataError
 from .options import OptionsError
 from .recipe import build_recipe, read_recipe
-from .suite import SECTION, expand, run_suite
+from .run_folder import check_output
+from .suite import SECTION, Run, expand, run_suite
 from .task import Task
 
 
@@ -42,7 +43,11 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
         "--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE", help="changes to the recipe"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in output_dir, if any")
-    parser.add_argument("--overwrite", action="store_true", help="delete an earlier run's checkpoints in output_dir")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace what an earlier run left in output_dir, and results",
+    )
     parser.add_argument(
         "--eval_only",
         nargs="+",
@@ -51,7 +56,9 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
         help="do not train: evaluate the model saved there, or the ensemble of several",
     )
     parser.add_argument(
-        "--average", action="store_true", help="with --eval_only: take the mean of the weights, not an ensemble"
+        "--average",
+        action="store_true",
+        help="with --eval_only: take the mean of the weights, not an ensemble, and save it in output_dir",
     )
     parser.add_argument("--results", type=Path, metavar="FILE", help="write the metrics to this JSON file")
     args = parser.parse_args(arguments)
@@ -62,22 +69,29 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
     transformers.utils.logging.disable_progress_bar()
     if args.average and len(args.eval_only) < 2:
         parser.error("--average needs two or more checkpoints after --eval_only")
+    if args.average and args.output_dir is None:
+        parser.error("--average needs --output_dir, a folder for the mean")
+    if args.resume and (args.overwrite or args.eval_only):
+        parser.error(f"--resume: leave out {'--overwrite' if args.overwrite else '--eval_only'}, or --resume")
     command = ["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
     name = Path(args.recipe).stem
     output_dir = Path(args.output_dir or f"runs/{name}")
 
+    def options(run_name: str = "") -> dict[str, Any]:
+        return {
+            "resume": args.resume,
+            "overwrite": args.overwrite,
+            "eval_only": [Path(directory) / run_name for directory in args.eval_only],
+            "average": args.average,
+        }
+
     def run(content: dict[str, Any], folder: Path, results: Path | None, run_name: str = "") -> dict[str, float]:
-        return run_recipe(
-            task(build_recipe(content, name, task.kind)),
-            args.data_dir,
-            folder,
-            resume=args.resume,
-            overwrite=args.overwrite,
-            eval_only=[Path(directory) / run_name for directory in args.eval_only],
-            average=args.average,
-            results=results,
-            command=command,
-        )
+        recipe = build_recipe(content, name, task.kind)
+        return run_recipe(task(recipe), args.data_dir, folder, **options(run_name), results=results, command=command)
+
+    def check(one: Run, folder: Path) -> None:
+        recipe = build_recipe(one.content, name, task.kind)
+        check_output(recipe, folder, **options(one.name), results=args.results)
 
     try:
         content = read_recipe(args.recipe, args.set)
@@ -85,18 +99,19 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
             metrics = run(content, output_dir, args.results)
         else:
             for one in expand(content):  # nothing is refused after the first run
-                build_recipe(one.content, name, task.kind)
+                task(build_recipe(one.content, name, task.kind))
             metrics = run_suite(
                 content,
                 name,
                 lambda one, folder, results: run(one.content, folder, results, one.name),
                 output_dir,
                 resume=args.resume,
-                overwrite=args.overwrite or bool(args.eval_only),  # their results, not their models
+                overwrite=args.overwrite,
                 results=args.results,
                 command=command,
+                check=check,
             )
-    except (OptionsError, DataError, FileExistsError, FileNotFoundError) as error:
+    except (OptionsError, DataError, FileExistsError, FileNotFoundError, PermissionError) as error:
         sys.exit(f"error: {error}")
     sys.stdout.writelines(f"{name} = {value:.4f}\n" for name, value in metrics.items())
     return metrics

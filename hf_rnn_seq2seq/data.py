@@ -9,7 +9,6 @@ sequence-to-sequence model.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -26,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from .dialogues import read_dialogues
 from .extended_vocabulary import encode_with_slots, unknown_words
 from .files import DataError, json_columns, record_columns, table_columns, text_lines
+from .preprocessing import Preprocessing
 from .toy_tasks import LONGER_SPLIT, Pair, ToyOptions, toy_pairs
 
 
@@ -112,19 +112,18 @@ class DataOptions:
         for name in ("source_bpe_dropout", "target_bpe_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least 0 and less than 1")
-        for pair in self.source_replacements:
-            if len(pair) != 2:
-                raise ValueError(f"source_replacements: got {pair}, wanted [regular expression, replacement]")
-            try:
-                re.sub(pair[0], pair[1], "")
-            except re.error as error:
-                raise ValueError(f"source_replacements: got {pair}: {error}") from error
+        _ = self.preprocessing  # refuses a bad regular expression
         for name in self.test_files:
             if not name.isidentifier() or name in ("train", "validation", *_PARALLEL_KEYS):
                 raise ValueError(
                     f"test: got the name {name!r}, wanted names of letters, digits and _ other than train and "
                     "validation, or {source: file, target: file}"
                 )
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is done to every source, and is saved with the model."""
+        return Preprocessing(self.source_replacements, self.reverse_source)
 
     @property
     def test_files(self) -> dict[str, Files]:
@@ -252,9 +251,11 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
                 raise DataError(f"data.{split}: {files!r} holds no line")
     if "train" not in pairs:
         raise DataError("data.train: not set, wanted a file, a list of files or a split name")
-    for pattern, replacement in options.source_replacements:
-        for split, rows in pairs.items():
-            pairs[split] = [(re.sub(pattern, replacement, source), target) for source, target in rows]
+    for split, rows in pairs.items() if options.source_replacements else ():
+        pairs[split] = [(options.preprocessing.text(source), target) for source, target in rows]
+        for (before, _), (source, _) in zip(rows, pairs[split], strict=True):
+            if not source.strip():
+                raise DataError(f"data.source_replacements: leaves nothing of the {split} source {before!r}")
     if options.drop_validation_overlap and "validation" in pairs:
         trained = {source for source, _ in pairs["train"]}
         kept = [pair for pair in pairs["validation"] if pair[0] not in trained]

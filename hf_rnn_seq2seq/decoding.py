@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,17 +33,6 @@ class Hypothesis:
     text: str
     tokens: tuple[int, ...]
     score: float | None = None
-
-
-def trained_on_reversed_sources(model_dir: str | Path) -> bool:
-    """Whether the recipe beside a saved model says so (`data.reverse_source`); without a recipe it was not."""
-    file = Path(model_dir) / "recipe.yaml"
-    if not file.is_file():
-        return False
-    from .options import read_yaml  # needs the extra `train`, as what wrote the recipe did
-
-    recipe = read_yaml(file.read_text(encoding="utf-8"), str(file))
-    return bool((recipe.get("data") or {}).get("reverse_source", False))
 
 
 def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

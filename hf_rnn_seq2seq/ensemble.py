@@ -23,12 +23,14 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
-from transformers.utils import can_return_tuple
+from transformers.utils import FEATURE_EXTRACTOR_NAME, can_return_tuple
 
 from .checks import check_labels_shape
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .modeling_rnn_seq2seq import RnnEncoderOutput, RnnSeq2SeqForConditionalGeneration
+from .preprocessing import Preprocessing
 from .pretrained import RnnSeq2SeqPreTrainedModel
+from .saved_model import load_model
 from .state import check_cache_layers, new_cache
 from .tokenization import TARGET_TOKENIZER_FOLDER, load_tokenizers, save_tokenizers
 from .transformers_names import named, one_cache
@@ -248,20 +250,22 @@ def load_ensemble(
     """An ensemble of saved models.
 
     Args:
-        directories: their folders; checkpoints will do. The tokenizers beside the models must be the same.
+        directories: their folders; checkpoints will do. The tokenizers, the feature extractors and the preprocessing
+            beside the models must be the same.
         kind: the ensemble's class, which names that of its members.
         **options: of the ensemble, such as `average`.
 
     Raises:
         FileNotFoundError: a folder holds no model.
-        ValueError: no directories, or models of different vocabularies, special ids, labels or tokenizers.
+        ValueError: no directories, a model of another kind, or models of different vocabularies, special ids, labels,
+            tokenizers, features or preprocessing.
     """
     check_folders(directories)
     member_class: type[RnnSeq2SeqPreTrainedModel] = kind.member_class  # type: ignore[attr-defined]
-    members: Any = [member_class.from_pretrained(str(directory)) for directory in directories]
+    members: Any = [load_model(member_class, directory) for directory in directories]
     ensemble = kind(members, **options)
     # After the numbers, which say more where they differ.
-    _check_tokenizers(directories)
+    _check_inputs(directories)
     return ensemble
 
 
@@ -277,7 +281,8 @@ def average_models(
 
     Args:
         directories: the checkpoints' folders.
-        output_dir: the model goes here, with configuration, generation configuration and tokenizers of the first.
+        output_dir: the model goes here, with configuration, generation configuration, tokenizers and preprocessing of
+            the first.
         model_class: the class of the checkpoints.
 
     Returns:
@@ -306,14 +311,17 @@ def average_models(
                     f"directories: {directory} has {name}={getattr(other, name)!r}, {directories[0]} has "
                     f"{getattr(first, name)!r}; only checkpoints of one model have a mean"
                 )
-    _check_tokenizers(directories)
+    _check_inputs(directories)
     tokenizers = load_tokenizers(directories[0])
+    preprocessing = Preprocessing.load(directories[0])
+    model: RnnSeq2SeqPreTrainedModel = load_model(model_class, directories[0])
     weights = average_checkpoints(directories)
-    model = model_class.from_pretrained(str(directories[0]))
     # strict=False: tied weights are in a checkpoint once.
     model.load_state_dict(weights, strict=False)
     model.save_pretrained(str(output_dir))
     save_tokenizers(output_dir, *tokenizers)
+    if preprocessing is not None:
+        preprocessing.save(output_dir)
     return model
 
 
@@ -324,6 +332,39 @@ def check_folders(directories: Sequence[str | Path]) -> None:
     for directory in directories:
         if not (Path(directory) / "config.json").is_file():
             raise FileNotFoundError(f"directories: {directory} holds no config.json, wanted the folder of a model")
+
+
+def _check_inputs(directories: Sequence[str | Path]) -> None:
+    """Refuse models that read the same source in different ways."""
+    check_features(directories)
+    first = Preprocessing.load(directories[0]) or Preprocessing()
+    for directory in directories[1:]:
+        differing = first.differences(Preprocessing.load(directory) or Preprocessing())
+        if differing:
+            raise ValueError(
+                f"directories: {directory} reads its sources otherwise than {directories[0]}: they differ in "
+                f"{', '.join(differing)}"
+            )
+    _check_tokenizers(directories)
+
+
+def check_features(directories: Sequence[str | Path]) -> None:
+    """Refuse models that read other features than the first does, by the feature extractors in their folders."""
+    first = _saved_options(Path(directories[0]) / FEATURE_EXTRACTOR_NAME)
+    for directory in directories[1:]:
+        other = _saved_options(Path(directory) / FEATURE_EXTRACTOR_NAME)
+        differing = sorted(name for name in first.keys() | other.keys() if first.get(name) != other.get(name))
+        if differing:
+            raise ValueError(
+                f"directories: {directory} reads other features than {directories[0]}: they differ in "
+                f"{', '.join(differing)}"
+            )
+
+
+def _saved_options(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; nothing if there is none."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content
 
 
 def _check_tokenizers(directories: Sequence[str | Path]) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import shutil
+import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,18 +21,20 @@ import torch
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
 
 from .checkpoints import (
+    FindBestCheckpoint,
     KeepBestCheckpoints,
     SealCheckpoints,
     average_checkpoints,
     checkpoints_of,
-    last_whole_checkpoint,
     rank_checkpoints,
 )
 from .evaluation import greater_is_better
 from .hub import save_model_card
-from .options import read_yaml
+from .options import OptionsError
+from .outputs import remove, replacing
 from .recipe import Recipe, RecipeError
 from .results import write_results
+from .run_folder import check_output, run_files, taking_over
 from .task import Scores, Task, TrainingReport
 from .training import RecipeTrainer, ScheduledSamplingCallback, TrainingClock
 
@@ -41,12 +44,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-
-RECIPE_FILE = "recipe.yaml"
-# The sections that the weights do not depend on ...
-_NOT_TRAINED_SECTIONS = ("generation", "evaluation", "card")
-# ... and what may differ in the others between a run and its continuation: how long it goes on, and what it says.
-_FREE_AT_RESUME = frozenset({"num_train_epochs", "max_steps", "logging_steps", "report_to", "disable_tqdm"})
 
 
 def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: bool) -> Seq2SeqTrainingArguments:
@@ -100,45 +97,6 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
         raise RecipeError(f"training: {error}") from error
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
-    """Keys whose values differ, as `section.key (old -> new)`."""
-    found: list[str] = []
-    for key in dict.fromkeys([*before, *now]):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{path}{key}.")
-        elif old != new and not (path == "training." and key in _FREE_AT_RESUME):
-            found.append(f"{path}{key} ({old!r} -> {new!r})")
-    return found
-
-
-def _prepare_output(recipe: Recipe, output_dir: Path, resume: bool, overwrite: bool) -> str | None:
-    """The checkpoint to go on from, or `None` for a fresh start; refuses to mix two runs."""
-    begun = bool(checkpoints_of(output_dir))
-    written = output_dir / RECIPE_FILE
-    if begun and resume:
-        before = read_yaml(written.read_text(encoding="utf-8"), str(written)) if written.is_file() else recipe.content
-        old, new = (
-            {name: options or {} for name, options in content.items() if name not in _NOT_TRAINED_SECTIONS}
-            for content in (before, recipe.content)
-        )
-        differing = _differences(old, new)
-        if differing:
-            raise RecipeError(f"--resume: the run in {output_dir} has another recipe: {', '.join(differing)}")
-        return str(last_whole_checkpoint(output_dir))
-    if begun and not overwrite:
-        raise FileExistsError(
-            f"{output_dir} holds checkpoints of an earlier run: give --resume to go on, --overwrite to start again, "
-            "or another --output_dir"
-        )
-    # Of several processes (torchrun says which this is) one tidies up for all.
-    if os.environ.get("RANK", "0") == "0":
-        for checkpoint in checkpoints_of(output_dir):
-            shutil.rmtree(checkpoint)
-        written.write_text(recipe.to_yaml(), encoding="utf-8")
-    return None
-
-
 def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
     """Put the averaged weights into the model, unless the best checkpoint scores better on the validation data.
 
@@ -173,19 +131,22 @@ def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
     return f"the mean of {names}"
 
 
-def train(task: Task, data: DatasetDict, output_dir: str | Path, checkpoint: str | None = None) -> TrainingReport:
-    """Train a task's model and save it with its tokenizers.
+def make_trainer(task: Task, data: DatasetDict, output_dir: str | Path) -> RecipeTrainer:
+    """Build a task's model and what trains it. Writes nothing, but finds out all that can be wrong before a training.
 
     Args:
-        task: before `build`; its model is the trained one afterwards.
+        task: before `build`; its model is the one to train afterwards.
         data: its data, as its `load_data` gives it.
-        output_dir: the model goes here, checkpoints beneath it.
-        checkpoint: checkpoint to go on from, or `None`.
+        output_dir: checkpoints go here.
 
     Returns:
-        How it went.
+        The trainer.
+
+    Raises:
+        RecipeError: the section `training` cannot be used.
     """
     recipe = task.recipe
+    arguments = training_arguments(recipe, output_dir, "validation" in data)
     task.build(data)
     logger.info("%s: %d parameters", type(task.model).__name__, task.model.num_parameters())
     encoded = task.encode(data["train"], "train")
@@ -196,33 +157,50 @@ def train(task: Task, data: DatasetDict, output_dir: str | Path, checkpoint: str
         # Batches of like length: the loss costs a fraction of what it would in file order.
         validation = validation.select(sorted(range(len(lengths)), key=lambda row: lengths[row]))
 
-    clock = TrainingClock()
     callbacks: list[TrainerCallback] = [
-        *(SealCheckpoints(), clock),
+        *(SealCheckpoints(), FindBestCheckpoint(), TrainingClock()),
         ScheduledSamplingCallback(recipe.pipeline.teacher_forcing),
     ]
     if validation is not None and recipe.pipeline.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(recipe.pipeline.early_stopping_patience))
     if recipe.pipeline.average_checkpoints > 1 and recipe.pipeline.average_which == "best":
         callbacks.append(KeepBestCheckpoints(recipe.pipeline.average_checkpoints))
-    trainer = RecipeTrainer(
-        model=task.model,
-        args=training_arguments(recipe, output_dir, validation is not None),
-        train_dataset=encoded,
-        eval_dataset=validation,
-        data_collator=task.collate,
-        callbacks=callbacks,
-        max_tokens=recipe.pipeline.max_tokens,
-        lengths=task.lengths(encoded),
-        save_processors=task.save_processors,
-        augment=task.augment,
-        score_validation=None if validation is None else task.validation_scorer(data["validation"]),
-    )
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        return RecipeTrainer(
+            model=task.model,
+            args=arguments,
+            train_dataset=encoded,
+            eval_dataset=validation,
+            data_collator=task.collate,
+            callbacks=callbacks,
+            max_tokens=recipe.pipeline.max_tokens,
+            lengths=task.lengths(encoded),
+            save_processors=task.save_processors,
+            augment=task.augment,
+            score_validation=None if validation is None else task.validation_scorer(data["validation"]),
+        )
+    except (ValueError, ImportError) as error:
+        raise RecipeError(f"training: {error}") from error
+
+
+def train(task: Task, trainer: RecipeTrainer, checkpoint: str | Path | None = None) -> TrainingReport:
+    """Train a task's model and save it with its tokenizers.
+
+    Args:
+        task: after `make_trainer`; its model is the trained one afterwards.
+        trainer: what `make_trainer` returned. The model goes into its folder, checkpoints beneath it.
+        checkpoint: checkpoint to go on from, or `None`.
+
+    Returns:
+        How it went.
+    """
+    recipe = task.recipe
+    assert trainer.args.output_dir is not None
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     # A resume puts a clock of its own, which knows the time before, into the place of ours.
     clock = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, TrainingClock))
     seconds = clock.seconds
-    weights = "the best checkpoint" if validation is not None else "the last update"
+    weights = "the last update" if trainer.state.best_model_checkpoint is None else "the best checkpoint"
     if recipe.pipeline.average_checkpoints > 1:
         weights = use_average(trainer, recipe)
     logger.info("trained for %.0f seconds; the model has the weights of %s", seconds, weights)
@@ -231,9 +209,11 @@ def train(task: Task, data: DatasetDict, output_dir: str | Path, checkpoint: str
     # saved, as a user loads it.
     for name in ("forward", "_original_forward"):
         vars(task.model).pop(name, None)
-    report = TrainingReport(seconds, weights, trainer.state.epoch or 0.0, trainer.state.global_step, len(encoded))
+    report = TrainingReport(
+        seconds, weights, trainer.state.epoch or 0.0, trainer.state.global_step, len(trainer.lengths)
+    )
     if trainer.is_world_process_zero():
-        report.save(output_dir)
+        report.save(trainer.args.output_dir)
     return report
 
 
@@ -247,7 +227,7 @@ def _reported_splits(recipe: Recipe, data: DatasetDict) -> list[str]:
 
 
 def evaluate(task: Task, data: DatasetDict, output_dir: str | Path) -> Scores:
-    """Score the splits of `evaluation.splits`, and write `predictions_<split>.tsv`.
+    """Score the splits of `evaluation.splits`, and write `predictions_<split>.tsv` once all of them are scored.
 
     Args:
         task: with its model.
@@ -259,13 +239,15 @@ def evaluate(task: Task, data: DatasetDict, output_dir: str | Path) -> Scores:
     """
     numbers: dict[str, float] = {}
     details: dict[str, str] = {}
-    for split in _reported_splits(task.recipe, data):
-        logger.info("%s: predicting %d items", split, len(data[split]))
-        scores = task.evaluate(data[split], Path(output_dir) / f"predictions_{split}.tsv")
-        prefix = "" if split == "test" else f"{split}_"
-        numbers |= {f"{prefix}{name}": value for name, value in scores.numbers.items()}
-        details |= {f"{prefix}{name}": value for name, value in scores.details.items()}
-        logger.info("%s: %s", split, ", ".join(f"{name} {value:.2f}" for name, value in scores.numbers.items()))
+    with ExitStack() as files:
+        for split in _reported_splits(task.recipe, data):
+            logger.info("%s: predicting %d items", split, len(data[split]))
+            file = files.enter_context(replacing(Path(output_dir) / f"predictions_{split}.tsv"))
+            scores = task.evaluate(data[split], file)
+            prefix = "" if split == "test" else f"{split}_"
+            numbers |= {f"{prefix}{name}": value for name, value in scores.numbers.items()}
+            details |= {f"{prefix}{name}": value for name, value in scores.details.items()}
+            logger.info("%s: %s", split, ", ".join(f"{name} {value:.2f}" for name, value in scores.numbers.items()))
     return Scores(numbers, details)
 
 
@@ -289,16 +271,40 @@ def _training_summary(recipe: Recipe, report: TrainingReport) -> dict[str, objec
     }
 
 
-def _load(task: Task, directories: Sequence[str | Path], output_dir: Path, average: bool) -> None:
-    """Give a task the model of `--eval_only`."""
-    if average:
-        task.load_average(directories, output_dir)
-    elif len(directories) > 1:
-        task.load_ensemble(directories)
-    else:
-        task.load(directories[0])
+def _load(task: Task, data: DatasetDict, directories: Sequence[str | Path], mean_dir: Path | None = None) -> None:
+    """Give a task a saved model, an ensemble, or the mean of several, which is saved in `mean_dir`."""
+    try:
+        if mean_dir is not None:
+            task.load_average(directories, mean_dir)
+        elif len(directories) > 1:
+            task.load_ensemble(directories)
+        else:
+            task.load(directories[0])
+    except (OptionsError, FileNotFoundError):
+        raise
+    except ValueError as error:
+        raise OptionsError(str(error)) from error
+    task.check_data(data)
     if torch.accelerator.is_available() and not task.recipe.training.get("use_cpu", False):
         task.model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]  # annotated as if for a model
+
+
+def _evaluate_saved(
+    task: Task, data: DatasetDict, directories: Sequence[str | Path], output_dir: Path, average: bool
+) -> Scores:
+    """Score saved models; a mean of them takes its place in `output_dir` when that is done."""
+    if not average:
+        _load(task, data, directories)
+        return evaluate(task, data, output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output_dir, prefix="mean.") as folder:
+        _load(task, data, directories, Path(folder))
+        scores = evaluate(task, data, folder)
+        for path in run_files(output_dir, with_card=True):
+            remove(path)
+        for path in Path(folder).iterdir():
+            path.replace(output_dir / path.name)
+    return scores
 
 
 def run_recipe(
@@ -321,7 +327,7 @@ def run_recipe(
         output_dir: the model with tokenizers and card, `recipe.yaml`, checkpoints and `predictions_<split>.tsv` go
             here.
         resume: go on from the last checkpoint in `output_dir`, if there is one.
-        overwrite: delete the checkpoints of an earlier run in `output_dir`.
+        overwrite: replace the run in `output_dir`, or what an evaluation or a results file would replace.
         eval_only: do not train; evaluate the model saved in this directory, or the ensemble of several, and write no
             card.
         average: evaluate the mean of the weights in those directories, which is saved in `output_dir`.
@@ -332,24 +338,34 @@ def run_recipe(
         The metrics: those of the test data under plain names, of the validation data as `validation_<name>`.
 
     Raises:
-        FileExistsError: `output_dir` holds checkpoints, and neither `resume` nor `overwrite` is set.
+        FileExistsError: `output_dir` holds finished work that would be replaced, or there is such a results file, and
+            neither `resume` nor `overwrite` is set.
         OptionsError, DataError: the recipe or the data cannot be used, or the recipe is not that of the run to resume.
     """
     recipe, output_dir = task.recipe, Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    checkpoint = None if eval_only else _prepare_output(recipe, output_dir, resume, overwrite)
+    if eval_only and os.environ.get("RANK", "0") != "0":
+        return {}  # one process evaluates
+    checkpoint = check_output(
+        recipe, output_dir, resume=resume, overwrite=overwrite, eval_only=eval_only, average=average, results=results
+    )
     data = task.load_data(data_dir)
     _reported_splits(recipe, data)  # refused before the training, not after it
     report: TrainingReport | None
     if eval_only:
-        _load(task, eval_only, output_dir, average)
         report = TrainingReport.load(eval_only[0])
+        scores = _evaluate_saved(task, data, eval_only, output_dir, average)
     else:
-        report = train(task, data, output_dir, checkpoint)
-    if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
-        return {}
-
-    scores = evaluate(task, data, output_dir)
+        report = TrainingReport.load(output_dir) if resume and checkpoint is None else None
+        if report is not None:
+            logger.info("the run in %s has no checkpoint left to go on from, and is finished", output_dir)
+            _load(task, data, [output_dir])
+        else:
+            trainer = make_trainer(task, data, output_dir)
+            with taking_over(recipe, output_dir, goes_on=checkpoint is not None):
+                report = train(task, trainer, checkpoint)
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+            return {}
+        scores = evaluate(task, data, output_dir)
     if recipe.card is not None and not eval_only and report is not None:
         save_model_card(
             output_dir,

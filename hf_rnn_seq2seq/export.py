@@ -9,8 +9,6 @@ runs it. Needs torch, transformers, onnx and onnxruntime; must not import tools 
 from __future__ import annotations
 
 import copy
-import json
-import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -18,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM
 
 
 try:
@@ -31,11 +28,11 @@ except ImportError as error:
 from . import runtime
 from .copying import Pointer
 from .decoder import RnnSeq2SeqDecoder
-from .decoding import trained_on_reversed_sources
+from .exported import check_export_folder, exported_preprocessing, place_export, write_settings
 from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from .recurrence import GATES, LayerState, Padding, RecurrentStack, StackOutput
+from .saved_model import load_model
 from .state import DecoderState, SourceMemory
-from .tokenization import TARGET_TOKENIZER_FOLDER
 
 
 QUANTIZATIONS = (None, "int8")
@@ -54,54 +51,45 @@ def export(
     output_dir: str | Path,
     quantize: str | None = "int8",
     reverse_source: bool | None = None,
+    overwrite: bool = True,
 ) -> Path:
     """
     Write a saved encoder-decoder as a folder for `runtime.RnnSeq2SeqRuntime`.
 
     Args:
         model_dir: what `save_pretrained` wrote, with or without tokenizers.
-        output_dir: the folder to write; files of an earlier export are replaced.
+        output_dir: the folder to write. Nothing in it changes before the export is whole.
         quantize: `"int8"`: weights of LSTMs, matrix products and embeddings as 8-bit integers, activations quantised
             as they come (dynamic quantisation); `None`: single precision.
-        reverse_source: whether the model was trained on reversed sources; `None`: as `recipe.yaml` in `model_dir`
-            says, otherwise it was not.
+        reverse_source: whether the model was trained on reversed sources, if nothing in `model_dir` says it.
+        overwrite: replace the files of an earlier export.
 
     Returns:
         `output_dir`.
 
     Raises:
-        ValueError: `quantize` is unknown, or the model or its generation config asks for what the runtime cannot do.
+        FileExistsError: `output_dir` holds a model or something else of these names, or an earlier export and
+            `overwrite` is not set.
+        FileNotFoundError: `model_dir` holds no model.
+        ValueError: `quantize` is unknown, the folder holds a model of another kind, or the model or its generation
+            config asks for what the runtime cannot do.
     """
     model_dir, output_dir = Path(model_dir), Path(output_dir)
-    model = AutoModelForSeq2SeqLM.from_pretrained(model_dir)
-    if not isinstance(model, RnnSeq2SeqForConditionalGeneration):
-        raise ValueError(f"model_dir: {model_dir} holds a {type(model).__name__}, wanted an RNN encoder-decoder")
+    check_export_folder(output_dir, overwrite)
+    model = load_model(RnnSeq2SeqForConditionalGeneration, model_dir)
+    preprocessing = exported_preprocessing(model_dir, reverse_source)
     settings = model.generation_config.to_diff_dict()
     for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
         if settings.get(name) is None:
             settings[name] = getattr(model.config, name)
     runtime.GenerationOptions.of(settings)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    write_graphs(model, output_dir, quantize)
-    candidates = ("tokenizer.json", f"{TARGET_TOKENIZER_FOLDER}/tokenizer.json")
-    tokenizers = [name for name in candidates if (model_dir / name).is_file()]
-    for name in tokenizers:
-        (output_dir / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(model_dir / name, output_dir / name)
-    _write_json(output_dir / runtime.GENERATION_CONFIG, settings)
-    _write_json(
-        output_dir / runtime.RUNTIME_CONFIG,
-        {
-            "format": runtime.FORMAT,
-            "quantize": quantize,
-            "vocab_size": model.config.vocab_size,
-            "source_tokenizer": tokenizers[0] if tokenizers else None,
-            "target_tokenizer": tokenizers[-1] if tokenizers else None,
-            "split_special_tokens": _splits_special_tokens(model_dir),
-            "reverse_source": (trained_on_reversed_sources(model_dir) if reverse_source is None else reverse_source),
-        },
-    )
-    shutil.copyfile(runtime.__file__, output_dir / runtime.COPIED_AS)
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f"{output_dir.name}.") as folder:
+        write_graphs(model, folder, quantize)
+        write_settings(
+            folder, model_dir, settings, preprocessing, vocab_size=model.config.vocab_size, quantize=quantize
+        )
+        place_export(Path(folder), output_dir)
     return output_dir
 
 
@@ -473,13 +461,3 @@ class _DecoderStep(nn.Module):
         new_state += [tensor for tensor in (after.feed, after.coverage) if tensor is not None]
         attention = [] if step.weights is None else [step.weights]
         return (scores, *new_state, *attention)
-
-
-def _splits_special_tokens(model_dir: Path) -> bool:
-    """Whether "</s>" in a text is text; plain tokenizers take it for the end of the sequence."""
-    file = model_dir / "tokenizer_config.json"
-    return file.is_file() and bool(json.loads(file.read_text(encoding="utf-8")).get("split_special_tokens", False))
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -24,6 +24,8 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .model_card_text import ModelKind, citations, describe_limitations, describe_structure
+from .outputs import replacing
+from .preprocessing import Preprocessing
 from .results import VALIDATION_PREFIX
 from .tokenization import TARGET_TOKENIZER_FOLDER
 
@@ -112,6 +114,10 @@ def _literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def _literal_pairs(pairs: Sequence[Sequence[str]]) -> str:
+    return ", ".join(f"({_literal(pattern)}, {_literal(replacement)})" for pattern, replacement in pairs)
+
+
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
@@ -194,11 +200,12 @@ def _front_matter(
     return data.to_yaml()
 
 
-def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, reverse_source: bool) -> dict[str, object]:
+def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessing) -> dict[str, object]:
     """What the template's section on use asks about a model."""
     reads_text = config.input_feature_size is None
     if reads_text:
-        source, unit = "input_ids" if reverse_source or config.copy_slots else "**inputs", "each input symbol"
+        prepared = preprocessing.reverse_source or config.copy_slots
+        source, unit = "input_ids" if prepared else "**inputs", "each input symbol"
     else:
         source = "**inputs" if kind == "speech_seq2seq" else "input_features=input_features"
         unit = "each position of the encoder's output"
@@ -212,7 +219,8 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, reverse_source: bool) -> d
         "spans": any(label.startswith("B-") for label in labels),
         "crf": kind == "token_classification" and config.use_crf,
         "ctc": config.ctc_weight > 0,
-        "reverse_source": reverse_source,
+        "reverse_source": preprocessing.reverse_source,
+        "source_replacements": _literal_pairs(preprocessing.source_replacements),
         "copy_slots": kind == "seq2seq" and config.copy_slots > 0,
         "two_vocabularies": kind == "seq2seq" and reads_text and config.decoder_vocab_size is not None,
         "target_folder": TARGET_TOKENIZER_FOLDER,
@@ -236,6 +244,7 @@ def create_model_card(
     model_id: str | None = None,
     example: str = "hello",
     reverse_source: bool = False,
+    source_replacements: Sequence[Sequence[str]] = (),
     sampling_rate: int | None = None,
     limitations: str | None = None,
 ) -> str:
@@ -256,6 +265,8 @@ def create_model_card(
         example (`str`, *optional*): an input for the code snippet: a text, or the audio file of a speech model (an
             .npy file of frames if it does not read audio).
         reverse_source (`bool`, *optional*): the model was trained on reversed sources.
+        source_replacements (`Sequence[Sequence[str]]`, *optional*): regular expressions and their replacements that
+            the sources of the training went through.
         sampling_rate (`int`, *optional*): of the audio that a speech model reads, in Hz; None: it reads frames.
         limitations (`str`, *optional*): one more limitation, beside those that hold for every such model.
 
@@ -302,7 +313,7 @@ def create_model_card(
         model_id=_literal(model_id or f"your-name/{_slug(title)}"),
         example=_literal(example),
         sampling_rate=sampling_rate,
-        **_usage(kind, config, reverse_source),
+        **_usage(kind, config, Preprocessing(source_replacements, reverse_source)),
         datasets=", ".join(datasets) or "not stated",
         recipe=recipe,
         training_summary=_training_text(training_summary),
@@ -331,6 +342,6 @@ def save_model_card(directory: str | os.PathLike[str], model: PreTrainedModel, *
         reads_audio = options["feature_type"] != "none"
         fields = {"sampling_rate": options["sampling_rate"] if reads_audio else None, **fields}
     card = create_model_card(model, **fields)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(card, encoding="utf-8")
+    with replacing(path) as file:
+        file.write_text(card, encoding="utf-8")
     return path

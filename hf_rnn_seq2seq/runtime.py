@@ -9,6 +9,7 @@ length penalty and its rules to stop. It must not import anything else of this p
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -28,7 +29,7 @@ except ImportError as error:
     ) from error
 
 
-FORMAT = 2  # of the exported folder; a reader refuses another one
+FORMAT, READ = 3, (2, 3)  # of the exported folder; a reader refuses others. 2: without source_replacements
 ENCODER, DECODER_STEP = "encoder.onnx", "decoder_step.onnx"
 RUNTIME_CONFIG, GENERATION_CONFIG = "runtime_config.json", "generation_config.json"
 COPIED_AS = "rnn_seq2seq_runtime.py"
@@ -208,8 +209,8 @@ class RnnSeq2SeqRuntime:
         settings, generation = (
             json.loads((folder / name).read_text(encoding="utf-8")) for name in (RUNTIME_CONFIG, GENERATION_CONFIG)
         )
-        if settings["format"] != FORMAT:
-            raise ValueError(f"{folder / RUNTIME_CONFIG}: got format {settings['format']}, wanted {FORMAT}")
+        if settings["format"] not in READ:
+            raise ValueError(f"{folder / RUNTIME_CONFIG}: got format {settings['format']}, wanted 2 or 3")
         GenerationOptions.of(generation)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
@@ -311,6 +312,8 @@ class RnnSeq2SeqRuntime:
     def _encode_text(self, text: str) -> list[int]:
         if self.source_tokenizer is None:
             raise ValueError("the exported folder has no tokenizer: give lists of ids, not texts")
+        for pattern, replacement in self.settings.get("source_replacements", ()):
+            text = re.sub(pattern, replacement, text)
         ids: list[int] = self.source_tokenizer.encode(text).ids
         if self.settings["reverse_source"]:
             # Special symbols keep their places: only the text between them is turned round.

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase, set_seed
+from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
 
 from .batching import pad_rows
 from .bpe_dropout import BpeDropout
@@ -20,9 +20,11 @@ from .ensemble import RnnSeq2SeqEnsemble, average_models, load_ensemble
 from .evaluation import Scorer, write_predictions
 from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from .options import OptionsError
+from .preprocessing import Preprocessing
 from .recipe import SEQ2SEQ, Recipe
+from .saved_model import load_model
 from .task import Scores, Task
-from .tokenization import TARGET_TOKENIZER_FOLDER, load_tokenizers, train_tokenizer
+from .tokenization import load_tokenizers, save_tokenizers, train_tokenizer
 
 
 if TYPE_CHECKING:
@@ -126,7 +128,8 @@ class Seq2SeqTask(Task):
 
     def load(self, directory: str | Path) -> None:
         self.source_tokenizer, self.target_tokenizer = load_tokenizers(directory)
-        self.model = RnnSeq2SeqForConditionalGeneration.from_pretrained(str(directory))
+        self.model = load_model(RnnSeq2SeqForConditionalGeneration, directory)
+        self._check_preprocessing(directory)
 
     def load_ensemble(self, directories: Sequence[str | Path]) -> None:
         self.source_tokenizer, self.target_tokenizer = load_tokenizers(directories[0])
@@ -134,6 +137,8 @@ class Seq2SeqTask(Task):
             self.model = load_ensemble(directories)
         except ValueError as error:
             raise OptionsError(f"--eval_only: {error}") from error
+        for directory in directories:
+            self._check_preprocessing(directory)
 
     def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
         try:
@@ -141,11 +146,21 @@ class Seq2SeqTask(Task):
         except ValueError as error:
             raise OptionsError(f"--eval_only: {error}") from error
         self.load(output_dir)
+        self.recipe.data.preprocessing.save(output_dir)  # also where the checkpoints are too old to say
+
+    def _check_preprocessing(self, directory: str | Path) -> None:
+        """Refuse a model that reads its sources otherwise than the recipe says; one that says nothing is believed."""
+        saved, wanted = Preprocessing.load(directory), self.recipe.data.preprocessing
+        for name in () if saved is None else wanted.differences(saved):
+            raise OptionsError(
+                f"data.{name}: the recipe says {getattr(self.recipe.data, name)!r}, but the model in {directory} was "
+                f"trained with {getattr(saved, name)!r}; give the recipe the model's value"
+            )
 
     def save_processors(self, directory: str | Path) -> None:
-        self.source_tokenizer.save_pretrained(directory)
-        if self.target_tokenizer is not self.source_tokenizer:
-            self.target_tokenizer.save_pretrained(Path(directory) / TARGET_TOKENIZER_FOLDER)
+        tokenizers = cast("list[PreTrainedTokenizerFast]", [self.source_tokenizer, self.target_tokenizer])
+        save_tokenizers(directory, *tokenizers)
+        self.recipe.data.preprocessing.save(directory)
 
     def encode(self, split: Dataset, name: str) -> Dataset:
         tokenizers = self.source_tokenizer, self.target_tokenizer
@@ -197,4 +212,5 @@ class Seq2SeqTask(Task):
         return Scores(*scorer.metrics(sources, references, [hypotheses[0].text for hypotheses in ranked]))
 
     def card_fields(self) -> dict[str, Any]:
-        return {"reverse_source": self.recipe.data.reverse_source}
+        data = self.recipe.data
+        return {"reverse_source": data.reverse_source, "source_replacements": data.source_replacements}

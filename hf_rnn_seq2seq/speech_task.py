@@ -18,14 +18,16 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, set_seed
+from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from .decoding import IGNORE_INDEX
-from .ensemble import average_models, check_folders, load_ensemble
+from .ensemble import average_models, load_ensemble
 from .evaluation import Scorer
 from .feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from .modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind
+from .saved_model import load_model
 from .seq2seq_task import generation_config, token_ids
 from .spec_augment import SpecAugmentOptions, spec_augment
 from .speech_data import SpeechDataOptions, load_speech_data, make_dataset
@@ -164,11 +166,10 @@ class SpeechTask(Task):
 
     def load(self, directory: str | Path) -> None:
         self.tokenizer = load_tokenizers(directory)[0]
-        self.extractor = RnnSeq2SeqFeatureExtractor.from_pretrained(str(directory))
-        self.model = RnnSeq2SeqForSpeechSeq2Seq.from_pretrained(str(directory))
+        self.model = load_model(RnnSeq2SeqForSpeechSeq2Seq, directory)
+        self._load_extractor(directory)
 
     def load_ensemble(self, directories: Sequence[str | Path]) -> None:
-        self._check_features(directories)
         try:
             ensemble = load_ensemble(directories, RnnSeq2SeqSpeechEnsemble)
         except ValueError as error:
@@ -177,7 +178,6 @@ class SpeechTask(Task):
         self.model = ensemble
 
     def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
-        self._check_features(directories)
         try:
             average_models(directories, output_dir, RnnSeq2SeqForSpeechSeq2Seq)
         except ValueError as error:
@@ -185,17 +185,19 @@ class SpeechTask(Task):
         RnnSeq2SeqFeatureExtractor.from_pretrained(str(directories[0])).save_pretrained(output_dir)
         self.load(output_dir)
 
-    def _check_features(self, directories: Sequence[str | Path]) -> None:
-        """Refuse models that read other features than the first does."""
-        check_folders(directories)
-        first, *others = (RnnSeq2SeqFeatureExtractor.from_pretrained(str(directory)) for directory in directories)
-        for directory, other in zip(directories[1:], others):
-            wanted, got = first.to_dict(), other.to_dict()
-            differing = sorted(name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name))
-            if differing:
+    def _load_extractor(self, directory: str | Path) -> None:
+        """Load the extractor of a saved model; refuse one of other features than the recipe says."""
+        if not (Path(directory) / FEATURE_EXTRACTOR_NAME).is_file():
+            raise FileNotFoundError(
+                f"{directory} holds no {FEATURE_EXTRACTOR_NAME}: nothing says what the model reads"
+            )
+        self.extractor = RnnSeq2SeqFeatureExtractor.from_pretrained(str(directory))
+        for option in dataclasses.fields(self.options):
+            wanted, saved = getattr(self.options, option.name), getattr(self.extractor, option.name, None)
+            if option.name != "spec_augment" and wanted != saved:
                 raise OptionsError(
-                    f"--eval_only: {directory} reads other features than {directories[0]}: they differ in "
-                    f"{', '.join(differing)}"
+                    f"features.{option.name}: the recipe says {wanted!r}, but the model in {directory} was trained "
+                    f"with {saved!r}; give the recipe the model's value"
                 )
 
     def save_processors(self, directory: str | Path) -> None:

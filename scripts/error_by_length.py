@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Draw the error rate of several runs against the length of the source: the first weakness of a fixed context vector.
 
-    python scripts/error_by_length.py PNG NAME=PREDICTIONS.tsv [NAME=PREDICTIONS.tsv ...]
+    python scripts/error_by_length.py PNG NAME=PREDICTIONS.tsv [NAME=PREDICTIONS.tsv ...] [--overwrite]
 
 PREDICTIONS.tsv is the predictions_test.tsv that run_seq2seq.py writes. Prints, and draws, the share of sources whose
 best hypothesis is none of the references, by source length in characters (as Cho et al. 2014, Fig. 4, and Bahdanau et
@@ -16,6 +16,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+from hf_rnn_seq2seq.outputs import check_output_file, replacing
 
 
 def error_by_length(path: Path, smallest: int) -> dict[int, tuple[float, int]]:
@@ -34,7 +36,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("picture", metavar="PNG")
     parser.add_argument("runs", nargs="+", metavar="NAME=PREDICTIONS")
     parser.add_argument("--smallest", type=int, default=50, help="leave out lengths with fewer sources than this")
+    parser.add_argument("--overwrite", action="store_true", help="replace a picture of this name")
     args = parser.parse_args(arguments)
+    try:
+        check_output_file(args.picture, "PNG", args.overwrite)
+    except OSError as error:
+        parser.error(str(error))
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -53,7 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(args.picture, dpi=150)
+    with replacing(args.picture) as picture:
+        figure.savefig(picture, dpi=150)
     print(f"drawn to {args.picture}")
 
 

