@@ -24,7 +24,7 @@ from transformers.generation import (
 )
 from transformers.utils import ModelOutput
 
-from .checks import check_encoder_outputs, check_shape
+from .checks import check_request
 from .decoder_step import DecoderStep, select_state
 from .generation_request import Limits, RequestMemory, tell
 from .state import (
@@ -89,6 +89,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         model: Any = self
         name = self.main_input_name
         sources, mask = kwargs.get(name) if inputs is None else inputs, kwargs.get("attention_mask")
+        check_request(self.config, sources, kwargs)
         key = None
         ours: Any = RnnSeq2SeqGenerationMixin
         own = type(self)._sample is ours._sample and type(self)._beam_search is ours._beam_search
@@ -393,8 +394,6 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
                 if isinstance(value, Tensor):
                     outputs[name] = value[::beams]
             attention_mask = None if attention_mask is None else attention_mask[::beams]
-        check_encoder_outputs(self.config, outputs, attention_mask)
-        check_shape("decoder_input_ids", input_ids, (len(outputs[0]) * beams, "length"), "the sources by the beams")
         mask = self.model.encoder.memory_mask(None, attention_mask)
         mask = getattr(outputs, "mask", None) if mask is None else mask
         if mask is not None and bool(mask.all()):
