@@ -37,7 +37,7 @@ from .state import (
     save_source,
     save_states,
 )
-from .transformers_names import CACHE_NAME, named, search_is_known
+from .transformers_names import CACHE_NAME, named, one_cache, search_is_known
 
 
 # What `generate()` may hand to the loops. With anything else that is not None the request is not one of theirs.
@@ -88,6 +88,8 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         stock: Any = super()
         model: Any = self
         name = self.main_input_name
+        if "cache" in kwargs and CACHE_NAME != "cache":  # the name that newer versions of transformers have for it
+            kwargs[CACHE_NAME] = one_cache(kwargs.get(CACHE_NAME), kwargs.pop("cache"))
         sources, mask = kwargs.get(name) if inputs is None else inputs, kwargs.get("attention_mask")
         check_request(self.config, sources, kwargs)
         key = None

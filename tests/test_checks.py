@@ -390,3 +390,21 @@ def test_what_corrupted_memory_is_an_error(case: str) -> None:
     program = PROGRAM.format(arguments=CRASHES[case])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr[-2000:]) == (0, "")
+
+
+def test_an_export_keeps_a_free_batch() -> None:
+    model = built(RnnSeq2SeqForConditionalGeneration, "gru", encoder_layers=1, decoder_layers=1).requires_grad_(False)
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: Tensor, mask: Tensor, decoder_ids: Tensor) -> Tensor:
+            return wrap(self.model)(ids, mask, decoder_ids)
+
+    batch = {0: torch.export.Dim("batch", min=2, max=64)}
+    inputs = tuple(part[:, :2] for part in right_inputs().values())  # a graph has every step
+    program = torch.export.export(Whole(), inputs, dynamic_shapes=(batch, batch, batch), strict=False)
+    other = tuple(torch.cat([part, part.flip(0)]) for part in inputs)
+    torch.testing.assert_close(program.module()(*other), wrap(model)(*other))

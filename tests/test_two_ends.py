@@ -196,9 +196,8 @@ def test_generation_goes_on_from_a_state(name: str, fast: bool) -> None:
     options = {**OPTIONS, "eos_token_id": None}
     wanted = model.generate(**inputs, **options)
     first = model.generate(**inputs, **{**options, "max_new_tokens": 3}, return_dict_in_generate=True)
-    state = {CACHE_NAME: getattr(first, CACHE_NAME)}
-    rest = {**options, "max_new_tokens": 5}
-    again = model.generate(**inputs, **rest, decoder_input_ids=first.sequences, **state)
+    rest = {**options, "max_new_tokens": 5, "decoder_input_ids": first.sequences}
+    again = model.generate(**inputs, **rest, cache=getattr(first, CACHE_NAME))
     assert again.tolist() == wanted.tolist()
 
 
