@@ -160,15 +160,12 @@ def check_model_inputs(
         check_encoder_outputs(config, encoder_outputs, mask, sources["input_ids"])
     if is_traced():
         return
-    read = {name: source for name, source in sources.items() if source is not None and name != "attention_mask"}
-    if encoder_outputs is not None:
-        read = {"encoder_outputs": encoder_outputs.last_hidden_state, **read}
-    rows: int | None = None
-    for name, source in read.items():
-        if isinstance(source, Tensor) and source.dim() > 1:
-            if rows is not None and source.shape[0] != rows:
-                raise ValueError(f"{name} has {source.shape[0]} rows, wanted {rows} as {next(iter(read))}")
-            rows = source.shape[0]
+    rows: int | None = None if encoder_outputs is None else encoder_outputs.last_hidden_state.shape[0]
+    for name, source in sources.items():
+        if name != "attention_mask" and isinstance(source, Tensor) and source.dim() > 1:
+            if encoder_outputs is not None and source.shape[0] != rows:
+                raise ValueError(f"{name} has {source.shape[0]} rows, wanted {rows} as encoder_outputs")
+            rows = source.shape[0] if rows is None else rows
     goes_on = cache is not None and any(layer.is_initialized for layer in state_layers(cache))
     check_decoder_inputs(
         config, decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, goes_on, "decoder_", rows,
@@ -219,6 +216,16 @@ def check_decoder_inputs(
         )
 
 
+def check_request(config: Any, source: Any, inputs: dict[str, Any]) -> None:
+    """Refuse, before `generate()` begins, encoder outputs and prompts that do not fit; the rest a forward refuses."""
+    outputs, prompts = inputs.get("encoder_outputs"), inputs.get("decoder_input_ids")
+    if outputs is not None and not isinstance(outputs, tuple):
+        check_encoder_outputs(config, outputs, inputs.get("attention_mask"))
+        source = outputs.last_hidden_state
+    if isinstance(prompts, Tensor) and isinstance(source, Tensor) and source.dim() > 1 and not is_traced():
+        check_shape("decoder_input_ids", prompts, (len(source), "length"), f"the batch has {len(source)} sources")
+
+
 def check_labels_shape(
     labels: Tensor | None,
     sources: Sequence[Any],
@@ -241,7 +248,8 @@ def check_labels_shape(
         raise ValueError(f"labels has shape {tuple(labels.shape)}, wanted at least one step")
     for source in sources:
         first = source if source is None or isinstance(source, Tensor) else source[0]
-        if isinstance(first, Tensor):
+        # One of another rank is for the encoder to refuse.
+        if isinstance(first, Tensor) and first.dim() == (3 if first.is_floating_point() else 2):
             check_shape("labels", labels, (first.shape[0], "length"), f"the batch has {first.shape[0]} sources")
     for given in decoder_inputs:
         if given is not None:
@@ -263,6 +271,7 @@ def check_cache(config: Any, cache: Any, rows: int, attention_mask: Tensor | Non
     """Refuse a cache whose states are not of this batch and model, and a mask of another source than its own."""
     if cache is None or is_traced():
         return
+    check_shape("attention_mask", attention_mask, (rows, "length"), "as the decoder's input")
     states = state_layers(cache)
     for number, layer in enumerate(states):
         if layer.is_initialized:

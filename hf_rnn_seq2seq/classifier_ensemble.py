@@ -108,6 +108,8 @@ class RnnSeq2SeqSequenceClassificationEnsemble(_ClassifierEnsemble):
     @torch.no_grad()
     def forward(self, *args: Any, **model_inputs: Any) -> SequenceClassifierOutput:
         """Arguments as of a member, without labels; `logits` (B, C) are the log of the mean probabilities."""
+        if model_inputs.get("labels") is not None:
+            raise TypeError("labels: an ensemble of classifiers has no loss, wanted the inputs alone")
         logits = [member(*args, **{**model_inputs, "return_dict": True}).logits for member in self.members]
         return SequenceClassifierOutput(logits=torch.stack([x.softmax(-1) for x in logits]).mean(0).log())
 

@@ -7,6 +7,7 @@ Hub: it imports only the standard library, torch, transformers and its flat sibl
 """
 
 import copy
+import functools
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,7 +24,7 @@ from transformers.generation import (
 )
 from transformers.utils import ModelOutput
 
-from .checks import check_encoder_outputs, check_shape
+from .checks import check_request
 from .decoder_step import DecoderStep, select_state
 from .fast import is_own, may_look, replaceable
 from .generation_request import Limits, watermark_target
@@ -37,7 +38,7 @@ from .state import (
     save_source,
     save_states,
 )
-from .transformers_names import CACHE_NAME, named, search_is_known
+from .transformers_names import CACHE_NAME, named, one_cache, search_is_known
 
 
 # What `generate()` may hand to the loops. With anything else that is not None the request is not one of theirs.
@@ -62,6 +63,19 @@ _REPLACED = (
     *("_gather_beams", "_get_top_k_continuations", "_get_running_beams_for_next_iteration"),
     *("_update_finished_beams", "_check_early_stop_heuristic", "_beam_search_has_unfinished_sequences"),
 )
+
+
+def checked_generate(stock: Any) -> Any:
+    """`generate()` of `GenerationMixin`, which looks at shapes first, and knows the cache's newer name too."""
+
+    @functools.wraps(stock)
+    def generate(self: Any, inputs: Any = None, generation_config: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if "cache" in kwargs and CACHE_NAME != "cache":
+            kwargs[CACHE_NAME] = one_cache(kwargs.get(CACHE_NAME), kwargs.pop("cache"))
+        check_request(self.config, kwargs.get(self.main_input_name) if inputs is None else inputs, kwargs)
+        return stock(self, inputs, generation_config, *args, **kwargs)
+
+    return generate
 
 
 class RnnSeq2SeqGenerationMixin(GenerationMixin):
@@ -91,6 +105,10 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         super().__init_subclass__(**kwargs)
         if vars(cls).get("use_fast_generation"):
             replaceable(*_REPLACED)(cls)
+
+    generate = checked_generate(GenerationMixin.generate)
+    # `model.generate.__wrapped__` is, as in transformers, the one whose scores have gradients.
+    generate.__wrapped__ = checked_generate(GenerationMixin.generate.__wrapped__)  # type: ignore[attr-defined]
 
     def _sample(
         self,
@@ -396,8 +414,6 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
                 if isinstance(value, Tensor):
                     outputs[name] = value[::beams]
             attention_mask = None if attention_mask is None else attention_mask[::beams]
-        check_encoder_outputs(self.config, outputs, attention_mask)
-        check_shape("decoder_input_ids", input_ids, (len(outputs[0]) * beams, "length"), "the sources by the beams")
         mask = self.model.encoder.memory_mask(None, attention_mask)
         mask = getattr(outputs, "mask", None) if mask is None else mask
         if mask is not None and bool(mask.all()):

@@ -222,7 +222,8 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
 
     def _final_states(self, encoder_outputs: BaseModelOutput, mask: Tensor | None) -> tuple[LayerState, ...]:
         """Final states of the encoder's layers; of a plain `BaseModelOutput` as far as its memory tells them."""
-        if getattr(encoder_outputs, "final_hidden", None) is not None:
+        is_whole = self.config.rnn_type != "lstm" or getattr(encoder_outputs, "final_cell", None) is not None
+        if getattr(encoder_outputs, "final_hidden", None) is not None and is_whole:
             return encoder_outputs.final_states  # type: ignore[attr-defined]
         config = self.config
         if config.rnn_type == "lstm" or config.encoder_layers > 1 or config.layer_norm:
@@ -274,6 +275,8 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
     ) -> dict[str, Any]:
         """Of all symbols, which `generate()` gives where it goes on from a state, only those that it has not read."""
         past_key_values = one_cache(past_key_values, cache)
+        for name in ("tokenizer", "assistant_tokenizer"):  # of stop strings and drafts: `generate()` hands them on
+            kwargs.pop(name, None)
         if next_sequence_length is None and past_key_values is not None:
             read = int(past_key_values.get_seq_length())
             if 0 < read < input_ids.shape[1]:

@@ -15,6 +15,7 @@ from transformers.generation import GenerationConfig, GenerationMixin, LogitsPro
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
+from .checks import check_encoder_outputs
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer, ctc_loss, greedy_ctc
 from .decoder import RnnSeq2SeqModelOutput
@@ -125,6 +126,7 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         """Of what the encoder gave, and the mask (B, S) of its input, or None: see `_to_the_left`."""
         if self.config.ctc_weight == 0:
             raise ValueError("the model has no CTC branch: it was made with ctc_weight=0")
+        check_encoder_outputs(self.config, encoder_outputs, attention_mask)
         mask = self.get_encoder().memory_mask(None, attention_mask)
         mask = getattr(encoder_outputs, "mask", None) if mask is None else mask
         return _to_the_left(self.ctc_head(encoder_outputs.last_hidden_state), mask)
