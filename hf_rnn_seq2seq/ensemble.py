@@ -23,11 +23,10 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
-from transformers.utils import can_return_tuple
 
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .modeling_rnn_seq2seq import RnnEncoderOutput, RnnSeq2SeqForConditionalGeneration
-from .pretrained import RnnSeq2SeqPreTrainedModel
+from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .state import check_cache, new_cache
 from .tokenization import TARGET_TOKENIZER_FOLDER, load_tokenizers, save_tokenizers
 
