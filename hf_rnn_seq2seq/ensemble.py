@@ -23,13 +23,13 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
-from transformers.utils import FEATURE_EXTRACTOR_NAME, can_return_tuple
+from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from .checks import check_labels_shape
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .modeling_rnn_seq2seq import RnnEncoderOutput, RnnSeq2SeqForConditionalGeneration
 from .preprocessing import Preprocessing
-from .pretrained import RnnSeq2SeqPreTrainedModel
+from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .saved_model import load_model
 from .state import check_cache_layers, new_cache
 from .tokenization import TARGET_TOKENIZER_FOLDER, load_tokenizers, save_tokenizers

@@ -63,7 +63,7 @@ MODEL_FILES_MAY_IMPORT = {*sys.stdlib_module_names, "torch", "transformers", "hu
 # What the extras install, and transformers does not require by itself.
 OPTIONAL = {
     *("accelerate", "datasets", "evaluate", "matplotlib", "onnx", "onnxruntime", "rapidfuzz", "sacrebleu"),
-    *("seqeval", "sklearn", "soundfile", "tensorboard"),
+    *("peft", "seqeval", "sklearn", "torchao", "soundfile", "tensorboard"),
 }
 LONGEST_FILE = 500
 
