@@ -51,9 +51,10 @@ def options_without_effect(config: Any) -> Iterator[tuple[str, str]]:
             "context_feeding='initial_state'",
             "leave context_vector out, choose another bridge_type, or set context_feeding='every_step'",
         )
-    if config.residual and config.encoder_layers == 1 and config.decoder_layers == 1:
+    # A layer that reduces time has no residual; as many of the second and higher ones do as time_reduction has halvings.
+    if config.residual and config.decoder_layers == 1 and config.encoder_layers <= config.time_reduction.bit_length():
         yield (
-            "residual=True adds to a layer's output what the layer below gave, got encoder_layers=1 and "
-            "decoder_layers=1",
+            "residual=True adds to a layer's output what the layer below gave, got no layer that can: "
+            f"encoder_layers={config.encoder_layers}, time_reduction={config.time_reduction} and decoder_layers=1",
             "leave residual out, or give one side more layers",
         )

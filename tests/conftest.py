@@ -32,5 +32,6 @@ def _fixed_seeds() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Registers the markers that the test modules of transformers use (see tests/upstream)."""
     flash = ("flash_attn_test", "flash_attn_3_test", "flash_attn_4_test")
-    for name in ("accelerate_tests", *flash, "is_training_test", "torch_compile_test"):
+    export = ("torch_export_test", "onnx_export_test", "executorch_export_test")
+    for name in ("accelerate_tests", *flash, *export, "generate", "is_training_test", "torch_compile_test"):
         config.addinivalue_line("markers", f"{name}: of transformers' own tests")
