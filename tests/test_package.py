@@ -20,6 +20,8 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # The files that `save_pretrained` copies beside the weights, so that a model can be loaded without this package.
 MODEL_FILES = {
     "configuration_rnn_seq2seq",
+    "config_names",
+    "special_ids",
     "presets",
     "subsampling",
     "recurrence",
@@ -33,6 +35,8 @@ MODEL_FILES = {
     "packed",
     "deferred",
     "loss",
+    "later_logits",
+    "tied_tables",
     "scheduled_sampling",
     "pretrained",
     "characters",
