@@ -51,6 +51,7 @@ MODEL_FILES = {
     "feature_extraction_rnn_seq2seq",
     "ctc",
     "modeling_speech",
+    "tokenization_rnn_seq2seq",
     "tokenization_words",
 }
 # Those of them that hold the classes which are saved; the others travel because one of these imports them.
