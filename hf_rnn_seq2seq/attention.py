@@ -47,6 +47,10 @@ class Attention(nn.Module):
         self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor | None, coverage: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """
+        The scores, their softmax, and the mix. For search `_Products` of decoder_step.py has the same once more, and
+        `DeferredGradients` takes over the products with keys and memory in training: what is changed here is to be
+        changed there.
+
         Args:
             query: (B, T, H), all steps at once or one (T = 1).
             keys: (B, S, K), of `keys()`.

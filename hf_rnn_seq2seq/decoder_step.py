@@ -194,7 +194,11 @@ class _Recurrence:
 
 
 class _Layer:
-    """A recurrent layer's step from products: `lstm_step`, `gru_step` and `rnn_tanh_step` of `recurrence`."""
+    """
+    A recurrent layer's step from products: `lstm_step`, `gru_step` and `rnn_tanh_step` of `recurrence`.
+
+    A change of those is not seen here, nor in packed.py: it is to be made in each.
+    """
 
     def __init__(self, rnn_type: str, weights: tuple[Tensor, Tensor, Tensor, Tensor], rows: int):
         w_ih, w_hh, b_ih, b_hh = weights
@@ -219,7 +223,11 @@ class _Layer:
 
 
 class _Products:
-    """Attention whose scores are products, without coverage: `Attention.forward` for one source memory."""
+    """
+    Attention whose scores are products, without coverage: `Attention.forward` for one source memory.
+
+    A change of that method is not seen here, where search takes it from: it is to be made in both.
+    """
 
     def __init__(self, source: SourceMemory):
         self.keys, self.memory = source.keys.transpose(1, 2), source.memory

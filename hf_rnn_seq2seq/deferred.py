@@ -26,6 +26,8 @@ class DeferredGradients(TorchFunctionMode):
     Args:
         keys: (B, S, K), multiplied as `query @ keys.transpose(1, 2)`; or None.
         memory: (B, S, D), multiplied as `weights @ memory`; or None.
+
+    These are the products of `Attention.forward`, told by how they are written there. Others are left as they are.
     """
 
     def __init__(self, keys: Tensor | None = None, memory: Tensor | None = None):

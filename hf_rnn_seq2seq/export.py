@@ -37,6 +37,7 @@ from .state import DecoderState, SourceMemory
 
 QUANTIZATIONS = (None, "int8")
 OPSET = 17  # the first with LayerNormalization
+# A changed step of recurrence.py is not exported: these operators are torch's cells. `Attention.forward` is traced.
 # Where ONNX has torch's gates: i, o, f, c for i, f, g, o; z, r, h for r, z, n.
 _GATE_ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,)}
 _OPERATOR = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN"}

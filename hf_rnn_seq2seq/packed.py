@@ -184,6 +184,10 @@ def _tanh(x: Tensor) -> Tensor:
     return x.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
+# The steps of recurrence.py once more, in place, each with its backward pass. A change of `lstm_step`, `gru_step` or
+# `rnn_tanh_step` there is not seen here, nor in decoder_step.py: it is to be made in each.
+
+
 def _lstm_step(gates: Tensor, recurrent: Tensor, before: list[Tensor], h: Tensor, c: Tensor, tanh_c: Tensor) -> None:
     """`recurrence.lstm_step`, in place: of W_ih x + b_ih the gates' values, and c', tanh c' and h'."""
     gates += recurrent

@@ -30,6 +30,10 @@ _FUSED: dict[str, Callable[..., Any]] = {"lstm": torch.lstm, "gru": torch.gru, "
 # Far beyond where a sigmoid saturates to exactly 0 or 1, and still representable in half precision.
 _SATURATION = 1e4
 
+# The equations of a step. They stand in four places: whoever changes one here changes `_Layer` of decoder_step.py
+# (greedy and beam search), the step and its backward pass in packed.py (training on the CPU), torch's fused kernels
+# (`_FUSED`: whole sequences elsewhere), and for an export `_OPERATOR` of the package's export.py.
+
 
 def lstm_step(x_gates: Tensor, state: LayerState, weight_hh: Tensor, bias_hh: Tensor) -> LayerState:
     """c' = f * c + i * g, h' = o * tanh(c'); i f g o = W_ih x + W_hh h + b, `x_gates` is W_ih x + b_ih, (B, 4H)."""

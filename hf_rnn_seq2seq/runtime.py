@@ -40,11 +40,10 @@ Source = str | Sequence[int]
 # Options of transformers' generation that change nothing here, whatever they say: about caches, compiling, what is
 # returned, and an assistant that proposes symbols; so do all with these beginnings ...
 _WITHOUT_EFFECT = frozenset(
-    "transformers_version bos_token_id use_cache cache_implementation cache_config max_cache_len low_memory "
-    "prefill_chunk_size continuous_batching_config return_dict_in_generate disable_compile compile_config "
-    "is_assistant target_lookbehind max_matching_ngram_size".split()
+    "transformers_version bos_token_id use_cache max_cache_len low_memory prefill_chunk_size disable_compile "
+    "compile_config return_dict_in_generate is_assistant target_lookbehind max_matching_ngram_size".split()
 )
-_BEGINNINGS = ("_", "output_", "assistant_", "num_assistant_")
+_BEGINNINGS = ("_", "output_", "assistant_", "num_assistant_", "cache_", "continuous_batching_")
 # ... those that only sampling reads, and values of others that switch them off; so do None and what is empty.
 _OF_SAMPLING = {"typical_p", "epsilon_cutoff", "eta_cutoff", "min_p", "top_h"}
 _OFF = {

@@ -22,7 +22,7 @@ class KeepsSpecialIds:
 
     # In slots: no attributes that are saved or compared.
     __slots__ = ("foreign_ids", "is_shielded")
-    foreign_ids: dict[str, int]  # one object of a configuration and of its shielded copies
+    foreign_ids: dict[str, Any]  # one object of a configuration and of its shielded copies
     is_shielded: bool
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -57,8 +57,9 @@ def settle_special_ids(config: KeepsSpecialIds, generation_config: Any) -> None:
         if name != "eos_token_id":
             setattr(generation_config, name, own[name])
             continue
-        # Trainer put it before the ids that were there.
-        ends = [end for end in _as_list(generation_config.eos_token_id) if end != value or end in _as_list(own[name])]
+        # Trainer put it before the ids that were there, here and in what it tried to set.
+        tried = set(_as_list(value)) - set(_as_list(own[name]))
+        ends = [end for end in _as_list(generation_config.eos_token_id) if end not in tried]
         generation_config.eos_token_id = ends if len(ends) > 1 else own[name]
 
 

@@ -20,6 +20,8 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # The files that `save_pretrained` copies beside the weights, so that a model can be loaded without this package.
 MODEL_FILES = {
     "configuration_rnn_seq2seq",
+    "config_names",
+    "special_ids",
     "presets",
     "fast",
     "option_checks",
@@ -37,6 +39,8 @@ MODEL_FILES = {
     "packed",
     "deferred",
     "loss",
+    "later_logits",
+    "tied_tables",
     "scheduled_sampling",
     "pretrained",
     "characters",
@@ -51,6 +55,7 @@ MODEL_FILES = {
     "feature_extraction_rnn_seq2seq",
     "ctc",
     "modeling_speech",
+    "tokenization_rnn_seq2seq",
     "tokenization_words",
 }
 # Those of them that hold the classes which are saved; the others travel because one of these imports them.
