@@ -15,9 +15,8 @@ from typing import Any
 
 import transformers
 
+from .arguments import file_to_write, folder_to_write, one_sentence
 from .experiment import run_recipe
-from .files import DataError
-from .options import OptionsError
 from .recipe import build_recipe, read_recipe
 from .suite import SECTION, expand, run_suite
 from .task import Task
@@ -37,7 +36,9 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="the recipe, a YAML file")
     parser.add_argument("--data_dir", default=".", help="folder of the files that the recipe names")
-    parser.add_argument("--output_dir", help="where model, checkpoints and predictions go (default: runs/RECIPE)")
+    parser.add_argument(
+        "--output_dir", type=folder_to_write, help="where model, checkpoints and predictions go (default: runs/RECIPE)"
+    )
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE", help="changes to the recipe"
     )
@@ -53,7 +54,7 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
     parser.add_argument(
         "--average", action="store_true", help="with --eval_only: take the mean of the weights, not an ensemble"
     )
-    parser.add_argument("--results", type=Path, metavar="FILE", help="write the metrics to this JSON file")
+    parser.add_argument("--results", type=file_to_write, metavar="FILE", help="write the metrics to this JSON file")
     args = parser.parse_args(arguments)
     # Under torchrun the first process speaks for all.
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
@@ -79,7 +80,7 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
             command=command,
         )
 
-    try:
+    with one_sentence():
         content = read_recipe(args.recipe, args.set)
         if SECTION not in content:
             metrics = run(content, output_dir, args.results)
@@ -96,7 +97,5 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
                 results=args.results,
                 command=command,
             )
-    except (OptionsError, DataError, FileExistsError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
     sys.stdout.writelines(f"{name} = {value:.4f}\n" for name, value in metrics.items())
     return metrics

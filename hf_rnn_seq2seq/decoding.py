@@ -16,6 +16,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from .extended_vocabulary import decode_with_slots
+from .files import read_text
 
 
 IGNORE_INDEX = -100
@@ -43,7 +44,7 @@ def trained_on_reversed_sources(model_dir: str | Path) -> bool:
         return False
     from .options import read_yaml  # needs the extra `train`, as what wrote the recipe did
 
-    recipe = read_yaml(file.read_text(encoding="utf-8"), str(file))
+    recipe = read_yaml(read_text(file), str(file))
     return bool((recipe.get("data") or {}).get("reverse_source", False))
 
 

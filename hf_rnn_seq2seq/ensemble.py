@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .files import read_json
 from .modeling_rnn_seq2seq import RnnEncoderOutput, RnnSeq2SeqForConditionalGeneration
 from .pretrained import RnnSeq2SeqPreTrainedModel
 from .state import new_cache
@@ -338,11 +338,11 @@ def _tokenizer_rules(path: Path) -> dict[str, Any]:
     """The parts of a saved tokenizer, without what the last call left in it; none if there is no such file."""
     if not path.is_file():
         return {}
-    parts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    parts: dict[str, Any] = read_json(path)
     settings = path.with_name("tokenizer_config.json")
     if settings.is_file():
         # Of words with their characters, the alphabet.
-        parts["character_vocab"] = json.loads(settings.read_text(encoding="utf-8")).get("character_vocab")
+        parts["character_vocab"] = read_json(settings).get("character_vocab")
     return {name: part for name, part in parts.items() if name not in ("padding", "truncation")}
 
 

@@ -28,6 +28,7 @@ from .checkpoints import (
     rank_checkpoints,
 )
 from .evaluation import greater_is_better
+from .files import read_text
 from .hub import save_model_card
 from .options import read_yaml
 from .recipe import Recipe, RecipeError
@@ -117,7 +118,7 @@ def _prepare_output(recipe: Recipe, output_dir: Path, resume: bool, overwrite: b
     begun = bool(checkpoints_of(output_dir))
     written = output_dir / RECIPE_FILE
     if begun and resume:
-        before = read_yaml(written.read_text(encoding="utf-8"), str(written)) if written.is_file() else recipe.content
+        before = read_yaml(read_text(written), str(written)) if written.is_file() else recipe.content
         old, new = (
             {name: options or {} for name, options in content.items() if name not in _NOT_TRAINED_SECTIONS}
             for content in (before, recipe.content)

@@ -32,6 +32,7 @@ from . import runtime
 from .copying import Pointer
 from .decoder import RnnSeq2SeqDecoder
 from .decoding import trained_on_reversed_sources
+from .files import read_json, reading
 from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from .recurrence import GATES, LayerState, Padding, RecurrentStack, StackOutput
 from .state import DecoderState, SourceMemory
@@ -70,10 +71,17 @@ def export(
         `output_dir`.
 
     Raises:
-        ValueError: `quantize` is unknown, or the model or its generation config asks for what the runtime cannot do.
+        ValueError: `quantize` is unknown, `output_dir` is the model's own folder, or the model or its generation
+            config asks for what the runtime cannot do.
+        FileNotFoundError, DataError: `model_dir` holds no model, or a damaged one.
     """
     model_dir, output_dir = Path(model_dir), Path(output_dir)
-    model = AutoModelForSeq2SeqLM.from_pretrained(model_dir)
+    if output_dir.resolve() in (model_dir.resolve(), (model_dir / TARGET_TOKENIZER_FOLDER).resolve()):
+        raise ValueError(f"output_dir: {output_dir} is the model's own folder, wanted another one")
+    if not (model_dir / "config.json").is_file():
+        raise FileNotFoundError(f"model_dir: {model_dir} holds no config.json, wanted the folder of a model")
+    with reading(model_dir, "a folder that save_pretrained wrote", any_error=True):
+        model = AutoModelForSeq2SeqLM.from_pretrained(model_dir)
     if not isinstance(model, RnnSeq2SeqForConditionalGeneration):
         raise ValueError(f"model_dir: {model_dir} holds a {type(model).__name__}, wanted an RNN encoder-decoder")
     settings = model.generation_config.to_diff_dict()
@@ -478,7 +486,7 @@ class _DecoderStep(nn.Module):
 def _splits_special_tokens(model_dir: Path) -> bool:
     """Whether "</s>" in a text is text; plain tokenizers take it for the end of the sequence."""
     file = model_dir / "tokenizer_config.json"
-    return file.is_file() and bool(json.loads(file.read_text(encoding="utf-8")).get("split_special_tokens", False))
+    return file.is_file() and bool(read_json(file).get("split_special_tokens", False))
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

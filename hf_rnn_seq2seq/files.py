@@ -53,7 +53,7 @@ def sentence(error: BaseException) -> str:
 def reading(
     place: str | Path | Callable[[], str], wanted: str, any_error: bool = False, damage: str = "damaged"
 ) -> Iterator[None]:
-    """Turn what libraries raise about a file into a `DataError` of one sentence: where, what is wrong, what was wanted.
+    """Turn what libraries raise about a file into a `DataError`: where, what is wrong, what was wanted.
 
     Args:
         place: the file; or a function that gives file and line, called when something is wrong.
@@ -136,10 +136,10 @@ def check_text(text: str, name: str) -> str:
 # ---- Lines ------------------------------------------------------------------------------------------------------
 
 
-def _raw_lines(handle: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
+def _raw_lines(handle: BinaryIO) -> Iterator[bytes]:
     r"""Lines with their ends, which are \n, \r\n or \r: of a file, decompressed or not, read as it is needed."""
     held = b""
-    for block in iter(lambda: handle.read1(1 << 16), b""):  # type: ignore[union-attr]  # the buffered kinds have it
+    for block in iter(lambda: handle.read1(1 << 16), b""):  # type: ignore[attr-defined]  # buffered, as all of ours are
         lines = (held + block).splitlines(keepends=True)
         # A \r at the end of a block may have its \n in the next one.
         held = lines.pop() if not lines[-1].endswith(b"\n") else b""
@@ -147,7 +147,7 @@ def _raw_lines(handle: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
     yield from held.splitlines(keepends=True)
 
 
-def _numbered_lines(handle: BinaryIO | gzip.GzipFile, name: str) -> Iterator[str]:
+def _numbered_lines(handle: BinaryIO, name: str) -> Iterator[str]:
     """Decoded lines with their ends; errors name the line."""
     number = 0
     wanted = "a file that can be read to its end"
@@ -168,10 +168,9 @@ def _lines_with_ends(path: Path) -> Iterator[str]:
         raise DataError(f"{path}: a folder, wanted a file")
     if not path.is_file():
         raise DataError(f"{path}: no such file (files are looked up under --data_dir)")
-    with reading(path, "a file that can be read"):
-        handle = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    with handle:
-        yield from _numbered_lines(cast(BinaryIO, handle), str(path))
+    with reading(path, "a file that can be read"), path.open("rb") as handle:
+        raw = cast(BinaryIO, gzip.GzipFile(fileobj=handle)) if path.suffix == ".gz" else handle
+        yield from _numbered_lines(raw, str(path))
 
 
 def _without_end(line: str) -> str:

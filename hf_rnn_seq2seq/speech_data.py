@@ -230,13 +230,13 @@ def _archived(archive: Path, names: set[str]) -> dict[str, bytes]:
     """The wanted files of a tar archive, read in one pass: going back would decompress it from the start."""
     found: dict[str, bytes] = {}
     # tarfile and the libraries that decompress each have errors of their own.
-    with reading(f"{archive}: not a readable folder or tar archive", "one that is whole", any_error=True):
-        with tarfile.open(archive) as handle:
-            for member in handle:
-                name = member.name.removeprefix("./")
-                content = handle.extractfile(member) if name in names else None
-                if content is not None:
-                    found[name] = content.read()
+    place = f"{archive}: not a readable folder or tar archive"
+    with reading(place, "one that is whole", any_error=True), tarfile.open(archive) as handle:
+        for member in handle:
+            name = member.name.removeprefix("./")
+            content = handle.extractfile(member) if name in names else None
+            if content is not None:
+                found[name] = content.read()
     return found
 
 

@@ -11,29 +11,33 @@ al. 2015, Fig. 2, do with BLEU).
 from __future__ import annotations
 
 import argparse
-import csv
 from collections import defaultdict
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from hf_rnn_seq2seq.arguments import one_sentence, picture_format, picture_to_write, whole_number
+from hf_rnn_seq2seq.files import table_columns
+
 
 def error_by_length(path: Path, smallest: int) -> dict[int, tuple[float, int]]:
     """Source length -> (wrong sources in percent, number of sources), lengths with fewer than `smallest` left out."""
     wrong: dict[int, list[bool]] = defaultdict(list)
-    with path.open(encoding="utf-8", newline="") as handle:
-        for row in csv.DictReader(handle, delimiter="\t"):
-            if row["rank"] == "1":
-                wrong[len(row["source"])].append(row["prediction"] not in row["references"].split(" | "))
+    columns = {name: name for name in ("source", "rank", "prediction", "references")}
+    for _, (source, rank, prediction, references) in table_columns(path, "tsv", columns, header=True):
+        if rank == "1":
+            wrong[len(source)].append(prediction not in references.split(" | "))
     return {n: (100 * sum(w) / len(w), len(w)) for n, w in sorted(wrong.items()) if len(w) >= smallest}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `arguments` is what follows the program's name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("picture", metavar="PNG")
+    parser.add_argument("picture", type=picture_to_write, metavar="PNG")
     parser.add_argument("runs", nargs="+", metavar="NAME=PREDICTIONS")
-    parser.add_argument("--smallest", type=int, default=50, help="leave out lengths with fewer sources than this")
+    parser.add_argument(
+        "--smallest", type=whole_number(1), default=50, help="leave out lengths with fewer sources than this"
+    )
     args = parser.parse_args(arguments)
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -42,7 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
         name, separator, path = run.partition("=")
         if not separator:
             parser.error(f"wanted NAME=PREDICTIONS, got {run!r}")
-        rates = error_by_length(Path(path), args.smallest)
+        with one_sentence():
+            rates = error_by_length(Path(path), args.smallest)
         if not rates:
             parser.error(f"{path}: no source length has {args.smallest} sources; see --smallest")
         axes.plot(list(rates), [rate for rate, _ in rates.values()], marker="o", label=name)
@@ -53,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(args.picture, dpi=150)
+    figure.savefig(args.picture, format=picture_format(args.picture), dpi=150)
     print(f"drawn to {args.picture}")
 
 

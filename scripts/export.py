@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 
+from hf_rnn_seq2seq.arguments import folder_to_write, one_sentence
 from hf_rnn_seq2seq.export import export
 
 
@@ -17,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `arguments` is what follows the program's name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_dir", help="a folder that save_pretrained wrote")
-    parser.add_argument("output_dir", help="the folder to write")
+    parser.add_argument("output_dir", type=folder_to_write, help="the folder to write")
     parser.add_argument("--quantize", choices=["int8", "none"], default="int8", help="default: int8")
     parser.add_argument(
         "--reverse_source",
@@ -25,9 +26,10 @@ def main(arguments: list[str] | None = None) -> None:
         help="whether it was trained on reversed sources; default: as recipe.yaml in model_dir says",
     )
     args = parser.parse_args(arguments)
-    folder = export(
-        args.model_dir, args.output_dir, None if args.quantize == "none" else args.quantize, args.reverse_source
-    )
+    with one_sentence(ValueError):
+        folder = export(
+            args.model_dir, args.output_dir, None if args.quantize == "none" else args.quantize, args.reverse_source
+        )
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"{file.stat().st_size:>12,}  {file}")
 
