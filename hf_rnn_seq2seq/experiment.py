@@ -28,7 +28,7 @@ from .checkpoints import (
     rank_checkpoints,
 )
 from .evaluation import greater_is_better
-from .files import read_text
+from .files import read_text, reading
 from .hub import save_model_card
 from .options import read_yaml
 from .recipe import Recipe, RecipeError
@@ -292,12 +292,13 @@ def _training_summary(recipe: Recipe, report: TrainingReport) -> dict[str, objec
 
 def _load(task: Task, directories: Sequence[str | Path], output_dir: Path, average: bool) -> None:
     """Give a task the model of `--eval_only`."""
-    if average:
-        task.load_average(directories, output_dir)
-    elif len(directories) > 1:
-        task.load_ensemble(directories)
-    else:
-        task.load(directories[0])
+    with reading(", ".join(map(str, directories)), "what save_pretrained wrote", any_error=True):
+        if average:
+            task.load_average(directories, output_dir)
+        elif len(directories) > 1:
+            task.load_ensemble(directories)
+        else:
+            task.load(directories[0])
     if torch.accelerator.is_available() and not task.recipe.training.get("use_cpu", False):
         task.model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]  # annotated as if for a model
 

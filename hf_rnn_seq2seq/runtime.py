@@ -484,13 +484,13 @@ def _draw(scores: np.ndarray, search: GenerationOptions, rng: np.random.Generato
 def main(arguments: list[str]) -> None:
     """A line for each text, or line of the standard input (UTF-8): what this folder says of it; blank if it is."""
     if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")  # without the byte order mark
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict", newline=None)  # newline: all kinds
     try:
         runtime = RnnSeq2SeqRuntime.from_pretrained(Path(__file__).parent)
         for text in arguments or (line.removesuffix("\n") for line in sys.stdin):
             answer = runtime.generate(text)[0][0].text if text.strip() else ""
             sys.stdout.write((answer or "").translate({ord("\r"): " ", ord("\n"): " "}) + "\n")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # those of onnxruntime and tokenizers have nothing else in common
         sys.exit(f"error: {'input, wanted UTF-8: ' * isinstance(error, UnicodeError)}{error}")
 
 

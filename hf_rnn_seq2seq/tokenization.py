@@ -52,7 +52,8 @@ class TokenizerOptions:
             for the subword types, which need at least 4 special tokens + 256 bytes.
         min_frequency: entries seen less often become `<unk>` (character, word) or are not merged (bpe). Unigram
             ignores counts.
-        lowercase: lower-case the text before anything else; decoding gives lower case back.
+        lowercase: lower-case the text before anything else; decoding gives lower case back. What a target tokenizer
+            does to a text is done to references, too, before they are scored.
         normalization: Unicode form "NFC", "NFD", "NFKC" or "NFKD" applied first, or `None`.
         add_prefix_space: types bpe and unigram only: put a blank before the text, which decoding takes away again: a
             word is then the same tokens at the beginning of a text as within it.

@@ -72,6 +72,8 @@ class Predictor:
 
     def __call__(self, texts: Sequence[str], batch_size: int, with_scores: bool) -> list[list[Hypothesis]]:
         """The n-best list of each text."""
+        if not texts:  # all of a part are blank
+            return []
         sources, words = self.encode(texts)
         return decode(self.model, sources, self.target_tokenizer, self.search, batch_size, with_scores, words)
 
