@@ -26,6 +26,9 @@ except ImportError as error:
 from .offline_metric import OfflineMetric, show
 
 
+# The marks of each scheme. BILOU is picked by itself: L and U are in no other one.
+_MARKS = {"IOB1": "BIO", "IOB2": "BIO", "IOE1": "EIO", "IOE2": "EIO", "IOBES": "BEIOS", "BILOU": "BILOU"}
+_CONLLEVAL_MARKS = "BEIOS"
 _SCHEMES = {scheme.__name__: scheme for scheme in (IOB1, IOB2, IOE1, IOE2, IOBES, BILOU)}
 
 
@@ -106,8 +109,8 @@ class EntityF1(_LabelMetric):
 
     Args:
         scheme (`str`, *optional*): how entities are marked: IOB1, IOB2, IOE1, IOE2, IOBES or BILOU; marks that break
-            the scheme begin no entity. Default: as conlleval reads them, with B, I, E and S prefixes, where an I
-            without a B before it begins an entity.
+            the scheme begin no entity. Default: BILOU where a label is marked with L or U, otherwise as conlleval
+            reads them, with B, I, E and S prefixes, where an I without a B before it begins an entity.
         **process_options: see the base class; the same for all metrics.
     """
 
@@ -125,6 +128,27 @@ Args:
         self._scheme = scheme
         super().__init__(**process_options)
 
+    def scheme_of(self, labels: Iterable[str]) -> str | None:
+        """The scheme in which labels are counted; `None`: conlleval's reading.
+
+        Raises:
+            ValueError: a label does not begin with a mark of the scheme, as `X-PER` does not, or marks of several
+                schemes occur.
+        """
+        names = sorted(set(labels))
+        marks = {label: label.partition("-")[0] for label in names}
+        scheme = self._scheme or ("BILOU" if {"L", "U"} & set(marks.values()) else None)
+        known = _CONLLEVAL_MARKS if scheme is None else _MARKS[scheme]
+        for label, mark in marks.items():
+            if len(mark) != 1 or mark not in known or (mark == "O") != (label == "O"):
+                prefixes = ", ".join(f"{letter}-" for letter in known if letter != "O")
+                raise ValueError(
+                    f"entity_f1 got the label {label!r}, wanted O or labels that begin with {prefixes} "
+                    f"({'conlleval' if scheme is None else scheme}); option scheme: one of {', '.join(_SCHEMES)}, or "
+                    "use the metric accuracy or macro_f1"
+                )
+        return scheme
+
     def _normalize(self, predictions: list[Any], references: list[Any]) -> tuple[list[Any], list[Any]]:
         for name, items in (("predictions", predictions), ("references", references)):
             for index, item in enumerate(items):
@@ -133,7 +157,8 @@ Args:
         return super()._normalize(predictions, references)
 
     def _compute(self, *, predictions: list[list[str]], references: list[list[str]]) -> dict[str, Any]:
-        how = {} if self._scheme is None else {"mode": "strict", "scheme": _SCHEMES[self._scheme]}
+        scheme = self.scheme_of(label for items in (predictions, references) for labels in items for label in labels)
+        how = {} if scheme is None else {"mode": "strict", "scheme": _SCHEMES[scheme]}
         scores = {"": entity_f1_score, "_precision": precision_score, "_recall": recall_score}
         return {
             f"entity_f1{name}": 100.0 * float(score(references, predictions, average="micro", zero_division=0, **how))

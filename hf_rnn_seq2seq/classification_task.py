@@ -20,7 +20,7 @@ from .classifier_ensemble import RnnSeq2SeqSequenceClassificationEnsemble as Seq
 from .classifier_ensemble import RnnSeq2SeqTokenClassificationEnsemble as TokenEnsemble
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .ensemble import average_models, load_ensemble
-from .evaluation import evenly_taken
+from .evaluation import check_metrics, evenly_taken
 from .files import DataError
 from .labelled_data import label_map, load_labelled_data
 from .metrics import load_metric
@@ -99,7 +99,10 @@ class ClassificationTask(Task):
 
     def load_data(self, data_dir: str | Path) -> DatasetDict:
         self.data_dir = Path(data_dir)
-        return load_labelled_data(self.recipe.data, data_dir)
+        data = load_labelled_data(self.recipe.data, data_dir)
+        labels = [row for split in data.values() for row in self.references(split)]
+        check_metrics(self.recipe, labels, labels)
+        return data
 
     def build(self, data: DatasetDict) -> None:
         references = self.references(data["train"])
@@ -268,14 +271,10 @@ class ClassificationTask(Task):
     def evaluate(self, split: Dataset, predictions: Path) -> Scores:
         predicted = self.predict(split)
         references = self.references(split)
-        predictions.write_text("".join(self.prediction_lines(split, predicted)), encoding="utf-8")
+        with predictions.open("w", encoding="utf-8", newline="") as handle:
+            handle.writelines(self.prediction_lines(split, predicted))
         return self.metrics(references, predicted)
 
     @abstractmethod
     def prediction_lines(self, split: Dataset, predicted: list[Any]) -> Iterator[str]:
         """The lines of the predictions file, a header first."""
-
-
-def tsv_line(*fields: str) -> str:
-    """A line of tab-separated fields; white space within a field becomes one blank."""
-    return "\t".join(" ".join(field.split()) for field in fields) + "\n"

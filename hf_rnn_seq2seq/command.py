@@ -15,9 +15,8 @@ from typing import Any
 
 import transformers
 
+from .arguments import file_to_write, folder_to_write, one_sentence
 from .experiment import run_recipe
-from .files import DataError
-from .options import OptionsError
 from .recipe import build_recipe, read_recipe
 from .run_folder import check_output
 from .suite import SECTION, Run, expand, run_suite
@@ -38,7 +37,9 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="the recipe, a YAML file")
     parser.add_argument("--data_dir", default=".", help="folder of the files that the recipe names")
-    parser.add_argument("--output_dir", help="where model, checkpoints and predictions go (default: runs/RECIPE)")
+    parser.add_argument(
+        "--output_dir", type=folder_to_write, help="where model, checkpoints and predictions go (default: runs/RECIPE)"
+    )
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE", help="changes to the recipe"
     )
@@ -60,7 +61,7 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
         action="store_true",
         help="with --eval_only: take the mean of the weights, not an ensemble, and save it in output_dir",
     )
-    parser.add_argument("--results", type=Path, metavar="FILE", help="write the metrics to this JSON file")
+    parser.add_argument("--results", type=file_to_write, metavar="FILE", help="write the metrics to this JSON file")
     args = parser.parse_args(arguments)
     # Under torchrun the first process speaks for all.
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
@@ -93,7 +94,7 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
         recipe = build_recipe(one.content, name, task.kind)
         check_output(recipe, folder, **options(one.name), results=args.results)
 
-    try:
+    with one_sentence():
         content = read_recipe(args.recipe, args.set)
         if SECTION not in content:
             metrics = run(content, output_dir, args.results)
@@ -111,7 +112,5 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
                 command=command,
                 check=check,
             )
-    except (OptionsError, DataError, FileExistsError, FileNotFoundError, PermissionError) as error:
-        sys.exit(f"error: {error}")
     sys.stdout.writelines(f"{name} = {value:.4f}\n" for name, value in metrics.items())
     return metrics

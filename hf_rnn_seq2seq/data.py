@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .dialogues import read_dialogues
 from .extended_vocabulary import encode_with_slots, unknown_words
-from .files import DataError, json_columns, record_columns, table_columns, text_lines
+from .files import DataError, check_column, json_columns, reading, record_columns, table_columns, text_lines
 from .preprocessing import Preprocessing
 from .toy_tasks import LONGER_SPLIT, Pair, ToyOptions, toy_pairs
 
@@ -102,9 +102,7 @@ class DataOptions:
         if self.format is not None and self.format not in FORMATS:
             raise ValueError(f"format: got {self.format!r}, wanted one of {', '.join(FORMATS)} or null")
         for name in ("source_column", "target_column"):
-            column = getattr(self, name)
-            if isinstance(column, int) and column < 1:
-                raise ValueError(f"{name}: got {column}, wanted a name or a number from 1 on")
+            check_column(name, getattr(self, name))
         for name in ("max_source_length", "max_target_length", *(f"max_{split}_samples" for split in SPLITS)):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -211,7 +209,9 @@ def _hub_pairs(options: DataOptions, files: Files, split: str) -> Iterator[Pair]
     if not isinstance(files, str):
         raise DataError(f"data.{split}: got {files!r}, wanted the name of a split of {options.dataset_name}")
     columns = {"source_column": options.source_column, "target_column": options.target_column}
-    for number, record in enumerate(load_dataset(options.dataset_name, options.dataset_config, split=files), start=1):
+    with reading(name, "a data set that datasets can load", any_error=True):
+        rows = load_dataset(options.dataset_name, options.dataset_config, split=files)
+    for number, record in enumerate(rows, start=1):
         try:
             source, target = record_columns(record, columns)
         except DataError as error:

@@ -6,10 +6,11 @@ IDs count from 1 in each dialogue; blank lines may stand between dialogues. Impo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .files import DataError, text_lines
+from .files import DataError, split_blanks, text_lines
 
 
 # What stands before the words of a user's turn, of a bot's turn, and of the facts of one entity.
@@ -34,12 +35,12 @@ def read_dialogues(path: Path) -> Iterator[tuple[int, str, str]]:
     last_id = 0
     entity: str | None = None
     for number, line in enumerate(text_lines(path), start=1):
-        if not line.strip():
+        if not split_blanks(line):
             last_id = 0
             continue
         identifier, _, text = line.partition(" ")
         turn = text.split("\t")
-        if not identifier.isdecimal() or len(turn) > 2 or not all(part.strip() for part in turn):
+        if not re.fullmatch("[0-9]+", identifier) or len(turn) > 2 or not all(map(split_blanks, turn)):
             raise DataError(f"{path}, line {number}: wanted 'ID user<TAB>bot' or 'ID fact', got {line!r}")
         if int(identifier) == 1:
             history, entity = [], None
@@ -47,12 +48,12 @@ def read_dialogues(path: Path) -> Iterator[tuple[int, str, str]]:
             wanted = f"1 or {last_id + 1}" if last_id else "1"
             raise DataError(f"{path}, line {number}: the ID is {identifier}, wanted {wanted}")
         last_id = int(identifier)
-        words = turn[0].split()
+        words = split_blanks(turn[0])
         if len(turn) == 1:
             history += words[1:] if words[0] == entity else [FACT_MARK, *words]
             entity = words[0]
             continue
-        response = turn[1].split()
+        response = split_blanks(turn[1])
         history += [USER_MARK, *words]
         yield number, " ".join(history), " ".join(response)
         history += [BOT_MARK, *response]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from .checks import check_labels_shape
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .files import read_json
 from .modeling_rnn_seq2seq import RnnEncoderOutput, RnnSeq2SeqForConditionalGeneration
 from .preprocessing import Preprocessing
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
@@ -363,7 +363,7 @@ def check_features(directories: Sequence[str | Path]) -> None:
 
 def _saved_options(path: Path) -> dict[str, Any]:
     """The content of a JSON file; nothing if there is none."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content: dict[str, Any] = read_json(path) if path.is_file() else {}
     return content
 
 
@@ -386,11 +386,11 @@ def _tokenizer_rules(path: Path) -> dict[str, Any]:
     """The parts of a saved tokenizer, without what the last call left in it; none if there is no such file."""
     if not path.is_file():
         return {}
-    parts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    parts: dict[str, Any] = read_json(path)
     settings = path.with_name("tokenizer_config.json")
     if settings.is_file():
         # Of words with their characters, the alphabet.
-        parts["character_vocab"] = json.loads(settings.read_text(encoding="utf-8")).get("character_vocab")
+        parts["character_vocab"] = read_json(settings).get("character_vocab")
     return {name: part for name, part in parts.items() if name not in ("padding", "truncation")}
 
 

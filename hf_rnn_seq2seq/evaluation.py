@@ -7,7 +7,6 @@ The metrics themselves are in `metrics.py`, the search in the model's `generate(
 from __future__ import annotations
 
 import copy
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,10 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from .data import encode_sources, evaluation_items
 from .decoding import Hypothesis, decode, target_log_probabilities
 from .extended_vocabulary import encode_with_slots, unknown_words
+from .files import PAIRS_HEADER, DataError, write_table
 from .metrics import load_metric
 from .recipe import Recipe
+from .tokenization import normalized
 
 
 if TYPE_CHECKING:
@@ -34,6 +35,26 @@ def greater_is_better(recipe: Recipe) -> bool:
     """Whether `evaluation.best_metric` is a score (BLEU) and not an error rate or a loss."""
     best = recipe.evaluation.best_metric
     return best != "loss" and recipe.evaluation.metric_specs[best][0] not in ERROR_METRICS
+
+
+def check_metrics(recipe: Recipe, predictions: Sequence[Any], references: Sequence[Any]) -> None:
+    """Refuse metrics that cannot count such predictions and references: before the training, not after it.
+
+    Args:
+        recipe: its metrics. Perplexity is not looked at, unless the predictions are labels.
+        predictions: right ones.
+        references: as the metrics get them.
+
+    Raises:
+        DataError: entity F1 of labels that mark no entities, a word error rate of no words, and the like.
+    """
+    for reported, (name, options) in recipe.evaluation.metric_specs.items():
+        if name == "perplexity" and predictions is not references:
+            continue
+        try:
+            load_metric(name, **options).compute(predictions=predictions, references=references)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"evaluation.metrics: {reported}: {error}") from error
 
 
 @dataclass
@@ -93,6 +114,13 @@ class Scorer:
         encoded, words = self.encoded(sources), self.words(sources)
         return decode(self.model, encoded, self.target_tokenizer, search, batch_size, with_scores, words)
 
+    def normalized(self, references: Sequence[Sequence[str]]) -> list[list[str]]:
+        """References in the form that hypotheses have: that which the target tokenizer gives a text.
+
+        Otherwise a model that is right would be wrong: NFD never equals NFC, and lower case not what has capitals.
+        """
+        return [normalized(items, self.target_tokenizer) for items in references]
+
     def metrics(
         self, sources: Sequence[Any], references: Sequence[Sequence[str]], predictions: Sequence[str]
     ) -> tuple[dict[str, float], dict[str, str]]:
@@ -101,13 +129,15 @@ class Scorer:
         Args:
             sources: as `items` gives them; only perplexity looks at them, and it is that of the first references.
             references: for each source its references.
-            predictions: for each source its best hypothesis.
+            predictions: for each source its best hypothesis. It is compared with the references in the form that the
+                target tokenizer gives both.
 
         Returns:
             Reported name -> number, and what the metrics say besides (BLEU's signature).
         """
         numbers: dict[str, float] = {}
         details: dict[str, str] = {}
+        wanted, got = self.normalized(references), normalized(predictions, self.target_tokenizer)
         for reported, (name, options) in self.recipe.evaluation.metric_specs.items():
             metric = load_metric(name, **options)
             if name == "perplexity":
@@ -119,7 +149,7 @@ class Scorer:
                 scores = target_log_probabilities(self.model, encoded, targets, batch_size)
                 result = metric.compute(predictions=scores, references=targets)
             else:
-                result = metric.compute(predictions=list(predictions), references=[list(r) for r in references])
+                result = metric.compute(predictions=got, references=wanted)
             for key, value in (result or {}).items():
                 key = key.replace(name, reported, 1)
                 if isinstance(value, str):
@@ -176,10 +206,9 @@ def write_predictions(
         references: for each source its references; joined by " | ".
         hypotheses: for each source its n-best list; ranks count from 1, the score is the log-probability.
     """
-    with Path(path).open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
-        writer.writerow(["source", "rank", "score", "prediction", "references"])
-        for source, wanted, ranked in zip(sources, references, hypotheses, strict=True):
-            for rank, hypothesis in enumerate(ranked, start=1):
-                score = "" if hypothesis.score is None else f"{hypothesis.score:.4f}"
-                writer.writerow([source, rank, score, hypothesis.text, " | ".join(wanted)])
+    rows = [
+        (source, str(rank), "" if found.score is None else f"{found.score:.4f}", found.text, " | ".join(wanted))
+        for source, wanted, ranked in zip(sources, references, hypotheses, strict=True)
+        for rank, found in enumerate(ranked, start=1)
+    ]
+    write_table(path, PAIRS_HEADER, rows)

@@ -29,8 +29,8 @@ from .checkpoints import (
     rank_checkpoints,
 )
 from .evaluation import greater_is_better
+from .files import reading
 from .hub import save_model_card
-from .options import OptionsError
 from .outputs import remove, replacing
 from .recipe import Recipe, RecipeError
 from .results import write_results
@@ -273,17 +273,13 @@ def _training_summary(recipe: Recipe, report: TrainingReport) -> dict[str, objec
 
 def _load(task: Task, data: DatasetDict, directories: Sequence[str | Path], mean_dir: Path | None = None) -> None:
     """Give a task a saved model, an ensemble, or the mean of several, which is saved in `mean_dir`."""
-    try:
+    with reading(", ".join(map(str, directories)), "what save_pretrained wrote", any_error=True):
         if mean_dir is not None:
             task.load_average(directories, mean_dir)
         elif len(directories) > 1:
             task.load_ensemble(directories)
         else:
             task.load(directories[0])
-    except (OptionsError, FileNotFoundError):
-        raise
-    except ValueError as error:
-        raise OptionsError(str(error)) from error
     task.check_data(data)
     if torch.accelerator.is_available() and not task.recipe.training.get("use_cpu", False):
         task.model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]  # annotated as if for a model

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,19 @@ except ImportError as error:
     raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
 
 from .data import SPLITS
-from .files import DataError, json_columns, record_columns, table_columns, text_lines
+from .files import (
+    TOKENS_HEADER,
+    DataError,
+    check_column,
+    is_written_here,
+    json_columns,
+    quoted_rows,
+    reading,
+    record_columns,
+    split_blanks,
+    table_columns,
+    text_lines,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -94,9 +107,11 @@ class LabelledDataOptions(ABC):
             number = getattr(self, f"max_{split}_samples")
             if number is not None and number < 1:
                 raise ValueError(f"max_{split}_samples: got {number}, wanted at least 1 or null")
+        for name, column in self.columns.items():
+            check_column(name, column)
         if self.label_names is not None:
             # YAML reads 0 as a number, a file's label is a string.
-            self.label_names = {str(label): name for label, name in self.label_names.items()}
+            self.label_names = {str(label).strip(): name for label, name in self.label_names.items()}
 
     @property
     @abstractmethod
@@ -178,26 +193,49 @@ class TokenLabelDataOptions(LabelledDataOptions):
                 raise DataError(f"{path}: data.{name} is {column!r}, CoNLL columns have numbers, from 1 on")
         indices = [column - 1 for column in self.columns.values() if isinstance(column, int)]
         sentence: list[tuple[str, str, str]] = []
-        for number, line in enumerate(text_lines(path), start=1):
+        width = skipped = 0
+        for number, fields in self._rows(path, universal):
             place = f"{path}, line {number}"
-            if not line.strip():
+            if not fields:
                 if sentence:
                     yield Item(*(list(column) for column in zip(*sentence, strict=True)))
                 sentence = []
                 continue
-            if line.startswith("-DOCSTART-") or (universal and line.startswith("#")):
-                continue
-            fields = line.split("\t") if "\t" in line else line.split()
-            if universal and not fields[0].isdecimal():
-                continue
             if len(fields) <= max(indices):
                 raise DataError(f"{place}: {len(fields)} columns, wanted at least {max(indices) + 1}")
+            width = width or len(fields)
+            if len(fields) != width:
+                raise DataError(f"{place}: {len(fields)} columns, wanted {width} as in the first line: {fields}")
+            if universal and not re.fullmatch("[0-9]+", fields[0]):
+                if not re.fullmatch(r"[0-9]+[-.][0-9]+", fields[0]):
+                    raise DataError(
+                        f"{place}: the ID is {fields[0]!r}, wanted a number, 1-2 (a multiword token) or 8.1 (an empty "
+                        "node)"
+                    )
+                skipped += 1
+                continue
             token, label = (fields[index] for index in indices)
             if not token.strip():
                 raise DataError(f"{place}: the token is {token!r}, wanted a text that is not empty")
             sentence.append((token, _label(label, place), place))
         if sentence:
             yield Item(*(list(column) for column in zip(*sentence, strict=True)))
+        if skipped:
+            logger.info("%s: left out %d multiword tokens and empty nodes, whose words have lines", path, skipped)
+
+    def _rows(self, path: Path, universal: bool) -> Iterator[tuple[int, list[str]]]:
+        """(line number, fields) of each line that is no comment; no fields of a blank one."""
+        if is_written_here(path):  # predictions
+            rows = quoted_rows(path, "\t")
+            number, header = next(rows)
+            if tuple(header) != TOKENS_HEADER:
+                raise DataError(f"{path}, line {number}: a table of texts, wanted a token a line")
+            yield from rows
+            return
+        for number, line in enumerate(text_lines(path), start=1):
+            blanks = split_blanks(line)
+            if not line.startswith("-DOCSTART-") and not (universal and line.startswith("#")):
+                yield number, line.split("\t") if blanks and "\t" in line else blanks
 
     def dataset(self, items: list[Item]) -> Dataset:
         return Dataset.from_dict({"tokens": [item.input for item in items], "labels": [item.labels for item in items]})
@@ -259,7 +297,8 @@ def _from_files(options: LabelledDataOptions, names: str | list[str], data_dir: 
 def _from_hub(options: LabelledDataOptions, split: str | list[str]) -> Iterator[Item]:
     if not isinstance(split, str):
         raise DataError(f"data: got {split!r}, wanted the name of a split of {options.dataset_name}")
-    rows = load_dataset(options.dataset_name, options.dataset_config, split=split)
+    with reading(f"{options.dataset_name}, split {split}", "a data set that datasets can load", any_error=True):
+        rows = load_dataset(options.dataset_name, options.dataset_config, split=split)
     labels_column = list(options.columns.values())[-1]
     feature = rows.features.get(labels_column)
     feature = getattr(feature, "feature", feature)  # of each of a list of labels
@@ -272,6 +311,17 @@ def _from_hub(options: LabelledDataOptions, split: str | list[str]) -> Iterator[
         if isinstance(feature, ClassLabel):
             labels = feature.int2str(labels)
         yield options.item(value, labels, place)
+
+
+def _strip_labels(items: list[Item], split: str) -> None:
+    """Take white space off the ends of labels, and say how many had some: `pos` and `pos ` are one class."""
+    changed = 0
+    for item in items:
+        stripped = [label.strip() for label in item.labels]
+        changed += sum(new != old for new, old in zip(stripped, item.labels, strict=True))
+        item.labels = stripped
+    if changed:
+        logger.warning("%s: took white space off the ends of %d labels", split, changed)
 
 
 def _rename(items: list[Item], names: Mapping[str | int, str]) -> None:
@@ -339,6 +389,7 @@ def load_labelled_data(options: LabelledDataOptions, data_dir: str | Path = ".")
             splits[split] = list(_from_hub(options, names))
         if not splits[split]:
             raise DataError(f"data.{split}: {names!r} holds no item")
+        _strip_labels(splits[split], split)
         if options.label_names is not None:
             _rename(splits[split], options.label_names)
     if "train" not in splits:

@@ -63,8 +63,16 @@ class Bleu(_Sacrebleu):
     def __init__(self, *, tokenize: str = "13a", lowercase: bool = False, **process_options: Any) -> None:
         if tokenize not in sacrebleu.BLEU.TOKENIZERS:
             raise ValueError(f"tokenize must be one of {', '.join(sacrebleu.BLEU.TOKENIZERS)}, got {tokenize!r}")
-        # force: a user who scores tokenized text has said so by tokenize="none"; sacrebleu would warn all the same.
-        self._scorer = sacrebleu.BLEU(tokenize=tokenize, lowercase=lowercase, force=tokenize == "none")
+        try:
+            # force: a user who scores tokenized text has said so by tokenize="none"; sacrebleu would warn all the
+            # same.
+            self._scorer = sacrebleu.BLEU(tokenize=tokenize, lowercase=lowercase, force=tokenize == "none")
+            self._scorer.corpus_score(["a"], [["a"]])  # some tokenizers load, or fetch, what they need when first used
+        except Exception as error:
+            # RuntimeError, ImportError, and what a failed download raises.
+            raise ValueError(
+                f"tokenize: got {tokenize!r}, which does not work here: {' '.join(str(error).split())}"
+            ) from error
         super().__init__(**process_options)
 
 

@@ -1,7 +1,7 @@
 """Options from YAML: reading it strictly, and turning mappings into dataclasses with every key and type checked.
 
-What `recipe.py` is made with; knows nothing of recipes. Needs `pyyaml` (extra `train`) and imports nothing of this
-package.
+What `recipe.py` is made with; knows nothing of recipes. Needs `pyyaml` (extra `train`) and imports only
+`files.py`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ try:
     import yaml
 except ImportError as error:
     raise ImportError("recipes need pyyaml: pip install 'hf_rnn_seq2seq[train]'") from error
+from .files import DataError, sentence
 
 
 T = TypeVar("T")
 
 
-class OptionsError(ValueError):
+class OptionsError(DataError):
     """Options that cannot be used; the message names `section.key`."""
 
 
@@ -43,6 +44,9 @@ def read_yaml(text: str, name: str) -> Any:
         return yaml.load(text, Loader=StrictLoader)
     except yaml.YAMLError as error:
         raise OptionsError(f"{name}: not YAML ({error})") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        # What building the values raises: a date that there is not, a key that is a list, brackets without end.
+        raise OptionsError(f"{name}: YAML with a value that cannot be used ({sentence(error)})") from error
 
 
 def write_yaml(content: Any) -> str:

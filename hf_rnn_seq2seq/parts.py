@@ -21,6 +21,8 @@ import torch
 from torch import distributed
 from transformers.utils import logging as transformers_logging
 
+from .files import read_json
+
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +121,7 @@ def _begin(folder: Path, output_file: Path, job: Mapping[str, Any], overwrite: b
     if overwrite and folder.exists():
         shutil.rmtree(folder)
     if record.is_file():
-        before = json.loads(record.read_text(encoding="utf-8"))
+        before = read_json(record)
         differing = [
             f"{name} was {before.get(name)!r} and is {job.get(name)!r}"
             for name in dict.fromkeys([*before, *job])

@@ -21,6 +21,7 @@ from transformers import GenerationConfig, Seq2SeqTrainingArguments
 
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .data import DataOptions
+from .files import read_text
 from .metrics import METRICS, load_metric
 from .options import OptionsError, build_options, check_types, nearest, read_yaml, write_yaml
 from .tokenization import TokenizerOptions
@@ -66,6 +67,13 @@ _RESERVED: dict[str, dict[str, str]] = {
     }
     | {name: "the pipeline sets it" for name in ("return_dict_in_generate", "transformers_version")},
 }
+
+
+# What the Trainer itself reports at an evaluation: a metric of such a name would be taken for it, or be lost.
+_TAKEN_NAMES = (
+    *("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch"),
+    *("num_input_tokens_seen", "total_flos", "step"),
+)
 
 
 class RecipeError(OptionsError):
@@ -188,6 +196,9 @@ class EvaluationOptions:
         if self.validation_samples is not None and self.validation_samples < 0:
             raise ValueError(f"validation_samples: got {self.validation_samples}, wanted 0 or more, or null for all")
         for reported, (name, options) in self.metric_specs.items():
+            if reported in _TAKEN_NAMES or reported.startswith(("eval_", "validation_")):
+                taken = f"{', '.join(_TAKEN_NAMES)} and what begins with eval_ or validation_"
+                raise ValueError(f"metrics: got the name {reported!r}, wanted another one: {taken} have a meaning")
             if name not in METRICS:
                 raise ValueError(f"metrics: {reported} is {name!r}, wanted one of {', '.join(METRICS)}")
             try:
@@ -450,9 +461,10 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
 
     Raises:
         OptionsError: not YAML, not a mapping, or an override that leads nowhere.
+        DataError: a folder, or not UTF-8.
         FileNotFoundError: no such file.
     """
-    content = read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+    content = read_yaml(read_text(path), str(path))
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: wanted a mapping of sections, got {type(content).__name__}")
     return apply_overrides(content, overrides)

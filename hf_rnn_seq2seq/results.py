@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 
+from .files import read_text, text_lines
+
 
 def _comments(block: str) -> tuple[str, str]:
     return f"<!-- {block}:begin -->", f"<!-- {block}:end -->"
@@ -210,7 +212,7 @@ def read_results(path: str | os.PathLike[str]) -> Results:
         ValueError: no JSON, or keys missing or unknown; the message names the file.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(read_text(Path(path)))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON, {error.msg}") from None
     if not isinstance(content, dict):
@@ -251,7 +253,7 @@ def results_table(folder: str | os.PathLike[str]) -> str:
 def _published(path: Path) -> dict[str, str]:
     """Recipe -> what others reached; empty without such a file."""
     published: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), start=1):
+    for number, line in enumerate(text_lines(path) if path.exists() else (), start=1):
         recipe, tabulator, text = line.partition("\t")
         if not tabulator or not text or recipe in published:
             raise ValueError(f"{path}, line {number}: got {line!r}, wanted a new recipe, a tabulator, a text")
@@ -312,7 +314,7 @@ def replace_block(text: str, table: str, block: str = "results") -> str:
 
 def update_document(document: Path, table: str, block: str, check: bool) -> bool:
     """Puts a table into its block of a document, unless `check`; says whether the document is as it should be."""
-    old = document.read_text(encoding="utf-8")
+    old = read_text(document)
     new = replace_block(old, table, block)
     if old != new and not check:
         replace_file(document, new)

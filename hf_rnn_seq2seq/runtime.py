@@ -2,8 +2,7 @@
 
 `export` puts a copy of this file into the folder it writes, as `rnn_seq2seq_runtime.py`. A deployed program imports
 the copy (or has it beside its own code): `import hf_rnn_seq2seq.runtime` gives the same class, but loads torch through
-the package. The searches are those of transformers' `generate()`: greedy (and sampling), and beam search with its
-length penalty and its rules to stop. It must not import anything else of this package.
+the package. The searches are those of transformers' `generate()`. It must not import anything else of this package.
 """
 
 from __future__ import annotations
@@ -56,8 +55,7 @@ _OFF = {
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """
-    What `generate()` reads, under the names of transformers' generation configuration.
+    """What `generate()` reads, under the names of transformers' generation configuration.
 
     Args:
         num_beams: hypotheses kept at each step; 1: greedy, or sampling.
@@ -94,8 +92,7 @@ class GenerationOptions:
 
     @classmethod
     def of(cls, *settings: Mapping[str, Any]) -> GenerationOptions:
-        """
-        Of a saved generation config and of what a call adds to it; None leaves an option at its default.
+        """Of a saved generation config and of what a call adds to it; None leaves an option at its default.
 
         Raises:
             ValueError: an option is out of range, or is one that this runtime does not have.
@@ -190,8 +187,7 @@ class RnnSeq2SeqRuntime:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, num_threads: int = 1) -> RnnSeq2SeqRuntime:
-        """
-        Load what `export` wrote.
+        """Load what `export` wrote.
 
         Args:
             folder: the exported folder.
@@ -493,10 +489,16 @@ def _draw(scores: np.ndarray, search: GenerationOptions, rng: np.random.Generato
 
 
 def main(arguments: list[str]) -> None:
-    """Texts, or else the lines of the standard input, to the standard output: what the folder of this file says."""
-    runtime = RnnSeq2SeqRuntime.from_pretrained(Path(__file__).parent)
-    for text in arguments or (line.rstrip("\n") for line in sys.stdin):
-        sys.stdout.write(f"{runtime.generate(text)[0][0].text}\n")
+    """A line for each text, or line of the standard input (UTF-8): what this folder says of it; blank if it is."""
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict", newline=None)  # newline: all kinds
+    try:
+        runtime = RnnSeq2SeqRuntime.from_pretrained(Path(__file__).parent)
+        for text in arguments or (line.removesuffix("\n") for line in sys.stdin):
+            answer = runtime.generate(text)[0][0].text if text.strip() else ""
+            sys.stdout.write((answer or "").translate({ord("\r"): " ", ord("\n"): " "}) + "\n")
+    except Exception as error:  # those of onnxruntime and tokenizers have nothing else in common
+        sys.exit(f"error: {'input, wanted UTF-8: ' * isinstance(error, UnicodeError)}{error}")
 
 
 if __name__ == "__main__":

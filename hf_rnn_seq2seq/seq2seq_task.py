@@ -17,7 +17,7 @@ from .batching import pad_rows
 from .bpe_dropout import BpeDropout
 from .data import encode_dataset, evaluation_items, load_data, pair_lengths, vocabulary_texts
 from .ensemble import RnnSeq2SeqEnsemble, average_models, load_ensemble
-from .evaluation import Scorer, write_predictions
+from .evaluation import Scorer, check_metrics, write_predictions
 from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from .options import OptionsError
 from .preprocessing import Preprocessing
@@ -117,7 +117,12 @@ class Seq2SeqTask(Task):
 
     def load_data(self, data_dir: str | Path) -> DatasetDict:
         self.vocabulary = vocabulary_texts(self.recipe.data, data_dir)
-        return load_data(self.recipe.data, data_dir)
+        data = load_data(self.recipe.data, data_dir)
+        for name, split in data.items():
+            if name != "train":
+                _, references = evaluation_items(split, self.recipe.data.group_references)
+                check_metrics(self.recipe, [items[0] for items in references], references)
+        return data
 
     def build(self, data: DatasetDict) -> None:
         self.source_tokenizer, self.target_tokenizer = build_tokenizers(self.recipe, data["train"], self.vocabulary)
@@ -208,7 +213,7 @@ class Seq2SeqTask(Task):
         scorer = self.scorer
         sources, references = evaluation_items(split, self.recipe.data.group_references)
         ranked = scorer.hypotheses(sources, scorer.search(), with_scores=True)
-        write_predictions(predictions, sources, references, ranked)
+        write_predictions(predictions, sources, scorer.normalized(references), ranked)
         return Scores(*scorer.metrics(sources, references, [hypotheses[0].text for hypotheses in ranked]))
 
     def card_fields(self) -> dict[str, Any]:

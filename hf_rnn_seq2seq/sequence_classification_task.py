@@ -12,9 +12,9 @@ from .classification_task import (
     ClassificationTask,
     ClassifierTokenizerOptions,
     PretrainedOptions,
-    tsv_line,
 )
 from .classifier_ensemble import RnnSeq2SeqSequenceClassificationEnsemble
+from .files import TEXTS_HEADER, table_line
 from .labelled_data import SequenceLabelDataOptions
 from .metrics import IGNORE_INDEX
 from .modeling_heads import RnnSeq2SeqForSequenceClassification
@@ -59,6 +59,6 @@ class SequenceClassificationTask(ClassificationTask):
 
     def prediction_lines(self, split: Dataset, predicted: list[Any]) -> Iterator[str]:
         """One line a text."""
-        yield tsv_line("text", "label", "prediction")
+        yield table_line(TEXTS_HEADER)
         for fields in zip(split["text"], split["label"], predicted, strict=True):
-            yield tsv_line(*fields)
+            yield table_line(fields)

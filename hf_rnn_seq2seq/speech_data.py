@@ -11,7 +11,7 @@ import io
 import logging
 import random
 import tarfile
-import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ try:
     from datasets import Dataset, DatasetDict
 except ImportError as error:
     raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
-from .files import DataError, table_columns
+from .files import DataError, reading, table_columns
 
 
 logger = logging.getLogger(__name__)
@@ -194,11 +194,14 @@ def read_manifest(path: Path, options: SpeechDataOptions, split: str | None = No
     columns = {f"{name}_column": getattr(options, f"{name}_column") for name in names}
     splits = {getattr(options, name): name for name in reversed(SPLITS)}
     utterances: list[Utterance] = []
+    unused: Counter[str] = Counter()
     for number, row in table_columns(path, file_format, columns, header=None):
         place, values = f"{path}, line {number}", dict(zip(names, row, strict=True))
         transcript = " ".join(values["transcript"].split())
         if not transcript:
             raise DataError(f"{place}: empty transcript")
+        if split is None and values["split"] not in splits:
+            unused[values["split"]] += 1
         utterances.append(
             Utterance(
                 place,
@@ -210,6 +213,13 @@ def read_manifest(path: Path, options: SpeechDataOptions, split: str | None = No
                 np.empty(0, np.float32),
             )
         )
+    if unused:
+        counts = ", ".join(f"{count} of {name!r}" for name, count in sorted(unused.items()))
+        known = ", ".join(f"{name}: {value!r}" for value, name in splits.items() if value is not None)
+        logger.warning(
+            "%s: %d of %d lines are of a split that is not used (%s); used are %s",
+            *(path, unused.total(), len(utterances), counts, known),
+        )
     return utterances
 
 
@@ -219,15 +229,14 @@ def read_manifest(path: Path, options: SpeechDataOptions, split: str | None = No
 def _archived(archive: Path, names: set[str]) -> dict[str, bytes]:
     """The wanted files of a tar archive, read in one pass: going back would decompress it from the start."""
     found: dict[str, bytes] = {}
-    try:
-        with tarfile.open(archive) as handle:
-            for member in handle:
-                name = member.name.removeprefix("./")
-                content = handle.extractfile(member) if name in names else None
-                if content is not None:
-                    found[name] = content.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{archive}: not a readable folder or tar archive ({error})") from error
+    # tarfile and the libraries that decompress each have errors of their own.
+    place = f"{archive}: not a readable folder or tar archive"
+    with reading(place, "one that is whole", any_error=True), tarfile.open(archive) as handle:
+        for member in handle:
+            name = member.name.removeprefix("./")
+            content = handle.extractfile(member) if name in names else None
+            if content is not None:
+                found[name] = content.read()
     return found
 
 
@@ -258,10 +267,8 @@ def read_audio(utterances: Sequence[Utterance], source: Path, sampling_rate: int
             file = None
         if file is None:
             raise DataError(f"{where}: no such audio file")
-        try:
+        with reading(f"{where}: not readable as audio", "wav, flac or another format with a header"):
             samples, rate = soundfile.read(file, dtype="float32", always_2d=True)  # (N, channels)
-        except soundfile.LibsndfileError as error:
-            raise DataError(f"{where}: not readable as audio ({error})") from error
         if rate != sampling_rate:
             raise DataError(
                 f"{where}: has {rate} Hz, but features.sampling_rate is {sampling_rate} Hz; resample the file, or "
@@ -288,11 +295,10 @@ def read_frames(utterances: Sequence[Utterance], path: Path) -> None:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file (files are looked up under --data_dir)")
-    try:
-        with np.load(path) as arrays:
-            frames, offsets = arrays["feats"].astype(np.float32), arrays["offsets"].astype(np.int64)
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: wanted an npz file with the arrays feats and offsets ({error})") from error
+    wanted = "an npz file with the arrays feats and offsets"
+    # A plain npy file is an array, which is no context manager: AttributeError or TypeError.
+    with reading(path, wanted, any_error=True), np.load(path) as arrays:
+        frames, offsets = arrays["feats"].astype(np.float32), arrays["offsets"].astype(np.int64)
     if frames.ndim != 2 or offsets.shape != (len(utterances) + 1,):
         raise DataError(
             f"{path}: feats has shape {frames.shape} and offsets {offsets.shape}, wanted (frames, F) and "

@@ -7,7 +7,6 @@ model files.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from .decoding import IGNORE_INDEX
 from .ensemble import average_models, load_ensemble
-from .evaluation import Scorer
+from .evaluation import Scorer, check_metrics
 from .feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
+from .files import TRANSCRIPTS_HEADER, write_table
 from .modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind
@@ -115,10 +115,7 @@ class SpeechScorer(Scorer):
 
 def write_transcripts(path: Path, ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> None:
     """Write a tab-separated file with a header, one line an utterance: id, reference, hypothesis."""
-    with path.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
-        writer.writerow(["id", "reference", "hypothesis"])
-        writer.writerows(zip(ids, references, hypotheses, strict=True))
+    write_table(path, TRANSCRIPTS_HEADER, list(zip(ids, references, hypotheses, strict=True)))
 
 
 class SpeechTask(Task):
@@ -146,7 +143,12 @@ class SpeechTask(Task):
         return options
 
     def load_data(self, data_dir: str | Path) -> DatasetDict:
-        return load_speech_data(self.recipe.data, data_dir, self.options.sampling_rate)
+        data = load_speech_data(self.recipe.data, data_dir, self.options.sampling_rate)
+        for name, split in data.items():
+            if name != "train":
+                transcripts = list(split["transcript"])
+                check_metrics(self.recipe, transcripts, [[text] for text in transcripts])
+        return data
 
     def build(self, data: DatasetDict) -> None:
         train = data["train"]
@@ -262,6 +264,7 @@ class SpeechTask(Task):
     def evaluate(self, split: Dataset, predictions: Path) -> Scores:
         scorer = self.scorer
         sources, references = scorer.items(split)
+        references = scorer.normalized(references)
         hypotheses = [ranked[0].text for ranked in scorer.hypotheses(sources, scorer.search())]
         write_transcripts(predictions, list(split["id"]), [items[0] for items in references], hypotheses)
         return Scores(*scorer.metrics(sources, references, hypotheses))

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .files import read_json
 from .results import replace_file, update_document
 
 
@@ -164,7 +165,7 @@ class Speed:
         Raises:
             ValueError: it is none; the message names the file.
         """
-        content = _read_json(path)
+        content = read_json(path)
         known = {entry.name for entry in fields(cls)}
         if not isinstance(content, dict) or set(content) != known:
             got = sorted(content) if isinstance(content, dict) else type(content).__name__
@@ -180,13 +181,6 @@ KINDS: dict[str, Any] = {
     "rates": Rate, "latencies": Latency, "starts": Start, "memory": Memory, "positions": Position, "batches": Batch,
     "peers": Peer,
 }  # fmt: skip
-
-
-def _read_json(path: str | Path) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON, {error.msg}") from None
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
@@ -215,7 +209,7 @@ def read_peers(path: str | Path) -> list[Peer]:
     Raises:
         ValueError: the file is not such a one, or it holds nothing to compare.
     """
-    content = _read_json(path)
+    content = read_json(path)
     try:
         basis, ragged = content["meta"]["basis"], content["meta"]["ragged"]
         rates: dict[tuple[str, str], dict[str, dict[int, float]]] = {}

@@ -2,7 +2,7 @@
 
 The section `runs` of a recipe says which runs there are; `expand` writes them out as recipes without it, `run_suite`
 has each done by a function and sums up their results files. Knows nothing of tasks and models; imports only
-`options.py` and `results.py`.
+`files.py`, `options.py` and `results.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from .files import read_text
 from .options import OptionsError, check_types, nearest, read_yaml, write_yaml
 from .results import VALIDATION_PREFIX, Results, read_results, write_results
 
@@ -172,7 +173,7 @@ def run_suite(
             )
         written = folders[run.name] / RUN_FILE
         if (folders[run.name] / RESULTS_FILE).is_file() and written.is_file():
-            if read_yaml(written.read_text(encoding="utf-8"), str(written)) != run.content:
+            if read_yaml(read_text(written), str(written)) != run.content:
                 raise OptionsError(f"--resume: the run in {folders[run.name]} has another recipe")
             finished.add(run.name)
     if check is not None:

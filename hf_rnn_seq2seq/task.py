@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import PreTrainedModel
 
+from .files import read_json, reading
 from .recipe import Recipe, RecipeKind
 
 
@@ -65,7 +66,10 @@ class TrainingReport:
     def load(cls, directory: str | Path) -> TrainingReport | None:
         """What `save` wrote, or `None` if the model was not trained by a recipe."""
         path = Path(directory) / REPORT_FILE
-        return cls(**json.loads(path.read_text())) if path.is_file() else None
+        if not path.is_file():
+            return None
+        with reading(path, f"an object with the keys {', '.join(field.name for field in fields(cls))}"):
+            return cls(**read_json(path))
 
 
 class Task(ABC):

@@ -16,10 +16,9 @@ from .classification_task import (
     ClassificationTask,
     ClassifierTokenizerOptions,
     PretrainedOptions,
-    tsv_line,
 )
 from .classifier_ensemble import RnnSeq2SeqTokenClassificationEnsemble
-from .files import DataError
+from .files import TOKENS_HEADER, DataError, table_line
 from .labelled_data import TokenLabelDataOptions
 from .metrics import IGNORE_INDEX
 from .modeling_heads import RnnSeq2SeqForTokenClassification
@@ -92,8 +91,8 @@ class TokenClassificationTask(ClassificationTask):
 
     def prediction_lines(self, split: Dataset, predicted: list[Any]) -> Iterator[str]:
         """One line a word, and a blank line after each sentence."""
-        yield tsv_line("token", "label", "prediction")
+        yield table_line(TOKENS_HEADER)
         for words, labels, guesses in zip(split["tokens"], split["labels"], predicted, strict=True):
             for fields in zip(words, labels, guesses, strict=True):
-                yield tsv_line(*fields)
+                yield table_line(fields)
             yield "\n"

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from .files import DataError, check_text, reading
 from .tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
 from .tokenization_words import RnnSeq2SeqWordTokenizer
 
@@ -35,6 +36,10 @@ NORMALIZATIONS: dict[str, Callable[[], normalizers.Normalizer]] = {
 }
 TARGET_TOKENIZER_FOLDER = "target_tokenizer"
 _SUBWORD_TYPES = ("bpe", "unigram")
+# A word that reads like a special token gets an invisible word joiner (U+2060), so that it is a word like another; it
+# is taken out again where words are joined to a text. Characters and bytes spell such a word anyway.
+_LIKE_SPECIAL = Regex(r"(?<!\S)<(?=(?:unk|pad|s|/s)>(?!\S))")
+_MARKED_SPECIAL = Regex("^<\u2060(?=(?:unk|pad|s|/s)>$)")
 _DEFAULT_SUBWORD_VOCAB_SIZE = 8000
 
 
@@ -49,7 +54,8 @@ class TokenizerOptions:
             for the subword types, which need at least 4 special tokens + 256 bytes.
         min_frequency: entries seen less often become `<unk>` (character, word) or are not merged (bpe). Unigram
             ignores counts.
-        lowercase: lower-case the text before anything else; decoding gives lower case back.
+        lowercase: lower-case the text before anything else; decoding gives lower case back. What a target tokenizer
+            does to a text is done to references, too, before they are scored.
         normalization: Unicode form "NFC", "NFD", "NFKC" or "NFKD" applied first, or `None`.
         add_prefix_space: types bpe and unigram only: put a blank before the text, which decoding takes away again: a
             word is then the same tokens at the beginning of a text as within it.
@@ -110,8 +116,10 @@ def _empty_tokenizer(options: TokenizerOptions) -> tuple[Tokenizer, trainers.Tra
             tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?m:.)"), "isolated")
             tokenizer.decoder = decoders.Fuse()
         else:
-            # Without a decoder `tokenizers` joins the tokens with blanks, which is what words need.
             tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+            # It joins words with blanks: none begins with a line end, the prefix of what would be joined without.
+            joining = decoders.WordPiece(prefix="\n", cleanup=False)
+            tokenizer.decoder = decoders.Sequence([decoders.Replace(_MARKED_SPECIAL, "<"), joining])
         return tokenizer, trainers.WordLevelTrainer(
             vocab_size=options.vocab_size if options.vocab_size is not None else 2**31,
             min_frequency=options.min_frequency,
@@ -172,7 +180,7 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
         A fast tokenizer with ids `<unk>` 0, `<pad>` 1, `<s>` 2, `</s>` 3. `save_pretrained` writes plain files.
 
     Raises:
-        ValueError: the texts are all empty, or one of them holds a special token such as `</s>` as text.
+        DataError: the texts are all empty, or one of them is none that has a UTF-8 form.
     """
     tokenizer, trainer = _empty_tokenizer(options)
     steps: list[normalizers.Normalizer] = []
@@ -187,6 +195,8 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
         # Not the pre-tokenizer's option of this name: it leaves out the blank where the text has one, for good.
         steps.append(normalizers.Prepend(" "))
         tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    if options.type == "word":
+        steps.append(normalizers.Replace(_LIKE_SPECIAL, "<\u2060"))
     if steps:
         tokenizer.normalizer = normalizers.Sequence(steps)
 
@@ -196,14 +206,7 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
     def checked() -> Iterator[str]:
         nonlocal seen_text
         for number, text in enumerate(texts, start=1):
-            # A single character is never a special token; for the other types the entry would collide with the special
-            # one.
-            if options.type != "character" and "<" in text:
-                for token in SPECIAL_TOKENS:
-                    if token in text:
-                        raise ValueError(
-                            f"{name} tokenizer: text {number} holds the special token {token!r}: {text!r}"
-                        )
+            check_text(text, f"{name} tokenizer: text {number}")
             seen_text = seen_text or bool(text.strip())
             if options.characters:
                 normalized = text if form is None else unicodedata.normalize(form, text)  # type: ignore[arg-type]
@@ -212,7 +215,7 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
 
     tokenizer.train_from_iterator(checked(), trainer)
     if not seen_text:
-        raise ValueError(f"{name} tokenizer: the training text is empty, wanted at least one non-blank text")
+        raise DataError(f"{name} tokenizer: the training text is empty, wanted at least one non-blank text")
     if options.type == "unigram":
         tokenizer.model = _reproducible_unigram(tokenizer)
     if options.add_eos:
@@ -245,6 +248,30 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
     )
 
 
+def normalized(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Texts as a tokenizer would give them back if it knew all their words: in its Unicode form and case.
+
+    Hypotheses are in that form; a reference is compared with them in it, too.
+
+    Args:
+        texts: the texts.
+        tokenizer: a fast tokenizer.
+    """
+    backend = tokenizer.backend_tokenizer
+    if backend.normalizer is None and backend.pre_tokenizer is None:
+        return list(texts)
+
+    def given_back(text: str) -> str:
+        if backend.normalizer is not None:
+            text = backend.normalizer.normalize_str(text)
+        pieces = [text]
+        if backend.pre_tokenizer is not None:
+            pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+        return str(" ".join(pieces) if backend.decoder is None else backend.decoder.decode(pieces))
+
+    return [given_back(text) for text in texts]
+
+
 def save_tokenizers(
     directory: str | Path, source: PreTrainedTokenizerFast, target: PreTrainedTokenizerFast | None
 ) -> None:
@@ -271,12 +298,15 @@ def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, Pre
 
     Raises:
         FileNotFoundError: the directory holds no `tokenizer.json`.
+        DataError: what it holds is damaged.
     """
     if not (Path(directory) / "tokenizer.json").is_file():
         raise FileNotFoundError(f"{directory} holds no tokenizer.json: it is not a saved model of this package")
     # By its saved class; that of this package's own tokenizer, and not the code in the directory, has been registered.
-    source = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(directory)))
+    with reading(directory, "a folder with the files of a tokenizer", any_error=True):
+        source = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(directory)))
     folder = Path(directory) / TARGET_TOKENIZER_FOLDER
     if not folder.is_dir():
         return source, source
-    return source, cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(folder)))
+    with reading(folder, "a folder with the files of a tokenizer", any_error=True):
+        return source, cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(folder)))

@@ -23,6 +23,8 @@ except ImportError as error:
     raise ImportError(
         f"hf_rnn_seq2seq.visualize needs the package '{error.name}': pip install 'hf_rnn_seq2seq[demo]'"
     ) from error
+from .arguments import picture_format
+
 
 _CELL_INCHES = 0.34
 # Longer sequences get smaller cells: a page is not wider.
@@ -49,15 +51,17 @@ def plot_attention(
         source_tokens (`Sequence[str]`): the labels of the columns; a string is taken character by character.
         target_tokens (`Sequence[str]`): the labels of the rows.
         path (`str` or `os.PathLike`, *optional*): where to save the picture; the ending decides the format (.png,
-            .svg, .pdf). Its folder is made if need be.
+            .svg, .pdf), PNG if there is none. Its folder is made if need be.
         title (`str`, *optional*): a line above the picture.
 
     Returns:
         `matplotlib.figure.Figure`, ready for `savefig` or for display in a notebook.
 
     Raises:
-        ValueError: weights that are no finite matrix, or labels that do not fit its shape.
+        ValueError: weights that are no finite matrix, labels that do not fit its shape, or a picture of an unknown
+            format.
     """
+    picture = None if path is None else picture_format(Path(path))
     if isinstance(weights, torch.Tensor):
         weights = weights.detach().float().cpu().numpy()  # float: numpy knows no bfloat16
     matrix = np.asarray(weights, dtype=float)
@@ -111,7 +115,7 @@ def plot_attention(
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         # tight: the labels decide how much margin there is.
-        figure.savefig(path, dpi=_SAVED_DPI, bbox_inches="tight", pad_inches=0.12)
+        figure.savefig(path, format=picture, dpi=_SAVED_DPI, bbox_inches="tight", pad_inches=0.12)
     return figure
 
 

@@ -33,13 +33,14 @@ from matplotlib.figure import Figure
 from transformers.utils import logging as transformers_logging
 
 from hf_rnn_seq2seq import speed
+from hf_rnn_seq2seq.arguments import file_to_write, picture_format, picture_to_write
 from hf_rnn_seq2seq.benchmark import PARTS, Benchmark
 from hf_rnn_seq2seq.outputs import check_output_file, replacing
 from hf_rnn_seq2seq.results import describe_hardware, installed_versions, portable_command
 from hf_rnn_seq2seq.workload import SHAPES
 
 
-def draw(found: speed.Speed, path: str) -> None:
+def draw(found: speed.Speed, path: Path) -> None:
     """Time of a symbol against its position, throughput against the size of the batch."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -62,7 +63,7 @@ def draw(found: speed.Speed, path: str) -> None:
         if axes.lines:
             axes.legend()
     with replacing(path) as picture:
-        figure.savefig(picture, dpi=150)
+        figure.savefig(picture, format=picture_format(path), dpi=150)
 
 
 def main(arguments: list[str] | None = None) -> speed.Speed:
@@ -73,8 +74,13 @@ def main(arguments: list[str] | None = None) -> speed.Speed:
     parser.add_argument("--models", default=",".join(SHAPES), help="A or B; default: A,B")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: without the runtime")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="training: under autocast")
-    parser.add_argument("--results", metavar="FILE", help="write what was found to this JSON file")
-    parser.add_argument("--picture", metavar="PNG", help="draw time against position, throughput against batch size")
+    parser.add_argument("--results", type=file_to_write, metavar="FILE", help="write what was found to this JSON file")
+    parser.add_argument(
+        "--picture",
+        type=picture_to_write,
+        metavar="PNG",
+        help="draw time against position, throughput against batch size",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace such files if they are there")
     args = parser.parse_args(arguments)
     try:

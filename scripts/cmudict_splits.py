@@ -28,11 +28,12 @@ def dictionary_file() -> Path:
 def read_dictionary(path: Path) -> dict[str, list[str]]:
     """Pronunciations of each word, as blank-separated phones: `word(2) W ER1 D # comment` -> word: [W ER1 D]."""
     pronunciations: dict[str, list[str]] = defaultdict(list)
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        word, _, phones = line.partition("#")[0].strip().partition(" ")
-        if not phones:
-            sys.exit(f"{path}, line {number}: wanted a word and its phones, got {line!r}")
-        pronunciations[re.sub(r"\(\d+\)$", "", word)].append(" ".join(phones.split()))
+    with path.open(encoding="utf-8") as handle:
+        for number, line in enumerate(handle, 1):
+            word, _, phones = line.partition("#")[0].strip().partition(" ")
+            if not phones:
+                sys.exit(f"{path}, line {number}: wanted a word and its phones, got {line!r}")
+            pronunciations[re.sub(r"\(\d+\)$", "", word)].append(" ".join(phones.split()))
     return dict(pronunciations)
 
 

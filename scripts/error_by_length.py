@@ -11,31 +11,34 @@ al. 2015, Fig. 2, do with BLEU).
 from __future__ import annotations
 
 import argparse
-import csv
 from collections import defaultdict
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from hf_rnn_seq2seq.arguments import one_sentence, picture_format, picture_to_write, whole_number
+from hf_rnn_seq2seq.files import table_columns
 from hf_rnn_seq2seq.outputs import check_output_file, replacing
 
 
 def error_by_length(path: Path, smallest: int) -> dict[int, tuple[float, int]]:
     """Source length -> (wrong sources in percent, number of sources), lengths with fewer than `smallest` left out."""
     wrong: dict[int, list[bool]] = defaultdict(list)
-    with path.open(encoding="utf-8", newline="") as handle:
-        for row in csv.DictReader(handle, delimiter="\t"):
-            if row["rank"] == "1":
-                wrong[len(row["source"])].append(row["prediction"] not in row["references"].split(" | "))
+    columns = {name: name for name in ("source", "rank", "prediction", "references")}
+    for _, (source, rank, prediction, references) in table_columns(path, "tsv", columns, header=True):
+        if rank == "1":
+            wrong[len(source)].append(prediction not in references.split(" | "))
     return {n: (100 * sum(w) / len(w), len(w)) for n, w in sorted(wrong.items()) if len(w) >= smallest}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `arguments` is what follows the program's name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("picture", metavar="PNG")
+    parser.add_argument("picture", type=picture_to_write, metavar="PNG")
     parser.add_argument("runs", nargs="+", metavar="NAME=PREDICTIONS")
-    parser.add_argument("--smallest", type=int, default=50, help="leave out lengths with fewer sources than this")
+    parser.add_argument(
+        "--smallest", type=whole_number(1), default=50, help="leave out lengths with fewer sources than this"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a picture of this name")
     args = parser.parse_args(arguments)
     try:
@@ -49,7 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
         name, separator, path = run.partition("=")
         if not separator:
             parser.error(f"wanted NAME=PREDICTIONS, got {run!r}")
-        rates = error_by_length(Path(path), args.smallest)
+        with one_sentence():
+            rates = error_by_length(Path(path), args.smallest)
         if not rates:
             parser.error(f"{path}: no source length has {args.smallest} sources; see --smallest")
         axes.plot(list(rates), [rate for rate, _ in rates.values()], marker="o", label=name)
@@ -61,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     with replacing(args.picture) as picture:
-        figure.savefig(picture, dpi=150)
+        figure.savefig(picture, format=picture_format(args.picture), dpi=150)
     print(f"drawn to {args.picture}")
 
 

@@ -9,8 +9,8 @@ python exported/rnn_seq2seq_runtime.py "some text"                 # needs onnxr
 from __future__ import annotations
 
 import argparse
-import sys
 
+from hf_rnn_seq2seq.arguments import folder_to_write, one_sentence
 from hf_rnn_seq2seq.export import export
 
 
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `arguments` is what follows the program's name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_dir", help="a folder that save_pretrained wrote")
-    parser.add_argument("output_dir", help="the folder to write")
+    parser.add_argument("output_dir", type=folder_to_write, help="the folder to write")
     parser.add_argument("--quantize", choices=["int8", "none"], default="int8", help="default: int8")
     parser.add_argument(
         "--reverse_source",
@@ -28,10 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in output_dir")
     args = parser.parse_args(arguments)
     quantize = None if args.quantize == "none" else args.quantize
-    try:
+    with one_sentence(ValueError):
         folder = export(args.model_dir, args.output_dir, quantize, args.reverse_source, args.overwrite)
-    except (ValueError, FileExistsError, FileNotFoundError, PermissionError) as error:
-        sys.exit(f"error: {error}")
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"{file.stat().st_size:>12,}  {file}")
 

@@ -3,7 +3,8 @@
 
     python scripts/predict.py MODEL_DIR TEXT [TEXT ...] [--num_return_sequences 3] [--attention picture.png]
 
-Prints each text's hypotheses, best first, with their log-probabilities (natural, summed over the symbols and the end).
+Prints each text's hypotheses, best first, with their log-probabilities (natural, summed over the symbols and the end);
+a blank line for a blank text.
 A whole file, by as many processes as there are; the same command goes on after a kill:
 
     python scripts/predict.py MODEL_DIR --input_file in.txt --output_file out.jsonl
@@ -22,7 +23,7 @@ import hashlib
 import json
 import logging
 import os
-import sys
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 import hf_rnn_seq2seq  # noqa: F401 - makes the model known to the Auto classes
+from hf_rnn_seq2seq.arguments import file_to_write, one_sentence, picture_to_write, whole_number
 from hf_rnn_seq2seq.data import encode_sources
 from hf_rnn_seq2seq.decoding import Hypothesis, decode
 from hf_rnn_seq2seq.extended_vocabulary import tokens_with_slots, unknown_words
-from hf_rnn_seq2seq.files import DataError, json_columns, table_columns, text_lines
+from hf_rnn_seq2seq.files import DataError, check_text, input_lines, json_columns, table_columns, text_lines
 from hf_rnn_seq2seq.outputs import check_output_file, replacing
 from hf_rnn_seq2seq.parts import start_processes, work_in_parts
 from hf_rnn_seq2seq.preprocessing import PREPROCESSING_FILE, Preprocessing
@@ -55,8 +57,15 @@ class Predictor:
         self.model = load_model(AutoModelForSeq2SeqLM, args.model_dir).eval()
         self.preprocessing = Preprocessing.load(args.model_dir) or Preprocessing()
         self.search: GenerationConfig = copy.deepcopy(self.model.generation_config)
-        self.search.num_beams = args.num_beams or self.search.num_beams
+        if args.num_beams is not None:
+            self.search.num_beams = args.num_beams
         self.search.num_return_sequences = args.num_return_sequences
+        beams = self.search.num_beams or 1
+        if args.num_return_sequences > beams and not self.search.do_sample:
+            got = args.num_return_sequences
+            raise DataError(f"--num_return_sequences: got {got}, wanted at most the {beams} of --num_beams")
+        if args.attention and getattr(self.model.config, "attention_type", None) == "none":
+            raise DataError(f"--attention: the model in {args.model_dir} has no attention (attention_type none)")
 
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[list[str]]]:
         """The model's source ids of texts, and for each the words that its slots stand for (`copy_slots`)."""
@@ -70,10 +79,12 @@ class Predictor:
 
     def __call__(self, texts: Sequence[str], batch_size: int, with_scores: bool) -> list[list[Hypothesis]]:
         """The n-best list of each text."""
+        if not texts:  # all of a part are blank
+            return []
         sources, words = self.encode(texts)
         return decode(self.model, sources, self.target_tokenizer, self.search, batch_size, with_scores, words)
 
-    def draw_attention(self, text: str, best: Hypothesis, path: str) -> None:
+    def draw_attention(self, text: str, best: Hypothesis, path: Path) -> None:
         """Draw the attention of a text's hypothesis."""
         (source,), (words,) = self.encode([text])
         tokens = [*best.tokens, self.target_tokenizer.eos_token_id]
@@ -98,10 +109,10 @@ def read_texts(path: Path, column: str | None) -> list[str]:
     rows: Iterator[tuple[int, list[Any]]]
     kind = path.name.removesuffix(".gz").rpartition(".")[2]
     if kind == "jsonl":
-        rows = json_columns(path, {"column": column or "source"})
+        rows = json_columns(path, {"--column": column or "source"})
     elif kind in ("csv", "tsv"):
-        number_or_name = int(column) if column is not None and column.isdigit() else column or 1
-        rows = table_columns(path, kind, {"column": number_or_name}, header=None)
+        number_or_name = int(column) if column and re.fullmatch("-?[0-9]+", column) else column or 1
+        rows = table_columns(path, kind, {"--column": number_or_name}, header=None)
     elif kind == "txt":
         rows = ((number, [line]) for number, line in enumerate(text_lines(path), start=1))
     else:
@@ -112,6 +123,11 @@ def read_texts(path: Path, column: str | None) -> list[str]:
             raise DataError(f"{path}, line {number}: got {text!r}, wanted a text")
         texts.append(text)
     return texts
+
+
+def on_one_line(text: str) -> str:
+    """The text with a blank for each line end: an output file has one line for each line of the input."""
+    return text.translate({ord("\r"): " ", ord("\n"): " "})
 
 
 def predict_file(args: argparse.Namespace) -> None:
@@ -129,7 +145,7 @@ def predict_file(args: argparse.Namespace) -> None:
         for text in chunk:
             hypotheses = [] if predictor.is_blank(text) else next(ranked)
             if plain:
-                lines.append(" ".join(hypotheses[0].text.splitlines()) if hypotheses else "")
+                lines.append(on_one_line(hypotheses[0].text) if hypotheses else "")
                 continue
             record: dict[str, Any] = {"source": text, "predictions": [hypothesis.text for hypothesis in hypotheses]}
             if args.scores:
@@ -152,20 +168,26 @@ def predict_file(args: argparse.Namespace) -> None:
 
 
 def predict_texts(args: argparse.Namespace, texts: list[str]) -> None:
-    """Predict for texts, and print it."""
+    """Predict for texts, and print it: a blank line for a blank text."""
     predictor = Predictor(args)
-    for text in texts:
+    filled = [text for text in texts if text.strip()]
+    for text in filled:
         if predictor.is_blank(text):
             raise DataError(f"the model's source_replacements leave nothing of the text {text!r}")
-    results = predictor(texts, args.batch_size, with_scores=True)
+    results = predictor(filled, args.batch_size, with_scores=True)
     width = max(len(text) for text in texts)
-    for text, hypotheses in zip(texts, results, strict=True):
-        for rank, hypothesis in enumerate(hypotheses):
-            print(f"{text if rank == 0 else '':{width}}  {hypothesis.score:8.3f}  {hypothesis.text}")
-    if args.attention:
+    ranked = iter(results)
+    for text in texts:
+        if not text.strip():
+            print()
+            continue
+        for rank, hypothesis in enumerate(next(ranked)):
+            shown = on_one_line(text) if rank == 0 else ""
+            print(f"{shown:{width}}  {hypothesis.score:8.3f}  {on_one_line(hypothesis.text)}")
+    if args.attention and filled:
         with replacing(args.attention) as picture:
-            predictor.draw_attention(texts[0], results[0][0], str(picture))
-        print(f"attention of {texts[0]!r} drawn to {args.attention}")
+            predictor.draw_attention(filled[0], results[0][0], picture)
+        print(f"attention of {filled[0]!r} drawn to {args.attention}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -173,16 +195,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model_dir", help="a folder that save_pretrained wrote")
     parser.add_argument("texts", nargs="*", help="source texts")
-    parser.add_argument("--num_beams", type=int, help="default: as saved with the model")
-    parser.add_argument("--num_return_sequences", type=int, default=1, help="hypotheses a text, at most --num_beams")
-    parser.add_argument("--batch_size", type=int, default=64, help="texts decoded at a time, of like length")
-    parser.add_argument("--attention", metavar="PNG", help="draw the attention of the first text's best hypothesis")
+    parser.add_argument("--num_beams", type=whole_number(1), help="default: as saved with the model")
+    count = whole_number(1)
+    parser.add_argument("--num_return_sequences", type=count, default=1, help="hypotheses a text, at most --num_beams")
+    parser.add_argument("--batch_size", type=count, default=64, help="texts decoded at a time, of like length")
+    parser.add_argument(
+        "--attention", type=picture_to_write, help="picture of the attention of the first text's best hypothesis"
+    )
     files = parser.add_argument_group("a whole file")
     files.add_argument("--input_file", type=Path, help=".txt, .jsonl, .csv or .tsv")
-    files.add_argument("--output_file", type=Path, help=".txt or .jsonl")
+    files.add_argument("--output_file", type=file_to_write, help=".txt or .jsonl")
     files.add_argument("--column", help="which field (default: source) or column (default: the first) has the texts")
     files.add_argument("--scores", action="store_true", help="log-probabilities too, for .jsonl")
-    files.add_argument("--part_size", type=int, default=1024, help="so many texts are lost by a kill at most")
+    files.add_argument("--part_size", type=count, default=1024, help="so many texts are lost by a kill at most")
     files.add_argument(
         "--overwrite", action="store_true", help="start again where there is an output, or parts of one; a picture too"
     )
@@ -200,20 +225,16 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error(f"--output_file: got {args.output_file}, which is the input file; name another one")
         level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
         logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
-        try:
+        with one_sentence(ValueError):
             predict_file(args)
-        except (ValueError, FileExistsError, FileNotFoundError, PermissionError) as error:
-            sys.exit(f"error: {error}")
         return
-    texts = args.texts or [line.strip() for line in sys.stdin if line.strip()]
-    if not texts:
-        parser.error("no text given, neither on the command line nor on stdin")
-    try:
+    with one_sentence(ValueError):
+        texts = [check_text(text, "the text") for text in args.texts] or list(input_lines())
+        if not texts:
+            parser.error("no text given, neither on the command line nor on stdin")
         if args.attention:
             check_output_file(args.attention, "--attention", args.overwrite)
         predict_texts(args, texts)
-    except (ValueError, FileExistsError, FileNotFoundError, PermissionError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

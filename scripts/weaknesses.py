@@ -34,6 +34,13 @@ import transformers
 from datasets import Dataset
 from matplotlib.figure import Figure
 
+from hf_rnn_seq2seq.arguments import (
+    file_to_write,
+    folder_to_write,
+    one_sentence,
+    picture_format,
+    picture_to_write,
+)
 from hf_rnn_seq2seq.experiment import run_recipe
 from hf_rnn_seq2seq.options import OptionsError
 from hf_rnn_seq2seq.outputs import check_output_file, replacing
@@ -121,10 +128,15 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Run the command line; `arguments` is what follows the program's name. Returns the metrics."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="the recipe, scripts/recipes/weaknesses.yaml or one of another size")
-    parser.add_argument("--output_dir", default="runs/weaknesses", help="the models; those there are not trained")
+    parser.add_argument(
+        "--output_dir",
+        type=folder_to_write,
+        default="runs/weaknesses",
+        help="the models; those there are not trained",
+    )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--results", metavar="FILE", help="write the metrics to this JSON file")
-    parser.add_argument("--picture", metavar="PNG", help="draw the three panels")
+    parser.add_argument("--results", type=file_to_write, metavar="FILE", help="write the metrics to this JSON file")
+    parser.add_argument("--picture", type=picture_to_write, metavar="PNG", help="draw the three panels")
     parser.add_argument("--overwrite", action="store_true", help="replace results and picture; models are kept")
     args = parser.parse_args(arguments)
     try:
@@ -135,7 +147,12 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         parser.error(str(error))
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     transformers.utils.logging.disable_progress_bar()
+    with one_sentence():
+        return measure(args, ["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)])
 
+
+def measure(args: argparse.Namespace, command: list[str]) -> dict[str, float]:
+    """Train the models, draw and write what they do; returns the metrics."""
     tallies, seconds, parameters, seed = {name: Tally() for name in STRUCTURES}, 0.0, 0, 0
     longest = load_recipe(args.recipe, args.set).data.toy.max_length
     longer = [f"data.toy.{LONGER_SPLIT}=10000", f"data.toy.longer_max_length={LONGER * longest}"]
@@ -171,7 +188,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         write_results(
             args.results,
             recipe=task.recipe.name,
-            command=["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)],
+            command=command,
             seeds=[seed],
             metrics=metrics,
             parameters=parameters,
@@ -185,7 +202,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     return metrics
 
 
-def draw(tallies: dict[str, Tally], path: str) -> None:
+def draw(tallies: dict[str, Tally], path: Path) -> None:
     """One panel a weakness, one line a structure."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     for axes, (panel, (title, label)) in zip(
@@ -201,7 +218,7 @@ def draw(tallies: dict[str, Tally], path: str) -> None:
             axes.set_ylabel("right symbols, %")
             axes.legend()
     with replacing(path) as picture:
-        figure.savefig(picture, dpi=150)
+        figure.savefig(picture, format=picture_format(path), dpi=150)
 
 
 if __name__ == "__main__":

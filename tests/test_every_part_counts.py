@@ -1,7 +1,7 @@
 """Nothing of a model is for nothing: every option changes something, every parameter learns, and the source counts.
 
-What would change nothing is refused; a saved model that has such an option, or was trained when the last state left out
-the top layer's normalisation, loads and answers as before.
+What would change nothing is refused; a saved model that has such an option, or was trained when the last state left
+out the top layer's normalisation, loads and answers as before.
 """
 
 import inspect

@@ -120,12 +120,6 @@ def test_special_tokens_in_a_text_are_text(kind: str) -> None:
     assert ids.count(tokenizer.eos_token_id) == 1 and ids[-1] == tokenizer.eos_token_id
 
 
-@pytest.mark.parametrize("kind", ["word", "bpe", "unigram"])
-def test_special_tokens_in_the_training_text_are_refused(kind: str) -> None:
-    with pytest.raises(ValueError, match="target tokenizer: text 2 holds the special token '<unk>'"):
-        train_tokenizer(["fine", "an <unk> word"], options(kind), "target")
-
-
 @pytest.mark.parametrize("kind", TOKENIZER_TYPES)
 @pytest.mark.parametrize("texts", [[], ["", " \n"]])
 def test_an_empty_training_text_is_refused(kind: str, texts: list[str]) -> None:
