@@ -37,6 +37,8 @@ class Hypothesis:
 
 def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Item numbers in batches, longest first, so that little is padded and memory runs out at once or never."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size}, wanted at least 1")
     order = sorted(range(len(lengths)), key=lambda item: -lengths[item])
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]

@@ -158,8 +158,7 @@ class Hypothesis(NamedTuple):
 
 
 class RnnSeq2SeqRuntime:
-    """
-    An exported model.
+    """An exported model.
 
     ```python
     runtime = RnnSeq2SeqRuntime.from_pretrained("exported")
@@ -228,8 +227,7 @@ class RnnSeq2SeqRuntime:
     def generate(
         self, sources: Source | Sequence[Source], batch_size: int = 32, **options: Any
     ) -> list[list[Hypothesis]]:
-        """
-        Decode texts, or lists of ids.
+        """Decode texts, or lists of ids.
 
         Args:
             sources: the texts (or one), or their ids with whatever end symbol the model was trained with.
@@ -244,6 +242,8 @@ class RnnSeq2SeqRuntime:
             ValueError: an option is unknown or out of range, or a source is empty or not in the vocabulary.
         """
         search = GenerationOptions.of(self.generation, options)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
         ids = self._encode(sources)
         rng = np.random.default_rng(search.seed)
         found: list[list[Hypothesis]] = [[] for _ in ids]

@@ -200,7 +200,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--num_return_sequences", type=count, default=1, help="hypotheses a text, at most --num_beams")
     parser.add_argument("--batch_size", type=count, default=64, help="texts decoded at a time, of like length")
     parser.add_argument(
-        "--attention", type=picture_to_write, help="picture of the attention of the first text's best hypothesis"
+        "--attention",
+        type=picture_to_write,
+        metavar="PNG",
+        help="draw the attention of the first text's best hypothesis",
     )
     files = parser.add_argument_group("a whole file")
     files.add_argument("--input_file", type=Path, help=".txt, .jsonl, .csv or .tsv")

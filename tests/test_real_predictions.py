@@ -246,6 +246,8 @@ def test_the_runtime_answers_line_by_line(model_dir: Path, tmp_path: Path) -> No
     assert done.stdout.decode().splitlines() == [first, "", last]
     done = subprocess.run(command, input=b"\xff\n", capture_output=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith(b"error: input, wanted UTF-8: ")
+    with pytest.raises(ValueError, match="batch_size must be at least 1; got -1"):
+        runtime.generate("abc", batch_size=-1)
     (folder / "encoder.onnx").write_bytes(b"no graph")
     done = subprocess.run(command, input=b"abc\n", capture_output=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith(b"error: ") and b"Traceback" not in done.stderr
