@@ -145,7 +145,10 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         tally = tallies[name]
         changes = [f"data.dataset_name=toy:{toy}", *(f"model.{key}={value}" for key, value in options.items()), *more]
         folder = Path(args.output_dir) / f"{name.replace(' ', '')}_{toy}"
-        task, training_seconds = train(args.recipe, [*changes, *args.set], folder)
+        try:
+            task, training_seconds = train(args.recipe, [*changes, *args.set], folder)
+        except (OptionsError, FileExistsError) as error:
+            sys.exit(f"error: {error}")
         splits = task.load_data(".")
         if toy == "capital":
             for split in ("test", LONGER_SPLIT):
