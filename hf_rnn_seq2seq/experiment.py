@@ -339,11 +339,12 @@ def run_recipe(
         OptionsError, DataError: the recipe or the data cannot be used, or the recipe is not that of the run to resume.
     """
     recipe, output_dir = task.recipe, Path(output_dir)
-    if eval_only and os.environ.get("RANK", "0") != "0":
-        return {}  # one process evaluates
     checkpoint = check_output(
         recipe, output_dir, resume=resume, overwrite=overwrite, eval_only=eval_only, average=average, results=results
     )
+    finished = resume and checkpoint is None and TrainingReport.load(output_dir) is not None
+    if (eval_only or finished) and os.environ.get("RANK", "0") != "0":
+        return {}  # one process evaluates what is trained
     data = task.load_data(data_dir)
     _reported_splits(recipe, data)  # refused before the training, not after it
     report: TrainingReport | None
@@ -351,8 +352,8 @@ def run_recipe(
         report = TrainingReport.load(eval_only[0])
         scores = _evaluate_saved(task, data, eval_only, output_dir, average)
     else:
-        report = TrainingReport.load(output_dir) if resume and checkpoint is None else None
-        if report is not None:
+        if finished:
+            report = TrainingReport.load(output_dir)
             logger.info("the run in %s has no checkpoint left to go on from, and is finished", output_dir)
             _load(task, data, [output_dir])
         else:

@@ -2,7 +2,7 @@
 """Measure how fast the package trains, searches and starts, and what memory that takes.
 
     python scripts/benchmark.py --quick          # rough figures in two minutes; the whole takes ten
-    python scripts/benchmark.py --results scripts/results/benchmark.json --picture scripts/results/benchmark.png
+    python scripts/benchmark.py --results benchmark.json --picture benchmark.png
     python scripts/benchmark.py --only latency,start --models B
     python scripts/benchmark.py --device cuda --dtype bfloat16
     python -m hf_rnn_seq2seq.speed README.md scripts/results/benchmark.json    # the tables of the README

@@ -2,7 +2,7 @@
 """Measure the three weaknesses of a fixed context vector C, and what attention does to them.
 
     python scripts/weaknesses.py scripts/recipes/weaknesses.yaml --output_dir runs/weaknesses \\
-        --results scripts/results/weaknesses.json --picture scripts/results/weaknesses.png
+        --results scripts/results/weaknesses.json --picture scripts/results/weaknesses.png --overwrite
 
 Random strings are read by three models of one size: structure 1 (C is the decoder's first state), structure 2 (C is an
 input of every step) and attention. With the reference fed, the share of right symbols is counted
@@ -162,7 +162,10 @@ def measure(args: argparse.Namespace, command: list[str]) -> dict[str, float]:
         tally = tallies[name]
         changes = [f"data.dataset_name=toy:{toy}", *(f"model.{key}={value}" for key, value in options.items()), *more]
         folder = Path(args.output_dir) / f"{name.replace(' ', '')}_{toy}"
-        task, training_seconds = train(args.recipe, [*changes, *args.set], folder)
+        try:
+            task, training_seconds = train(args.recipe, [*changes, *args.set], folder)
+        except (OptionsError, FileExistsError) as error:
+            sys.exit(f"error: {error}")
         splits = task.load_data(".")
         if toy == "capital":
             for split in ("test", LONGER_SPLIT):
