@@ -88,8 +88,8 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         stock: Any = super()
         model: Any = self
         name = self.main_input_name
-        if "cache" in kwargs and CACHE_NAME != "cache":  # the name that newer versions of transformers have for it
-            kwargs[CACHE_NAME] = one_cache(kwargs.get(CACHE_NAME), kwargs.pop("cache"))
+        if "past_key_values" in kwargs or "cache" in kwargs:  # under either name
+            kwargs |= named(one_cache(kwargs.pop("past_key_values", None), kwargs.pop("cache", None)))
         sources, mask = kwargs.get(name) if inputs is None else inputs, kwargs.get("attention_mask")
         check_request(self.config, sources, kwargs)
         key = None
