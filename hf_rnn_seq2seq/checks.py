@@ -162,7 +162,10 @@ def check_model_inputs(
         return
     rows: int | None = None if encoder_outputs is None else encoder_outputs.last_hidden_state.shape[0]
     for name, source in sources.items():
-        if name != "attention_mask" and isinstance(source, Tensor) and source.dim() > 1:
+        if name == "attention_mask" or not isinstance(source, Tensor):
+            continue
+        # One of another rank is for the encoder to refuse.
+        if source.dim() == (3 if source.is_floating_point() or name == "character_ids" else 2):
             if encoder_outputs is not None and source.shape[0] != rows:
                 raise ValueError(f"{name} has {source.shape[0]} rows, wanted {rows} as encoder_outputs")
             rows = source.shape[0] if rows is None else rows
@@ -256,9 +259,13 @@ def check_labels_shape(
             check_shape("labels", labels, tuple(given.shape[:2]), "as the decoder's input")
     if labels.device.type == "cpu":
         symbols = config.target_vocab_size + config.copy_slots
-        wrong = labels[(labels >= symbols) | ((labels < 0) & (labels != -100))]
-        if wrong.numel():
-            raise ValueError(f"labels holds {wrong[0].item()}, wanted 0 to {symbols - 1}, or -100 to be ignored")
+        wrong = ((labels >= symbols) | ((labels < 0) & (labels != -100))).nonzero().tolist()
+        if wrong:
+            row, step = wrong[0]
+            label = labels[row, step].item()
+            raise ValueError(
+                f"labels[{row}, {step}] is {label}, wanted 0 to {symbols - 1}, or -100 for what is ignored"
+            )
 
 
 def state_layers(cache: Any) -> list[Any]:

@@ -70,8 +70,8 @@ def checked_generate(stock: Any) -> Any:
 
     @functools.wraps(stock)
     def generate(self: Any, inputs: Any = None, generation_config: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if "cache" in kwargs and CACHE_NAME != "cache":
-            kwargs[CACHE_NAME] = one_cache(kwargs.get(CACHE_NAME), kwargs.pop("cache"))
+        if "past_key_values" in kwargs or "cache" in kwargs:  # under either name
+            kwargs |= named(one_cache(kwargs.pop("past_key_values", None), kwargs.pop("cache", None)))
         check_request(self.config, kwargs.get(self.main_input_name) if inputs is None else inputs, kwargs)
         return stock(self, inputs, generation_config, *args, **kwargs)
 

@@ -190,14 +190,15 @@ def test_drafts_need_a_cache_that_can_go_back() -> None:
 
 @pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("fast", [True, False])
-def test_generation_goes_on_from_a_state(name: str, fast: bool) -> None:
+@pytest.mark.parametrize("argument", ["past_key_values", "cache"])
+def test_generation_goes_on_from_a_state(name: str, fast: bool, argument: str) -> None:
     model, inputs = model_of(name), source()
     model.use_fast_generation = fast
     options = {**OPTIONS, "eos_token_id": None}
     wanted = model.generate(**inputs, **options)
     first = model.generate(**inputs, **{**options, "max_new_tokens": 3}, return_dict_in_generate=True)
     rest = {**options, "max_new_tokens": 5, "decoder_input_ids": first.sequences}
-    again = model.generate(**inputs, **rest, cache=getattr(first, CACHE_NAME))
+    again = model.generate(**inputs, **rest, **{argument: getattr(first, CACHE_NAME)})
     assert again.tolist() == wanted.tolist()
 
 
