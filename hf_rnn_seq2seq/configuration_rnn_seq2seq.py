@@ -87,7 +87,7 @@ class RnnSeq2SeqConfig(CheckedNames, KeepsSpecialIds, PreTrainedConfig):
             slower, and adds the coverage loss.
         coverage_loss_weight (`float`, defaults to 1.0): Weight of the coverage loss sum_j min(a_j, coverage_j) beside
             the cross entropy of each target symbol (eq. 13); in training only. Trainer's `label_smoothing_factor`
-            must stay 0 (it would train without this loss): use `label_smoothing`.
+            is refused (it would train without this loss): use `label_smoothing`.
         share_embeddings (`bool`, defaults to `False`): One embedding table for source and target.
         tie_word_embeddings (`bool`, defaults to `False`): The output matrix is the decoder's embedding table (Press &
             Wolf 2017); with `share_embeddings`, one table for all three.
@@ -118,7 +118,7 @@ class RnnSeq2SeqConfig(CheckedNames, KeepsSpecialIds, PreTrainedConfig):
         init_std (`float`, *optional*): Standard deviation of embeddings and projections instead.
         use_crf (`bool`, defaults to `False`): Token classification scores the labels of a sequence together, in a
             linear-chain conditional random field (Lafferty 2001), instead of one by one. `label_smoothing` then does
-            nothing, and Trainer's own `label_smoothing_factor` must stay 0: it would train without the CRF.
+            nothing, and Trainer's own `label_smoothing_factor` is refused: it would train without the CRF.
         classifier_pooling (`str`, defaults to `"last"`): What sequence classification reads: the `"last"` state, the
             `"mean"` or `"max"` over all states, or their mix by `"attention"` of one learned query (Raffel & Ellis
             2015).

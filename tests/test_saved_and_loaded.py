@@ -362,6 +362,14 @@ def test_smoothing_of_the_trainer_is_refused_with_scheduled_sampling() -> None:
         model(**batch, num_items_in_batch=20)
 
 
+def test_smoothing_of_the_trainer_needs_decoder_inputs(tmp_path: Path) -> None:
+    args = Seq2SeqTrainingArguments(output_dir=str(tmp_path), **QUIET, max_steps=1, label_smoothing_factor=0.1)
+    collator = DataCollatorForSeq2Seq(tiny_tokenizer())  # without the model
+    trainer = Seq2SeqTrainer(Model(tiny_config("luong")), args, collator, train_dataset=pairs(4))
+    with pytest.raises(ValueError, match=r"label_smoothing_factor.*DataCollatorForSeq2Seq\(tokenizer, model=model\)"):
+        trainer.train()
+
+
 @pytest.mark.parametrize("options", [{}, {"use_copy": True}])
 def test_smoothing_of_the_trainer_is_right_elsewhere(options: dict[str, Any], tmp_path: Path) -> None:
     model = Model(tiny_config("luong", label_smoothing=0.1, **options)).train()
