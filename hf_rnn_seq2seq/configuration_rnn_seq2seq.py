@@ -5,7 +5,6 @@ when the configuration is made, with a sentence that says what to change. This f
 model: it imports only the standard library, transformers, huggingface_hub and the flat files beside it.
 """
 
-import copy
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -254,11 +253,11 @@ class RnnSeq2SeqConfig(CheckedNames, KeepsSpecialIds, PreTrainedConfig):
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "RnnSeq2SeqConfig":
         """The configuration itself; for the decoder, with the number of its logits as `vocab_size`."""
         if decoder and not encoder and self.target_vocab_size + self.copy_slots != self.vocab_size:
-            text_config = copy.copy(self)
+            text_config = self.plain_copy()
             text_config.vocab_size, text_config.copy_slots = self.target_vocab_size + self.copy_slots, 0
             return text_config
         if self.decoder_vocab_size is not None and not decoder and not encoder:
-            return self.shielded()  # see special_ids.py
+            return self.shield()  # see special_ids.py
         return self
 
     def validate_layer_type(self) -> None:

@@ -204,6 +204,22 @@ def test_a_user_sets_ids_of_two_vocabularies(tmp_path: Path) -> None:
     assert model.config.eos_token_id == model.generation_config.eos_token_id == 7
 
 
+def test_only_special_ids_are_shielded() -> None:
+    config = tiny_config("luong", vocab_size=30, decoder_vocab_size=12)
+    side = config.get_text_config()
+    assert side == config and isinstance(side, RnnSeq2SeqConfig) and side.to_dict() == config.to_dict()
+    side.vocab_size, side.note, side.pad_token_id = 31, "kept", 9
+    assert (config.vocab_size, config.note, config.pad_token_id, side.pad_token_id) == (31, "kept", 1, 1)
+    # What is made of it stands for itself.
+    decoder = side.get_text_config(decoder=True)
+    assert (decoder.vocab_size, config.vocab_size) == (12, 31)
+    for other in (copy.deepcopy(side), pickle.loads(pickle.dumps(side))):
+        other.vocab_size = 40
+        assert config.vocab_size == 31
+    config.pad_token_id = 9
+    assert config.get_text_config().pad_token_id == 9
+
+
 def test_one_vocabulary_takes_the_tokenizers_ids(tmp_path: Path) -> None:
     model = Model(tiny_config("luong", vocab_size=30))
     trainer_of(model, tmp_path, source_tokenizer(), **CHECKPOINTS).train()
