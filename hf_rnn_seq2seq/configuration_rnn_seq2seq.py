@@ -6,7 +6,6 @@ nothing; a saved model that has one loads, with a warning. This file travels to 
 only the standard library, transformers, huggingface_hub and its flat siblings.
 """
 
-import copy
 import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -92,7 +91,7 @@ class RnnSeq2SeqConfig(CheckedNames, KeepsSpecialIds, PreTrainedConfig):
             slower, and adds the coverage loss.
         coverage_loss_weight (`float`, defaults to 1.0): Weight of the coverage loss sum_j min(a_j, coverage_j) beside
             the cross entropy of each target symbol (eq. 13); in training only. Trainer's `label_smoothing_factor`
-            must stay 0 (it would train without this loss): use `label_smoothing`.
+            is refused (it would train without this loss): use `label_smoothing`.
         share_embeddings (`bool`, defaults to `False`): One embedding table for source and target.
         tie_word_embeddings (`bool`, defaults to `False`): The output matrix is the decoder's embedding table (Press &
             Wolf 2017); with `share_embeddings`, one table for all three.
@@ -128,7 +127,7 @@ class RnnSeq2SeqConfig(CheckedNames, KeepsSpecialIds, PreTrainedConfig):
         init_std (`float`, *optional*): Standard deviation of embeddings and projections instead.
         use_crf (`bool`, defaults to `False`): Token classification scores the labels of a sequence together, in a
             linear-chain conditional random field (Lafferty 2001), instead of one by one. `label_smoothing` then does
-            nothing, and Trainer's own `label_smoothing_factor` must stay 0: it would train without the CRF.
+            nothing, and Trainer's own `label_smoothing_factor` is refused: it would train without the CRF.
         classifier_pooling (`str`, defaults to `"last"`): What sequence classification reads: the `"last"` state, the
             `"mean"` or `"max"` over all states, or their mix by `"attention"` of one learned query (Raffel & Ellis
             2015).
@@ -284,11 +283,11 @@ class RnnSeq2SeqConfig(CheckedNames, KeepsSpecialIds, PreTrainedConfig):
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "RnnSeq2SeqConfig":
         """The configuration itself; for the decoder, with the number of its logits as `vocab_size`."""
         if decoder and not encoder and self.target_vocab_size + self.copy_slots != self.vocab_size:
-            text_config = copy.copy(self)
+            text_config = self.plain_copy()
             text_config.vocab_size, text_config.copy_slots = self.target_vocab_size + self.copy_slots, 0
             return text_config
         if self.decoder_vocab_size is not None and not decoder and not encoder:
-            return self.shielded()  # see special_ids.py
+            return self.shield()  # see special_ids.py
         return self
 
     def validate_layer_type(self) -> None:

@@ -334,7 +334,7 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
             distribution (B, T, V + `copy_slots`); `loss`, the cross entropy in nats a symbol, if there are labels; in
             training with `coverage` plus the weighted coverage loss.
         """
-        self.check_labels_are_left(labels, num_items_in_batch)
+        self.check_labels_are_left(labels, num_items_in_batch, decoder_input_ids, decoder_inputs_embeds)
         sampling = None
         if skip_logits and labels is None:
             raise ValueError("skip_logits=True leaves nothing to return without labels: give labels, or leave it out")

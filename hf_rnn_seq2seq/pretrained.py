@@ -111,23 +111,35 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
             kwargs["state_dict"] = {**state, **{name: state[name].clone() for name in names}}
         super().save_pretrained(save_directory, *args, **kwargs)
 
-    def check_labels_are_left(self, labels: Tensor | None, num_items_in_batch: Tensor | int | None) -> None:
+    def check_labels_are_left(
+        self, labels: Tensor | None, num_items_in_batch: Tensor | int | None, *decoder_inputs: Tensor | None
+    ) -> None:
         """
         Refuse what Trainer does with `label_smoothing_factor` where the loss is not a matter of the logits alone.
 
         It takes the labels out of the batch, and makes the loss itself; it leaves their number.
 
         Raises:
-            ValueError: The labels are taken, and something of this model's loss would be lost.
+            ValueError: The labels are taken, and something of this model's loss would be lost, or none of
+                `decoder_inputs`, if there can be any, is left.
         """
-        if labels is None and num_items_in_batch is not None:
-            lost = self._loss_beyond_logits()
-            if lost is not None:
-                raise ValueError(
-                    "got num_items_in_batch without labels, as Trainer gives it with label_smoothing_factor or "
-                    f"compute_loss_func, but this model must make its loss itself with {lost}. Leave "
-                    "label_smoothing_factor at 0, and set label_smoothing of the model's configuration"
-                )
+        if labels is not None or num_items_in_batch is None:
+            return
+        taken = (
+            "got num_items_in_batch without labels, as Trainer gives it with label_smoothing_factor or "
+            "compute_loss_func, but this model must"
+        )
+        lost = self._loss_beyond_logits()
+        if lost is not None:
+            raise ValueError(
+                f"{taken} make its loss itself with {lost}. Leave label_smoothing_factor at 0, and set "
+                "label_smoothing of the model's configuration"
+            )
+        if decoder_inputs and all(given is None for given in decoder_inputs):
+            raise ValueError(
+                f"{taken} have labels or decoder_input_ids: let DataCollatorForSeq2Seq(tokenizer, model=model) make "
+                "these, or set label_smoothing of the model's configuration in place of label_smoothing_factor"
+            )
 
     def _loss_beyond_logits(self) -> str | None:
         """What a loss made of the logits alone would miss, or None."""

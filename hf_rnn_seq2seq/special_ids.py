@@ -21,31 +21,40 @@ class KeepsSpecialIds:
     """The part of a configuration that can be shielded: its special ids then stay, and what was tried is noted."""
 
     # In slots: no attributes that are saved or compared.
-    __slots__ = ("foreign_ids", "is_shielded")
-    foreign_ids: dict[str, Any]  # one object of a configuration and of its shielded copies
-    is_shielded: bool
+    __slots__ = ("foreign_ids", "shielded_config")
+    foreign_ids: dict[str, Any]
+    shielded_config: Any  # of a shield: whose it is
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in SPECIAL_IDS and getattr(self, "is_shielded", False):
-            self.foreign_ids[name] = value
-        else:
-            super().__setattr__(name, value)
+        whole = getattr(self, "shielded_config", None)
+        if whole is not None and name in SPECIAL_IDS:
+            whole.foreign_ids[name] = value
+            return
+        if whole is not None and name not in KeepsSpecialIds.__slots__:
+            setattr(whole, name, value)
+        super().__setattr__(name, value)
 
-    def shielded(self) -> Any:
-        """A copy of which special ids cannot be set."""
+    def shield(self) -> Any:
+        """What stands for this configuration, but cannot set its special ids."""
+        shield = self.plain_copy()
         if not hasattr(self, "foreign_ids"):
             self.foreign_ids = {}
-        shielded = copy.copy(self)
-        shielded.is_shielded = True
-        return shielded
+        shield.shielded_config = self
+        return shield
+
+    def plain_copy(self) -> Any:
+        """A copy that stands for itself."""
+        copied = copy.copy(self)
+        copied.shielded_config = None
+        return copied
 
 
 def settle_special_ids(config: KeepsSpecialIds, generation_config: Any) -> None:
     """Set the generation configuration, if there is one, back where ids were tried that are not the model's."""
-    foreign = {name: value for name, value in getattr(config, "foreign_ids", {}).items()}
+    foreign = getattr(config, "foreign_ids", {})
     if not foreign:
         return
-    config.foreign_ids.clear()
+    config.foreign_ids = {}
     own = {name: getattr(config, name) for name in foreign}
     logger.warning(
         f"The model has two vocabularies, and keeps the special ids of the target's: {own}, not those of the "

@@ -228,12 +228,14 @@ def test_an_output_layer_with_a_hook_is_called() -> None:
     assert seen and set(seen) == {int((inputs["labels"] != -100).sum())}
 
 
-def test_logits_are_skipped_in_training_with_labels_only() -> None:
+def test_logits_wait_in_training_with_labels_only() -> None:
     model, inputs = tiny_model("luong"), inputs_of(labels_of())
     assert model(**inputs).logits.shape == (3, 6, 12)
     assert model(**inputs, skip_logits=True).logits is None
     model.train()
-    assert model(**inputs).logits is None
+    assert not isinstance(dict.get(model(**inputs), "logits"), Tensor)  # until they are asked for
+    assert model(**inputs).logits.shape == (3, 6, 12)
+    assert model(**inputs, skip_logits=True).logits is None
     assert model(**inputs, skip_logits=False).logits.shape == (3, 6, 12)
     assert model(inputs["input_ids"], decoder_input_ids=random_ids(3, 2)).logits.shape == (3, 2, 12)
     with pytest.raises(ValueError, match=r"skip_logits=True .* labels"):

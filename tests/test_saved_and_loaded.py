@@ -204,6 +204,22 @@ def test_a_user_sets_ids_of_two_vocabularies(tmp_path: Path) -> None:
     assert model.config.eos_token_id == model.generation_config.eos_token_id == 7
 
 
+def test_only_special_ids_are_shielded() -> None:
+    config = tiny_config("luong", vocab_size=30, decoder_vocab_size=12)
+    side = config.get_text_config()
+    assert side == config and isinstance(side, RnnSeq2SeqConfig) and side.to_dict() == config.to_dict()
+    side.vocab_size, side.note, side.pad_token_id = 31, "kept", 9
+    assert (config.vocab_size, config.note, config.pad_token_id, side.pad_token_id) == (31, "kept", 1, 1)
+    # What is made of it stands for itself.
+    decoder = side.get_text_config(decoder=True)
+    assert (decoder.vocab_size, config.vocab_size) == (12, 31)
+    for other in (copy.deepcopy(side), pickle.loads(pickle.dumps(side))):
+        other.vocab_size = 40
+        assert config.vocab_size == 31
+    config.pad_token_id = 9
+    assert config.get_text_config().pad_token_id == 9
+
+
 def test_one_vocabulary_takes_the_tokenizers_ids(tmp_path: Path) -> None:
     model = Model(tiny_config("luong", vocab_size=30))
     trainer_of(model, tmp_path, source_tokenizer(), **CHECKPOINTS).train()
@@ -360,6 +376,14 @@ def test_smoothing_of_the_trainer_is_refused_with_scheduled_sampling() -> None:
     del batch["labels"]
     with pytest.raises(ValueError, match=r"label_smoothing_factor.*teacher_forcing_ratio=0.5"):
         model(**batch, num_items_in_batch=20)
+
+
+def test_smoothing_of_the_trainer_needs_decoder_inputs(tmp_path: Path) -> None:
+    args = Seq2SeqTrainingArguments(output_dir=str(tmp_path), **QUIET, max_steps=1, label_smoothing_factor=0.1)
+    collator = DataCollatorForSeq2Seq(tiny_tokenizer())  # without the model
+    trainer = Seq2SeqTrainer(Model(tiny_config("luong")), args, collator, train_dataset=pairs(4))
+    with pytest.raises(ValueError, match=r"label_smoothing_factor.*DataCollatorForSeq2Seq\(tokenizer, model=model\)"):
+        trainer.train()
 
 
 @pytest.mark.parametrize("options", [{}, {"use_copy": True}])
