@@ -51,7 +51,7 @@ def options_without_effect(config: Any) -> Iterator[tuple[str, str]]:
             "context_feeding='initial_state'",
             "leave context_vector out, choose another bridge_type, or set context_feeding='every_step'",
         )
-    # A layer that reduces time has no residual; as many of the second and higher ones do as time_reduction has halvings.
+    # A layer that reduces time has no residual: of the second and higher ones as many as time_reduction has halvings.
     if config.residual and config.decoder_layers == 1 and config.encoder_layers <= config.time_reduction.bit_length():
         yield (
             "residual=True adds to a layer's output what the layer below gave, got no layer that can: "
