@@ -28,6 +28,8 @@ EXPORTED = {
     "copy": {"structure": "luong", "use_copy": True, "coverage": True},
     "coverage": {"structure": "bahdanau", "coverage": True},
     "two_vocabularies": {"structure": "luong", "decoder_vocab_size": 15},
+    "normed_states": {"structure": "sutskever", "layer_norm": True, "residual": True},
+    "normed_context": {"structure": "both_max", "context_vector": "last", "layer_norm": True},
 }
 
 
