@@ -147,7 +147,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             embedded = torch.cat([embedded, self.character_encoder(character_ids, mask)], dim=-1)
         if input_features is None:
             embedded = F.dropout(embedded, self.config.embedding_dropout, self.training)
-        elif self.training and self.is_gradient_checkpointing and not embedded.requires_grad:
+        elif self.training and _is_checkpointed(self.rnn) and not embedded.requires_grad:
             # Reentrant checkpointing gives no gradient to the weights of a layer whose inputs want none.
             embedded = embedded.detach().requires_grad_(torch.is_grad_enabled())
         stack = self.rnn(embedded, padding=padding_of(mask), lookup=lookup)
@@ -184,3 +184,8 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         """The same of the memory, (B, ceil(S / time_reduction)): of all that reads what the encoder gives."""
         mask, factor = self.source_mask(input_ids, attention_mask), self.config.time_reduction
         return mask if mask is None or factor == 1 else reduced_mask(mask, factor)
+
+
+def _is_checkpointed(stack: nn.Module) -> bool:
+    """Whether activation checkpointing is on, of a stack or of what is wrapped around one."""
+    return any(getattr(part, "gradient_checkpointing", False) for part in stack.modules())

@@ -437,11 +437,12 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
 def _is_own_and_empty(cache: EncoderDecoderCache) -> bool:
     """Whether it is a cache as `generate()` makes it: dynamic, on the model's device, without a state."""
     halves = (cache.self_attention_cache, cache.cross_attention_cache)
-    layers = [layer for half in halves for layer in half.layers]
+    layers: list[Any] = [layer for half in halves for layer in half.layers]
     return (
         not getattr(cache, "_is_user_defined", False)
         and not any(half.offloading for half in halves)
-        and all(type(layer) is RecurrentStateLayer and not layer.is_initialized for layer in layers)
+        and all(type(layer).__name__ == RecurrentStateLayer.__name__ for layer in layers)  # of any copy of this code
+        and not any(layer.is_initialized for layer in layers)
         and not is_recording(cache)
     )
 

@@ -238,7 +238,9 @@ def check_cache_layers(cache: Any, layers: int) -> None:
     for half in halves:
         if not half.layers:
             half.layers.extend(RecurrentStateLayer() for _ in range(layers))
-        kinds = {type(layer).__name__ for layer in half.layers if not isinstance(layer, _RecurrentState)}
+        # Not by the class: a model's code may be there more than once (saved beside several models), and each has one.
+        own = RecurrentStateLayer._layer_type
+        kinds = {type(layer).__name__ for layer in half.layers if getattr(layer, "_layer_type", None) != own}
         if kinds or len(half.layers) != layers:
             raise ValueError(
                 f"past_key_values has {len(half.layers)} layers{' of ' + ', '.join(sorted(kinds)) if kinds else ''}, "
