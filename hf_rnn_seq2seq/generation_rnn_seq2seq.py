@@ -395,6 +395,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         model: Any = self
         return (
             model.use_fast_generation
+            and search_is_known()
             and not model.training
             and not torch.is_grad_enabled()  # as in an undecorated generate(), whose scores have gradients
             and may_look()
@@ -403,7 +404,6 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             and may_look(model.model.bridge, model.model.decoder, model.lm_head)
             and isinstance(model.lm_head, torch.nn.Linear)
             and not torch.is_autocast_enabled(model.device.type)
-            and search_is_known()
         )
 
     def _start(self, input_ids: Tensor, model_kwargs: dict[str, Any], beams: int) -> tuple[DecoderStep, DecoderState]:

@@ -96,9 +96,6 @@ PRIVATE_NAMES = (
                 "overridden: `generate()` calls it for greedy search and sampling", searches=True),
     PrivateName(_GENERATION, "_beam_search", f"{_SEARCH} model_kwargs", "generation_rnn_seq2seq",
                 "overridden: `generate()` calls it for beam search", searches=True),
-    PrivateName(_GENERATION, "_prepare_text_encoder_decoder_kwargs_for_generation",
-                "inputs_tensor model_kwargs model_input_name generation_config", "generation_rnn_seq2seq",
-                "called: runs the encoder for a request like an earlier one", searches=True),
     PrivateName(_GENERATION, "_get_running_beams_for_next_iteration",
                 "topk_log_probs topk_running_sequences topk_running_beam_indices next_token_hits_stopping_criteria "
                 "num_beams", "generation_rnn_seq2seq", "called: the rule by which beams go on", searches=True),
@@ -133,7 +130,7 @@ PRIVATE_NAMES = (
     PrivateName(_GENERATION, "_validate_model_kwargs", "model_kwargs", "ensemble",
                 "overridden: a member's encoder says which inputs there are"),
     PrivateName("transformers.generation.configuration_utils:GenerationConfig", "_get_default_generation_params", "",
-                "configuration_rnn_seq2seq, recipe", "called: the names and types of the options of generation"),
+                "config_names, recipe", "called: the names and types of the options of generation"),
     PrivateName("transformers.generation.configuration_utils:GenerationConfig.__init__", "_from_model_config", None,
                 "modeling_speech", "set: ctc_weight in the generation configuration is the user's own"),
     # models
