@@ -91,9 +91,12 @@ def is_own(module: nn.Module, *methods: str) -> bool:
     declared = _replaced[kind]
     if not methods and _is_watched(module):
         return False
-    found = ((name, getattr(module, name, None)) for name in methods or declared)
+    if any(getattr(type(module), name, None) is not declared[name] for name in methods or declared):
+        return False
+    # On the object there may lie its own method: wrappers leave it behind when they are taken off.
+    found = ((name, vars(module)[name]) for name in methods or declared if name in vars(module))
     return all(
-        getattr(method, "__func__", method) is declared[name] and getattr(method, "__self__", module) is module
+        getattr(method, "__func__", method) is declared[name] and getattr(method, "__self__", None) is module
         for name, method in found
     )
 

@@ -139,6 +139,13 @@ def test_any_method_that_the_search_replaces_turns_it_off(name: str, monkeypatch
     assert len(fast) == 2
 
 
+def test_a_method_of_the_object_that_its_class_lacks_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, fast, calls = tiny_model("luong"), searches(monkeypatch), []
+    model._reorder_cache = counting(lambda cache, rows: (cache.reorder_cache(rows), cache)[1], calls)
+    model.generate(**sources(), **REQUEST, num_beams=2)
+    assert not fast and len(calls) == 6
+
+
 def uncached(model: Model, steps: int) -> Tensor:
     """Greedy search that runs over the whole prefix at each step."""
     ids = torch.full((3, 1), model.config.decoder_start_token_id)
