@@ -37,8 +37,8 @@ AutoModelForSequenceClassification.register(RnnSeq2SeqConfig, RnnSeq2SeqForSeque
 AutoModelForSpeechSeq2Seq.register(RnnSeq2SeqConfig, RnnSeq2SeqForSpeechSeq2Seq, exist_ok=True)
 AutoModelForTokenClassification.register(RnnSeq2SeqConfig, RnnSeq2SeqForTokenClassification, exist_ok=True)
 AutoFeatureExtractor.register(RnnSeq2SeqConfig, RnnSeq2SeqFeatureExtractor, exist_ok=True)
-for _tokenizer in (RnnSeq2SeqWordTokenizer, RnnSeq2SeqTokenizer):
-    AutoTokenizer.register(RnnSeq2SeqConfig, _tokenizer, exist_ok=True)
+for tokenizer_class in (RnnSeq2SeqWordTokenizer, RnnSeq2SeqTokenizer):
+    AutoTokenizer.register(RnnSeq2SeqConfig, tokenizer_class, exist_ok=True)
 
 # ... and a saved model carries its code along, for those who have not installed it (trust_remote_code=True).
 RnnSeq2SeqConfig.register_for_auto_class()
