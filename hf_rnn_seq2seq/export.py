@@ -76,7 +76,7 @@ def export(
             config asks for what the runtime cannot do.
     """
     model_dir, output_dir = Path(model_dir), Path(output_dir)
-    check_export_folder(output_dir, overwrite)
+    check_export_folder(output_dir.resolve(), overwrite)
     model = load_model(RnnSeq2SeqForConditionalGeneration, model_dir)
     preprocessing = exported_preprocessing(model_dir, reverse_source)
     settings = model.generation_config.to_diff_dict()

@@ -19,6 +19,9 @@ from transformers.generation import (
 )
 
 
+# From how many candidates on the best ones are looked for in two stages.
+_LARGE = 8192
+_BLOCK = 64
 # So many of the best symbols are looked at by transformers' "selfhash" watermark, whether or not there are so many.
 _SELFHASH_SYMBOLS = 40
 
@@ -112,3 +115,62 @@ class Limits(NamedTuple):
         if self.max_length is not None and length >= self.max_length:
             return torch.ones_like(last, dtype=torch.bool)
         return functools.reduce(torch.logical_or, found) if found else torch.zeros_like(last, dtype=torch.bool)
+
+
+def best_extensions(scores: Tensor, running: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """
+    The best `count` of all extensions of a source's hypotheses, best first.
+
+    Of a large vocabulary only those blocks of symbols are sorted whose best symbol is among the best count + 1 of all
+    blocks: that finds what sorting all finds if the best count + 1 extensions differ, which is looked at.
+
+    Args:
+        scores: (B, K, V), log-probabilities of the next symbols.
+        running: (B, K), the hypotheses' own scores.
+
+    Returns:
+        Scores (B, count), and beam * V + symbol, (B, count).
+    """
+    batch, beams, vocab = scores.shape
+    blocks = vocab // _BLOCK
+    if beams * vocab > _LARGE and beams * blocks > count:
+        whole = blocks * _BLOCK
+        # Rounding is monotonic: the sum's maximum is the sum with the maximum.
+        maxima = scores[..., :whole].unflatten(-1, (blocks, _BLOCK)).amax(-1) + running.unsqueeze(-1)
+        block = maxima.flatten(1).topk(count + 1).indices
+        beam, block = block // blocks, block % blocks
+        first = (beam * vocab + block * _BLOCK).unsqueeze(-1)
+        place = (first + torch.arange(_BLOCK, device=scores.device)).flatten(1)
+        rest = torch.arange(whole, vocab, device=scores.device)
+        rest = (torch.arange(beams, device=scores.device).unsqueeze(1) * vocab + rest).flatten()
+        place = torch.cat([place, rest.expand(batch, -1)], dim=1)
+        values = scores.flatten(1).gather(1, place) + running.gather(1, place // vocab)
+        top, index = values.topk(count + 1)
+        if not bool((top[:, 1:] == top[:, :-1]).any()):
+            return top[:, :-1], place.gather(1, index[:, :-1])
+    total = scores + running.unsqueeze(-1)
+    top, index = total.flatten(1).topk(count)
+    return top, index
+
+
+def follow_back(history: list[Tensor], best: Tensor, vocab: int, fill: Any) -> tuple[Tensor, Tensor]:
+    """
+    The hypotheses whose last extensions are `best` (B, M), -1 for none; T is the length of the longest.
+
+    Returns:
+        Symbols (B, M, T) with `fill` behind them, and of each the beam that it extended, with -1 behind.
+    """
+    size = history[0].shape[1] * vocab
+    last = torch.div(best, size, rounding_mode="floor")  # the step of the last extension
+    longest = int(last.max()) + 1
+    symbols = torch.empty(*best.shape, longest, dtype=torch.long, device=best.device)
+    symbols[:] = fill
+    beams = torch.full_like(symbols, -1)
+    beam = torch.zeros_like(best)
+    for t in range(longest - 1, -1, -1):
+        extension = torch.where(last == t, best % size, history[t].gather(1, beam))
+        reached = last >= t
+        beam = torch.where(reached, extension // vocab, 0)
+        symbols[..., t] = torch.where(reached, extension % vocab, symbols[..., t])
+        beams[..., t] = torch.where(reached, beam, -1)
+    return symbols, beams

@@ -27,7 +27,7 @@ from transformers.utils import ModelOutput
 from .checks import check_request
 from .decoder_step import DecoderStep, select_state
 from .fast import is_own, may_look, replaceable
-from .generation_request import Limits, watermark_target
+from .generation_request import Limits, best_extensions, follow_back, watermark_target
 from .state import (
     DecoderState,
     RecurrentStateLayer,
@@ -46,9 +46,6 @@ _KNOWN_INPUTS = {
     *("encoder_outputs", "attention_mask", CACHE_NAME, "use_cache", "logits_to_keep"),
     *("character_ids", "inputs_embeds"),  # of the encoder, which has been called by then
 }
-# From how many candidates on the best ones are looked for in two stages.
-_LARGE = 8192
-_BLOCK = 64
 # So many steps' symbols are put together, so that a long sequence is not as many tensors.
 _COLUMNS = 256
 # Finished sequences leave the batch when so much of it is left.
@@ -259,7 +256,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
                 all_scores = None if all_scores is None else (*all_scores, scores.clone())
                 all_logits = None if all_logits is None else (*all_logits, logits)
                 vocab = scores.shape[-1]
-                top_scores, extensions = _best_extensions(scores.view(batch, beams, vocab), running, count)
+                top_scores, extensions = best_extensions(scores.view(batch, beams, vocab), running, count)
                 parents, symbols = extensions // vocab, extensions % vocab
                 longer = None
                 if ids is not None:
@@ -318,7 +315,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
                     ids = torch.cat([ids.index_select(0, parent_rows), tokens[:, None]], dim=1)
 
         fill = pad or eos[0] if eos is not None else -1  # as transformers has it
-        sequences, beam_indices = _follow_back(history, best[:, :returned], vocab, fill)
+        sequences, beam_indices = follow_back(history, best[:, :returned], vocab, fill)
         among_all: Any = torch.where(beam_indices < 0, -1, beam_indices + offset.unsqueeze(-1)).flatten(0, 1).int()
         prompts = input_ids.view(batch, beams, -1)[:, :returned].flatten(0, 1)
         whole: Any = torch.cat([prompts, sequences.flatten(0, 1)], dim=1)
@@ -456,62 +453,3 @@ def _fill_cache(cache: EncoderDecoderCache, state: DecoderState, step: DecoderSt
     save_source(cache, source)
     save_states(cache, [state], steps=steps)
     return cache
-
-
-def _best_extensions(scores: Tensor, running: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """
-    The best `count` of all extensions of a source's hypotheses, best first.
-
-    Of a large vocabulary only those blocks of symbols are sorted whose best symbol is among the best count + 1 of all
-    blocks: that finds what sorting all finds if the best count + 1 extensions differ, which is looked at.
-
-    Args:
-        scores: (B, K, V), log-probabilities of the next symbols.
-        running: (B, K), the hypotheses' own scores.
-
-    Returns:
-        Scores (B, count), and beam * V + symbol, (B, count).
-    """
-    batch, beams, vocab = scores.shape
-    blocks = vocab // _BLOCK
-    if beams * vocab > _LARGE and beams * blocks > count:
-        whole = blocks * _BLOCK
-        # Rounding is monotonic: the sum's maximum is the sum with the maximum.
-        maxima = scores[..., :whole].unflatten(-1, (blocks, _BLOCK)).amax(-1) + running.unsqueeze(-1)
-        block = maxima.flatten(1).topk(count + 1).indices
-        beam, block = block // blocks, block % blocks
-        first = (beam * vocab + block * _BLOCK).unsqueeze(-1)
-        place = (first + torch.arange(_BLOCK, device=scores.device)).flatten(1)
-        rest = torch.arange(whole, vocab, device=scores.device)
-        rest = (torch.arange(beams, device=scores.device).unsqueeze(1) * vocab + rest).flatten()
-        place = torch.cat([place, rest.expand(batch, -1)], dim=1)
-        values = scores.flatten(1).gather(1, place) + running.gather(1, place // vocab)
-        top, index = values.topk(count + 1)
-        if not bool((top[:, 1:] == top[:, :-1]).any()):
-            return top[:, :-1], place.gather(1, index[:, :-1])
-    total = scores + running.unsqueeze(-1)
-    top, index = total.flatten(1).topk(count)
-    return top, index
-
-
-def _follow_back(history: list[Tensor], best: Tensor, vocab: int, fill: Any) -> tuple[Tensor, Tensor]:
-    """
-    The hypotheses whose last extensions are `best` (B, M), -1 for none; T is the length of the longest.
-
-    Returns:
-        Symbols (B, M, T) with `fill` behind them, and of each the beam that it extended, with -1 behind.
-    """
-    size = history[0].shape[1] * vocab
-    last = torch.div(best, size, rounding_mode="floor")  # the step of the last extension
-    longest = int(last.max()) + 1
-    symbols = torch.empty(*best.shape, longest, dtype=torch.long, device=best.device)
-    symbols[:] = fill
-    beams = torch.full_like(symbols, -1)
-    beam = torch.zeros_like(best)
-    for t in range(longest - 1, -1, -1):
-        extension = torch.where(last == t, best % size, history[t].gather(1, beam))
-        reached = last >= t
-        beam = torch.where(reached, extension // vocab, 0)
-        symbols[..., t] = torch.where(reached, extension % vocab, symbols[..., t])
-        beams[..., t] = torch.where(reached, beam, -1)
-    return symbols, beams

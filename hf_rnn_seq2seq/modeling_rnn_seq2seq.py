@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .bridge import Bridge, context_vector, last_output
 from .checks import check_labels_shape, check_model_inputs, only_known_keywords
@@ -115,6 +115,8 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         past_key_values = one_cache(past_key_values, cache)
         if isinstance(encoder_outputs, tuple):  # with return_dict=False
             encoder_outputs = RnnEncoderOutput.from_tuple(encoder_outputs)
+        if past_key_values is not None:
+            check_cache_layers(past_key_values, config.decoder_layers)
         sources = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds,
                    "input_features": input_features, "character_ids": character_ids}  # fmt: skip
         check_model_inputs(
@@ -127,8 +129,6 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             output_hidden_states = config.output_hidden_states
         if past_key_values is None and (config.use_cache if use_cache is None else use_cache) and not self.training:
             past_key_values = new_cache(config)
-        if past_key_values is not None:
-            check_cache_layers(past_key_values, config.decoder_layers)
 
         feed_size = config.output_size if config.input_feeding else 0
         state = None if past_key_values is None else load_state(
@@ -314,7 +314,7 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         output_hidden_states: bool | None = None,
         cache: Cache | None = None,
         **kwargs: Any,
-    ) -> RnnSeq2SeqLMOutput:
+    ) -> Seq2SeqLMOutput:
         """
         Arguments as in `RnnSeq2SeqModel`, and:
 
@@ -378,7 +378,8 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         if labels is not None and sampling is not None:
             labels = sampling.learnt(labels)
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch, outputs)
-        return RnnSeq2SeqLMOutput(
+        output_class = RnnSeq2SeqLMOutput if later else Seq2SeqLMOutput  # dynamo knows only the second
+        return output_class(
             loss=loss,
             logits=later_logits(make_logits, outputs.last_hidden_state, self.lm_head) if later else logits,
             **named(getattr(outputs, CACHE_NAME)),

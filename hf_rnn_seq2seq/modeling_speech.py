@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationConfig, GenerationMixin, LogitsProcessorList
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
 from .checks import check_encoder_outputs
@@ -20,7 +20,6 @@ from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer, ctc_loss, greedy_ctc
 from .decoder import RnnSeq2SeqModelOutput
 from .fast import replaceable
-from .later_logits import RnnSeq2SeqLMOutput
 from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 
 
@@ -65,7 +64,7 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         output_hidden_states: bool | None = None,
         cache: Cache | None = None,
         **kwargs: Any,
-    ) -> RnnSeq2SeqLMOutput:
+    ) -> Seq2SeqLMOutput:
         """
         Args:
             input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`): Source.

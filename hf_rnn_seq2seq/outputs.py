@@ -67,7 +67,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")  # the kind of a picture follows from its suffix
+    partial = path.with_name(f".partial-{path.name}")  # the kind of a picture follows from its suffix
     try:
         yield partial
         partial.replace(path)

@@ -22,16 +22,17 @@ try:
     import onnxruntime
     from tokenizers import Tokenizer
 except ImportError as error:
-    raise ImportError(
-        f"the runtime needs the package '{error.name}': pip install onnxruntime tokenizers numpy, or "
-        "pip install 'hf_rnn_seq2seq[export]'"
-    ) from error
+    advice = "pip install onnxruntime tokenizers numpy, or pip install 'hf_rnn_seq2seq[export]'"
+    raise ImportError(f"the runtime needs '{error.name}': {advice}") from error
 
 
 FORMAT, READ = 3, (2, 3)  # of the exported folder; a reader refuses others. 2: without source_replacements
 ENCODER, DECODER_STEP = "encoder.onnx", "decoder_step.onnx"
-RUNTIME_CONFIG, GENERATION_CONFIG = "runtime_config.json", "generation_config.json"
-COPIED_AS = "rnn_seq2seq_runtime.py"
+RUNTIME_CONFIG, GENERATION_CONFIG, COPIED_AS = (
+    "runtime_config.json",
+    "generation_config.json",
+    "rnn_seq2seq_runtime.py",
+)
 
 # A source: a text, or the ids of one.
 Source = str | Sequence[int]
@@ -67,8 +68,7 @@ class GenerationOptions:
             running one would rank below them at its present length (`False`), or at any length (`"never"`).
         suppress_tokens: ids that are never chosen.
         do_sample: draw each symbol from the distribution; only with `num_beams=1`.
-        temperature, top_k, top_p: of that distribution; 0 and 1.0 switch the latter two off.
-        seed: of the draws.
+        temperature, top_k, top_p, seed: of that distribution; 0 and 1.0 switch top_k and top_p off.
         decoder_start_token_id, eos_token_id, pad_token_id: special symbols.
     """
 
@@ -398,8 +398,7 @@ class _Beam:
 
     def advance(self, candidates: list[tuple[int, int]], totals: list[float]) -> None:
         """Take the best continuations (running hypothesis, next symbol), best first, with their log-probabilities."""
-        search, width = self.search, self.search.num_beams
-        length = len(self.running[0]) + 1
+        search, width, length = self.search, self.search.num_beams, len(self.running[0]) + 1
         going_on: list[tuple[tuple[int, ...], float, int]] = []
         for rank, ((origin, token), total) in enumerate(zip(candidates, totals)):
             if token in self.ends or length == search.most:
@@ -410,8 +409,8 @@ class _Beam:
             elif len(going_on) < width:
                 going_on.append(((*self.running[origin], token), total, origin))
         self.finished = sorted(self.finished, key=lambda entry: -entry[0])[:width]
-        if length == search.most:
-            self.done = True
+        self.done = length == search.most
+        if self.done:
             return
         self.running, self.totals, self.origins = (list(column) for column in zip(*going_on))
         if len(self.finished) == width:

@@ -15,6 +15,8 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
+from .files import DataError
+
 
 def load_model(model_class: Any, directory: str | Path) -> Any:
     """Load a saved model of a given kind, with all its weights.
@@ -28,7 +30,7 @@ def load_model(model_class: Any, directory: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: the folder holds no model.
-        ValueError: it holds a model of another kind, or weights that are not those of its configuration.
+        DataError: it holds a model of another kind, or weights that are not those of its configuration.
     """
     folder = Path(directory)
     saved = _saved_classes(folder)
@@ -38,7 +40,9 @@ def load_model(model_class: Any, directory: str | Path) -> Any:
     try:
         model, loading = model_class.from_pretrained(str(folder), output_loading_info=True)
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder}: its weights cannot be loaded: {error}") from error
+        raise DataError(
+            f"{folder}: its weights cannot be loaded: {error}; wanted what save_pretrained wrote"
+        ) from error
     _check_kind(folder, saved, type(model).__name__)
     for problem, names in (
         ("lacks the weights", loading["missing_keys"]),
@@ -46,7 +50,7 @@ def load_model(model_class: Any, directory: str | Path) -> Any:
         ("has weights of another shape,", [entry[0] for entry in loading["mismatched_keys"]]),
     ):
         if names:
-            raise ValueError(f"{folder} {problem} {_some(names)}: wanted a saved {type(model).__name__}")
+            raise DataError(f"{folder} {problem} {_some(names)}: wanted a saved {type(model).__name__}")
     return model
 
 
@@ -59,12 +63,12 @@ def _saved_classes(folder: Path) -> list[str]:
         config = json.loads(file.read_text(encoding="utf-8"))
         return list(config.get("architectures") or [])
     except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{file}: not the configuration of a model ({error})") from error
+        raise DataError(f"{file}: not the configuration of a model ({error})") from error
 
 
 def _check_kind(folder: Path, saved: list[str], wanted: str) -> None:
     if saved and wanted not in saved:
-        raise ValueError(f"{folder} holds a {', '.join(saved)}, wanted a {wanted}")
+        raise DataError(f"{folder} holds a {', '.join(saved)}, wanted a {wanted}")
 
 
 def _some(names: Collection[str]) -> str:

@@ -509,7 +509,7 @@ def test_layers_of_another_kind_or_number_are_refused() -> None:
     for message, cache in others.items():
         with pytest.raises(ValueError, match=message):
             model(**inputs, past_key_values=cache)
-    with pytest.raises(TypeError, match="must be a Cache of transformers, got tuple"):
+    with pytest.raises(TypeError, match="is tuple, wanted a Cache"):
         model(**inputs, past_key_values=((torch.zeros(3, 1),),))
 
 
