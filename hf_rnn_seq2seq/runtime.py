@@ -28,11 +28,8 @@ except ImportError as error:
 
 FORMAT, READ = 3, (2, 3)  # of the exported folder; a reader refuses others. 2: without source_replacements
 ENCODER, DECODER_STEP = "encoder.onnx", "decoder_step.onnx"
-RUNTIME_CONFIG, GENERATION_CONFIG, COPIED_AS = (
-    "runtime_config.json",
-    "generation_config.json",
-    "rnn_seq2seq_runtime.py",
-)
+RUNTIME_CONFIG, GENERATION_CONFIG = "runtime_config.json", "generation_config.json"
+COPIED_AS = "rnn_seq2seq_runtime.py"
 
 # A source: a text, or the ids of one.
 Source = str | Sequence[int]
