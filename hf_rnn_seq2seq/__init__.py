@@ -11,10 +11,10 @@ from transformers import (
     AutoTokenizer,
 )
 
-from .configuration_rnn_seq2seq import PRESETS, RnnSeq2SeqConfig
-from .feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
-from .modeling_heads import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
-from .modeling_rnn_seq2seq import (
+from .model.configuration_rnn_seq2seq import PRESETS, RnnSeq2SeqConfig
+from .model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
+from .model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
+from .model.modeling_rnn_seq2seq import (
     RnnEncoderOutput,
     RnnSeq2SeqDecoder,
     RnnSeq2SeqEncoder,
@@ -22,9 +22,9 @@ from .modeling_rnn_seq2seq import (
     RnnSeq2SeqModel,
     RnnSeq2SeqPreTrainedModel,
 )
-from .modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
-from .tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
-from .tokenization_words import RnnSeq2SeqWordTokenizer
+from .model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
+from .model.tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
+from .model.tokenization_words import RnnSeq2SeqWordTokenizer
 
 
 __version__ = "0.1.0"

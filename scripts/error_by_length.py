@@ -16,9 +16,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from hf_rnn_seq2seq.arguments import one_sentence, picture_format, picture_to_write, whole_number
-from hf_rnn_seq2seq.files import table_columns
-from hf_rnn_seq2seq.outputs import check_output_file, replacing
+from hf_rnn_seq2seq.data.files import table_columns
+from hf_rnn_seq2seq.data.outputs import check_output_file, replacing
+from hf_rnn_seq2seq.recipes.arguments import one_sentence, picture_format, picture_to_write, whole_number
 
 
 def error_by_length(path: Path, smallest: int) -> dict[int, tuple[float, int]]:

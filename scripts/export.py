@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 
-from hf_rnn_seq2seq.arguments import folder_to_write, one_sentence
-from hf_rnn_seq2seq.export import export
+from hf_rnn_seq2seq.recipes.arguments import folder_to_write, one_sentence
+from hf_rnn_seq2seq.sharing.export import export
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -32,17 +32,17 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 import hf_rnn_seq2seq  # noqa: F401 - makes the model known to the Auto classes
-from hf_rnn_seq2seq.arguments import file_to_write, one_sentence, picture_to_write, whole_number
-from hf_rnn_seq2seq.data import encode_sources
-from hf_rnn_seq2seq.decoding import Hypothesis, decode
-from hf_rnn_seq2seq.extended_vocabulary import tokens_with_slots, unknown_words
-from hf_rnn_seq2seq.files import DataError, check_text, input_lines, json_columns, table_columns, text_lines
-from hf_rnn_seq2seq.outputs import check_output_file, replacing
-from hf_rnn_seq2seq.parts import start_processes, work_in_parts
-from hf_rnn_seq2seq.preprocessing import PREPROCESSING_FILE, Preprocessing
-from hf_rnn_seq2seq.saved_model import load_model
-from hf_rnn_seq2seq.tokenization import TARGET_TOKENIZER_FOLDER, load_tokenizers
-from hf_rnn_seq2seq.visualize import plot_attention
+from hf_rnn_seq2seq.data.files import DataError, check_text, input_lines, json_columns, table_columns, text_lines
+from hf_rnn_seq2seq.data.outputs import check_output_file, replacing
+from hf_rnn_seq2seq.data.pairs import encode_sources
+from hf_rnn_seq2seq.data.preprocessing import PREPROCESSING_FILE, Preprocessing
+from hf_rnn_seq2seq.data.slots import tokens_with_slots, unknown_words
+from hf_rnn_seq2seq.data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
+from hf_rnn_seq2seq.evaluation.attention_plot import plot_attention
+from hf_rnn_seq2seq.evaluation.decoding import Hypothesis, decode
+from hf_rnn_seq2seq.evaluation.saved_model import load_model
+from hf_rnn_seq2seq.evaluation.work_in_parts import start_processes, work_in_parts
+from hf_rnn_seq2seq.recipes.arguments import file_to_write, one_sentence, picture_to_write, whole_number
 
 
 class Predictor:

@@ -9,8 +9,8 @@ The recipe is a YAML file; the keys are explained in `scripts/recipes/*.yaml`. W
 
 from __future__ import annotations
 
-from hf_rnn_seq2seq.command import main
-from hf_rnn_seq2seq.seq2seq_task import Seq2SeqTask
+from hf_rnn_seq2seq.recipes.command import main
+from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask
 
 
 if __name__ == "__main__":

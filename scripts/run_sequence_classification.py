@@ -8,8 +8,8 @@ The recipe is a YAML file; the keys are explained in `scripts/recipes/*.yaml`. W
 
 from __future__ import annotations
 
-from hf_rnn_seq2seq.command import main
-from hf_rnn_seq2seq.sequence_classification_task import SequenceClassificationTask
+from hf_rnn_seq2seq.recipes.command import main
+from hf_rnn_seq2seq.recipes.task_sequence_labels import SequenceClassificationTask
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ The recipe is a YAML file; the keys are explained in `scripts/recipes/*.yaml`. W
 
 from __future__ import annotations
 
-from hf_rnn_seq2seq.command import main
-from hf_rnn_seq2seq.token_classification_task import TokenClassificationTask
+from hf_rnn_seq2seq.recipes.command import main
+from hf_rnn_seq2seq.recipes.task_token_labels import TokenClassificationTask
 
 
 if __name__ == "__main__":

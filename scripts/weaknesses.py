@@ -34,22 +34,22 @@ import transformers
 from datasets import Dataset
 from matplotlib.figure import Figure
 
-from hf_rnn_seq2seq.arguments import (
+from hf_rnn_seq2seq.data.outputs import check_output_file, replacing
+from hf_rnn_seq2seq.data.toy import LONGER_SPLIT, capital_position
+from hf_rnn_seq2seq.recipes.arguments import (
     file_to_write,
     folder_to_write,
     one_sentence,
     picture_format,
     picture_to_write,
 )
-from hf_rnn_seq2seq.experiment import run_recipe
-from hf_rnn_seq2seq.options import OptionsError
-from hf_rnn_seq2seq.outputs import check_output_file, replacing
-from hf_rnn_seq2seq.recipe import load_recipe
-from hf_rnn_seq2seq.results import write_results
-from hf_rnn_seq2seq.run_folder import differences
-from hf_rnn_seq2seq.seq2seq_task import Seq2SeqTask
-from hf_rnn_seq2seq.task import TrainingReport
-from hf_rnn_seq2seq.toy_tasks import LONGER_SPLIT, capital_position
+from hf_rnn_seq2seq.recipes.options import OptionsError
+from hf_rnn_seq2seq.recipes.recipe import load_recipe
+from hf_rnn_seq2seq.recipes.run import run_recipe
+from hf_rnn_seq2seq.recipes.run_folder import differences
+from hf_rnn_seq2seq.recipes.task import TrainingReport
+from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask
+from hf_rnn_seq2seq.sharing.results import write_results
 
 
 STRUCTURES = {

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from hf_rnn_seq2seq.checkpoints import checkpoints_of
-from hf_rnn_seq2seq.command import main
-from hf_rnn_seq2seq.results import read_results
-from hf_rnn_seq2seq.task import Task
+from hf_rnn_seq2seq.recipes.command import main
+from hf_rnn_seq2seq.recipes.task import Task
+from hf_rnn_seq2seq.sharing.results import read_results
+from hf_rnn_seq2seq.training.checkpoints import checkpoints_of
 
 
 def check_that_several_models_are_evaluated(task: type[Task], run: Path, data_dir: Path, folder: Path) -> None:

@@ -108,10 +108,12 @@ def test_commands_of_the_recipes_folder_are_accepted(monkeypatch: pytest.MonkeyP
     seen: list[str] = []
     # The recipe is read and checked by the script's own task; only the run itself is left out.
     monkeypatch.setattr(
-        "hf_rnn_seq2seq.command.run_recipe", lambda task, *_, **__: seen.append(task.recipe.name) or {}
+        "hf_rnn_seq2seq.recipes.command.run_recipe", lambda task, *_, **__: seen.append(task.recipe.name) or {}
     )
     predicted: list[list[str]] = []
-    monkeypatch.setattr("hf_rnn_seq2seq.parts.start_processes", lambda: predicted.append(sys.argv) or sys.exit(0))
+    monkeypatch.setattr(
+        "hf_rnn_seq2seq.evaluation.work_in_parts.start_processes", lambda: predicted.append(sys.argv) or sys.exit(0)
+    )
     for line in lines:
         words = shlex.split(line, comments=True)
         program = next(number for number, word in enumerate(words) if word.startswith("scripts/"))
@@ -136,7 +138,7 @@ def test_links_and_pictures_exist() -> None:
 
 
 def test_the_results_table_is_that_of_the_results_files() -> None:
-    run([sys.executable, "-m", "hf_rnn_seq2seq.results", "README.md", "scripts/results", "--check"], ROOT)
+    run([sys.executable, "-m", "hf_rnn_seq2seq.sharing.results", "README.md", "scripts/results", "--check"], ROOT)
 
 
 @pytest.mark.slow

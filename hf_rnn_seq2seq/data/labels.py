@@ -1,0 +1,409 @@
+"""Labelled data: words with a label each, and texts with one label.
+
+A data set is a Hub name or local files: jsonl, CoNLL columns, CoNLL-U for words; jsonl, csv, tsv for texts; also
+gzipped. It comes out as a `datasets.DatasetDict` with the columns `tokens` and `labels`, or `text` and `label`; labels
+are strings. Bad files are refused with file and line number. Needs `datasets` (extra `train`); must not import the
+model files.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+
+try:
+    from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+except ImportError as error:
+    raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
+
+from .files import (
+    TOKENS_HEADER,
+    DataError,
+    check_column,
+    is_written_here,
+    json_columns,
+    quoted_rows,
+    reading,
+    record_columns,
+    split_blanks,
+    table_columns,
+    text_lines,
+)
+from .pairs import SPLITS
+
+
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".conll": "conll", ".conllu": "conllu"}
+
+
+@dataclass
+class Item:
+    """What one label, or one label for each token, belongs to.
+
+    Args:
+        input: a text, or a list of tokens.
+        labels: the one label of a text, or a label for each token.
+        places: file and line of each label, for messages.
+    """
+
+    input: str | list[str]
+    labels: list[str]
+    places: list[str]
+
+
+@dataclass
+class LabelledDataOptions(ABC):
+    """What both kinds of labelled data share (the `data` section of a recipe).
+
+    Args:
+        dataset_name: a Hub data set; `None`: local files.
+        dataset_config: configuration of the Hub data set.
+        train: a file or a list of files; for a Hub data set the split's name.
+        validation: the same for the split that selects the model.
+        test: the same for the split that is reported.
+        format: format of the files; `None`: from the file name (`.gz` may follow).
+        validation_fraction: hold so large a share of the training data out as validation data, always the same items
+            whatever the seed; for sets without a validation split. `None`: none.
+        unseen_labels: a label of validation or test data that the training data lacks: "refuse" it, or "count_wrong":
+            it has no part in the loss, and whatever the model predicts there is wrong.
+        label_names: label in the data -> what the model calls it; `None`: the same.
+        max_train_samples: use only the first so many training items (for trials); likewise the next two.
+        max_validation_samples: the same for validation items.
+        max_test_samples: the same for test items.
+    """
+
+    dataset_name: str | None = None
+    dataset_config: str | None = None
+    train: str | list[str] | None = None
+    validation: str | list[str] | None = None
+    test: str | list[str] | None = None
+    format: str | None = None
+    validation_fraction: float | None = None
+    unseen_labels: Literal["refuse", "count_wrong"] = "refuse"
+    label_names: dict[str | int, str] | None = None
+    max_train_samples: int | None = None
+    max_validation_samples: int | None = None
+    max_test_samples: int | None = None
+
+    formats: ClassVar[tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in self.formats:
+            raise ValueError(f"format: got {self.format!r}, wanted one of {', '.join(self.formats)} or null")
+        if self.validation_fraction is not None:
+            if not 0 < self.validation_fraction < 1:
+                raise ValueError(f"validation_fraction: got {self.validation_fraction}, wanted between 0 and 1")
+            if self.validation is not None:
+                raise ValueError(f"validation_fraction: given together with validation: {self.validation!r}")
+        for split in SPLITS:
+            number = getattr(self, f"max_{split}_samples")
+            if number is not None and number < 1:
+                raise ValueError(f"max_{split}_samples: got {number}, wanted at least 1 or null")
+        for name, column in self.columns.items():
+            check_column(name, column)
+        if self.label_names is not None:
+            # YAML reads 0 as a number, a file's label is a string.
+            self.label_names = {str(label).strip(): name for label, name in self.label_names.items()}
+
+    @property
+    @abstractmethod
+    def columns(self) -> Mapping[str, str | int]:
+        """Option -> column, of the input and of its labels."""
+
+    @abstractmethod
+    def item(self, value: Any, labels: Any, place: str) -> Item:
+        """A checked item of what the two columns hold; `place` is file and line."""
+
+    @abstractmethod
+    def read(self, path: Path, file_format: str) -> Iterator[Item]:
+        """The items of a file of one of the `formats`."""
+
+    @abstractmethod
+    def dataset(self, items: list[Item]) -> Dataset:
+        """A split of the items."""
+
+
+def _label(value: Any, place: str, number: str = "") -> str:
+    """A label as a string; a whole number is one too."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{place}: label{number} is {value!r}, wanted a text that is not empty")
+    return value
+
+
+@dataclass
+class TokenLabelDataOptions(LabelledDataOptions):
+    """Words with a label each.
+
+    Args:
+        tokens_column: the words: the name of a column of jsonl and Hub data (a list of texts), the number of a CoNLL
+            column, 1 being the first.
+        labels_column: the same for the labels. Columns of CoNLL-U are FORM 2, UPOS 4, XPOS 5.
+    """
+
+    tokens_column: str | int = "tokens"
+    labels_column: str | int = "tags"
+
+    formats = ("jsonl", "conll", "conllu")
+
+    @property
+    def columns(self) -> Mapping[str, str | int]:
+        return {"tokens_column": self.tokens_column, "labels_column": self.labels_column}
+
+    def item(self, value: Any, labels: Any, place: str) -> Item:
+        for name, column in (("tokens", value), ("labels", labels)):
+            if not isinstance(column, list):
+                raise DataError(f"{place}: the {name} are {type(column).__name__}, wanted a list")
+        if not value:
+            raise DataError(f"{place}: empty sentence")
+        if len(value) != len(labels):
+            raise DataError(f"{place}: {len(value)} tokens but {len(labels)} labels, wanted as many")
+        for number, token in enumerate(value, start=1):
+            if not isinstance(token, str) or not token.strip():
+                raise DataError(f"{place}: token {number} is {token!r}, wanted a text that is not empty")
+        checked = [_label(label, place, f" {number}") for number, label in enumerate(labels, start=1)]
+        return Item(value, checked, [place] * len(checked))
+
+    def read(self, path: Path, file_format: str) -> Iterator[Item]:
+        if file_format == "jsonl":
+            for number, (tokens, labels) in json_columns(path, self.columns):
+                yield self.item(tokens, labels, f"{path}, line {number}")
+        else:
+            yield from self._read_conll(path, universal=file_format == "conllu")
+
+    def _read_conll(self, path: Path, universal: bool) -> Iterator[Item]:
+        """Sentences of lines of columns, a blank line between them.
+
+        Args:
+            path: the file.
+            universal: CoNLL-U: lines that begin with # are comments, multiword tokens (1-2) and empty nodes (8.1) are
+                skipped.
+        """
+        for name, column in self.columns.items():
+            if not isinstance(column, int):
+                raise DataError(f"{path}: data.{name} is {column!r}, CoNLL columns have numbers, from 1 on")
+        indices = [column - 1 for column in self.columns.values() if isinstance(column, int)]
+        sentence: list[tuple[str, str, str]] = []
+        width = skipped = 0
+        for number, fields in self._rows(path, universal):
+            place = f"{path}, line {number}"
+            if not fields:
+                if sentence:
+                    yield Item(*(list(column) for column in zip(*sentence, strict=True)))
+                sentence = []
+                continue
+            if len(fields) <= max(indices):
+                raise DataError(f"{place}: {len(fields)} columns, wanted at least {max(indices) + 1}")
+            width = width or len(fields)
+            if len(fields) != width:
+                raise DataError(f"{place}: {len(fields)} columns, wanted {width} as in the first line: {fields}")
+            if universal and not re.fullmatch("[0-9]+", fields[0]):
+                if not re.fullmatch(r"[0-9]+[-.][0-9]+", fields[0]):
+                    raise DataError(
+                        f"{place}: the ID is {fields[0]!r}, wanted a number, 1-2 (a multiword token) or 8.1 (an empty "
+                        "node)"
+                    )
+                skipped += 1
+                continue
+            token, label = (fields[index] for index in indices)
+            if not token.strip():
+                raise DataError(f"{place}: the token is {token!r}, wanted a text that is not empty")
+            sentence.append((token, _label(label, place), place))
+        if sentence:
+            yield Item(*(list(column) for column in zip(*sentence, strict=True)))
+        if skipped:
+            logger.info("%s: left out %d multiword tokens and empty nodes, whose words have lines", path, skipped)
+
+    def _rows(self, path: Path, universal: bool) -> Iterator[tuple[int, list[str]]]:
+        """(line number, fields) of each line that is no comment; no fields of a blank one."""
+        if is_written_here(path):  # predictions
+            rows = quoted_rows(path, "\t")
+            number, header = next(rows)
+            if tuple(header) != TOKENS_HEADER:
+                raise DataError(f"{path}, line {number}: a table of texts, wanted a token a line")
+            yield from rows
+            return
+        for number, line in enumerate(text_lines(path), start=1):
+            blanks = split_blanks(line)
+            if not line.startswith("-DOCSTART-") and not (universal and line.startswith("#")):
+                yield number, line.split("\t") if blanks and "\t" in line else blanks
+
+    def dataset(self, items: list[Item]) -> Dataset:
+        return Dataset.from_dict({"tokens": [item.input for item in items], "labels": [item.labels for item in items]})
+
+
+@dataclass
+class SequenceLabelDataOptions(LabelledDataOptions):
+    """Texts with one label.
+
+    Args:
+        text_column: name of a column of jsonl, Hub, csv or tsv data, or number of a column of csv and tsv, 1 being the
+            first: the text, which in jsonl and Hub data may also be a list of words.
+        label_column: the same for the label, which may be a number.
+        header: whether the first line of csv and tsv names the columns; `None`: yes if a column is given by name.
+    """
+
+    text_column: str | int = "text"
+    label_column: str | int = "label"
+    header: bool | None = None
+
+    formats = ("jsonl", "csv", "tsv")
+
+    @property
+    def columns(self) -> Mapping[str, str | int]:
+        return {"text_column": self.text_column, "label_column": self.label_column}
+
+    def item(self, value: Any, labels: Any, place: str) -> Item:
+        if isinstance(value, list) and all(isinstance(word, str) for word in value):
+            value = " ".join(value)
+        if not isinstance(value, str) or not value.strip():
+            raise DataError(f"{place}: the text is {value!r}, wanted a text that is not empty")
+        return Item(value, [_label(labels, place)], [place])
+
+    def read(self, path: Path, file_format: str) -> Iterator[Item]:
+        rows: Iterable[tuple[int, list[Any]]]
+        if file_format == "jsonl":
+            rows = json_columns(path, self.columns)
+        else:
+            rows = table_columns(path, file_format, self.columns, self.header)
+        for number, (text, label) in rows:
+            yield self.item(text, label, f"{path}, line {number}")
+
+    def dataset(self, items: list[Item]) -> Dataset:
+        return Dataset.from_dict({"text": [item.input for item in items], "label": [item.labels[0] for item in items]})
+
+
+def _from_files(options: LabelledDataOptions, names: str | list[str], data_dir: Path) -> Iterator[Item]:
+    for name in [names] if isinstance(names, str) else names:
+        path = data_dir / name
+        file_format = options.format or _SUFFIXES.get(Path(name.removesuffix(".gz")).suffix)
+        if file_format not in options.formats:
+            raise DataError(
+                f"{path}: the name tells no format; end it in .{', .'.join(options.formats)} (.gz may follow), or set "
+                "data.format"
+            )
+        yield from options.read(path, file_format)
+
+
+def _from_hub(options: LabelledDataOptions, split: str | list[str]) -> Iterator[Item]:
+    if not isinstance(split, str):
+        raise DataError(f"data: got {split!r}, wanted the name of a split of {options.dataset_name}")
+    with reading(f"{options.dataset_name}, split {split}", "a data set that datasets can load", any_error=True):
+        rows = load_dataset(options.dataset_name, options.dataset_config, split=split)
+    labels_column = list(options.columns.values())[-1]
+    feature = rows.features.get(labels_column)
+    feature = getattr(feature, "feature", feature)  # of each of a list of labels
+    for number, record in enumerate(rows, start=1):
+        place = f"{options.dataset_name}, split {split}, row {number}"
+        try:
+            value, labels = record_columns(record, options.columns)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from error
+        if isinstance(feature, ClassLabel):
+            labels = feature.int2str(labels)
+        yield options.item(value, labels, place)
+
+
+def _strip_labels(items: list[Item], split: str) -> None:
+    """Take white space off the ends of labels, and say how many had some: `pos` and `pos ` are one class."""
+    changed = 0
+    for item in items:
+        stripped = [label.strip() for label in item.labels]
+        changed += sum(new != old for new, old in zip(stripped, item.labels, strict=True))
+        item.labels = stripped
+    if changed:
+        logger.warning("%s: took white space off the ends of %d labels", split, changed)
+
+
+def _rename(items: list[Item], names: Mapping[str | int, str]) -> None:
+    """Give labels the names that the model shall know."""
+    for item in items:
+        for number, (label, place) in enumerate(zip(item.labels, item.places, strict=True)):
+            if label not in names:
+                raise DataError(f"{place}: label {label!r} is not in data.label_names ({', '.join(map(str, names))})")
+            item.labels[number] = names[label]
+
+
+def _hold_out(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]]:
+    """(rest, share held out), both in their order; which items are held out depends on their number alone."""
+    number = round(len(items) * fraction)
+    if not 0 < number < len(items):
+        raise DataError(f"data.validation_fraction: {fraction} of {len(items)} training items leaves one side empty")
+    held_out = set(random.Random(0).sample(range(len(items)), number))
+    return (
+        [item for row, item in enumerate(items) if row not in held_out],
+        [item for row, item in enumerate(items) if row in held_out],
+    )
+
+
+def _check_labels(items: list[Item], known: set[str], split: str, refuse: bool) -> None:
+    """Refuse or report labels that are not in the label map."""
+    unseen: dict[str, str] = {}
+    for item in items:
+        for label, place in zip(item.labels, item.places, strict=True):
+            if label not in known:
+                unseen.setdefault(label, place)
+    if not unseen:
+        return
+    if refuse:
+        label, place = next(iter(unseen.items()))
+        raise DataError(
+            f"{place}: label {label!r} is not in the label map, which is that of the training data "
+            f"({', '.join(sorted(known))}); data.unseen_labels: count_wrong counts it as an error of the model"
+        )
+    logger.warning("%s: labels that the training data lacks count as wrong: %s", split, ", ".join(sorted(unseen)))
+
+
+def load_labelled_data(options: LabelledDataOptions, data_dir: str | Path = ".") -> DatasetDict:
+    """Read a recipe's labelled data.
+
+    Args:
+        options: the `data` section.
+        data_dir: folder that file names are relative to.
+
+    Returns:
+        The splits that the options name ("train", "validation", "test"), with the columns `tokens` and `labels`, or
+        `text` and `label`.
+
+    Raises:
+        DataError: a file is missing or bad (the message names file and line), nothing is left to train on, or a label
+            of another split does not occur in the training data.
+    """
+    splits: dict[str, list[Item]] = {}
+    for split in SPLITS:
+        names = getattr(options, split)
+        if names is None:
+            continue
+        if options.dataset_name is None:
+            splits[split] = list(_from_files(options, names, Path(data_dir)))
+        else:
+            splits[split] = list(_from_hub(options, names))
+        if not splits[split]:
+            raise DataError(f"data.{split}: {names!r} holds no item")
+        _strip_labels(splits[split], split)
+        if options.label_names is not None:
+            _rename(splits[split], options.label_names)
+    if "train" not in splits:
+        raise DataError("data.train: not set, wanted a file, a list of files or a split name")
+    if options.validation_fraction is not None:
+        rest, held_out = _hold_out(splits["train"], options.validation_fraction)
+        splits = {"train": rest, "validation": held_out, **{name: splits[name] for name in splits if name != "train"}}
+    splits = {split: items[: getattr(options, f"max_{split}_samples")] for split, items in splits.items()}
+    known = {label for item in splits["train"] for label in item.labels}
+    for split, items in splits.items():
+        _check_labels(items, known, split, options.unseen_labels == "refuse")
+    return DatasetDict({split: options.dataset(items) for split, items in splits.items()})
+
+
+def label_map(labels: Iterable[str]) -> list[str]:
+    """The labels of the training data by number: "O" (no entity) first if there is one, then in the order of text."""
+    return sorted(set(labels), key=lambda label: (label != "O", label))

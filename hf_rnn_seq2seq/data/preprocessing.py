@@ -1,0 +1,105 @@
+"""What is done to a source text before a model reads it. It belongs to the weights, and is saved beside them.
+
+A model that was trained on reversed or rewritten sources gives wrong answers to plain ones. So every folder of a
+text-to-text model holds a `preprocessing.json`, checkpoints and means of checkpoints included, and every program that
+loads the folder does what the file says. `runtime.py`, which is copied alone into an exported folder, has the same
+steps as settings there. Imports only the standard library, and `options.py` for folders older than this file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+PREPROCESSING_FILE = "preprocessing.json"
+RECIPE_FILE = "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a source becomes the model's input, beside what its tokenizer does.
+
+    Args:
+        source_replacements: pairs of a regular expression and its replacement, applied to the text one after the other
+            as by `re.sub`.
+        reverse_source: reverse the order of the text's tokens (Sutskever et al. 2014, section 3.3).
+    """
+
+    source_replacements: Sequence[Sequence[str]] = ()
+    reverse_source: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.reverse_source, bool):
+            raise ValueError(f"reverse_source: got {self.reverse_source!r}, wanted true or false")
+        for pair in self.source_replacements:
+            if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+                raise ValueError(f"source_replacements: got {pair}, wanted [regular expression, replacement]")
+            try:
+                re.sub(pair[0], pair[1], "")
+            except re.error as error:
+                raise ValueError(f"source_replacements: got {pair}: {error}") from error
+        # Equal to one that was read from a file, where pairs are lists.
+        object.__setattr__(self, "source_replacements", tuple(map(tuple, self.source_replacements)))
+
+    def text(self, source: str) -> str:
+        """The text that the tokenizer reads."""
+        for pattern, replacement in self.source_replacements:
+            source = re.sub(pattern, replacement, source)
+        return source
+
+    def differences(self, other: Preprocessing) -> list[str]:
+        """Names of the options in which two differ."""
+        return [option.name for option in fields(self) if getattr(self, option.name) != getattr(other, option.name)]
+
+    def save(self, directory: str | Path) -> None:
+        """Write it beside a model."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        (Path(directory) / PREPROCESSING_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Preprocessing | None:
+        """Read what belongs to a saved model.
+
+        Args:
+            directory: the model's folder. One without the file, which is older, has it in the `recipe.yaml` beside the
+                model, or, if it is a checkpoint, in that of its run.
+
+        Returns:
+            The preprocessing, or `None` if nothing in the folder says.
+
+        Raises:
+            ValueError: the file cannot be read, or asks for something else than the options of this class.
+        """
+        folder = Path(directory)
+        file = folder / PREPROCESSING_FILE
+        if file.is_file():
+            try:
+                content = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{file}: not JSON ({error})") from error
+            return cls._of(content, file)
+        run = folder.resolve().parent if re.fullmatch(r"checkpoint-\d+", folder.resolve().name) else folder
+        recipe = run / RECIPE_FILE
+        if not recipe.is_file():
+            return None
+        from ..recipes.options import read_yaml  # needs the extra `train`, as what wrote the recipe did
+
+        content = read_yaml(recipe.read_text(encoding="utf-8"), str(recipe))
+        data = (content.get("data") if isinstance(content, dict) else None) or {}
+        names = {option.name for option in fields(cls)}
+        return cls._of({name: value for name, value in data.items() if name in names}, recipe)
+
+    @classmethod
+    def _of(cls, content: Any, file: Path) -> Preprocessing:
+        known = [option.name for option in fields(cls)]
+        if not isinstance(content, Mapping) or not set(content) <= set(known):
+            raise ValueError(f"{file}: got {content!r}, wanted an object with some of {', '.join(known)}")
+        try:
+            return cls(**content)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{file}: {error}") from error

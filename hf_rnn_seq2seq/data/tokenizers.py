@@ -1,0 +1,312 @@
+"""Tokenizers trained by a recipe: character, word, BPE and unigram, saved as plain `tokenizer.json` files.
+
+`AutoTokenizer.from_pretrained(directory)` loads them without any code of this package, those with `characters`
+excepted. BPE is Sennrich et al. 2016, the unigram model Kudo 2018; both run on bytes, so that any text is encoded
+without an unknown token and decoded back exactly. Needs only `tokenizers` and `transformers`; of the model files it
+imports only the tokenizer classes, so that it works for any sequence-to-sequence model.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from ..model.tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
+from ..model.tokenization_words import RnnSeq2SeqWordTokenizer
+from .files import DataError, check_text, reading
+
+
+# The order fixes the ids: <unk> 0, <pad> 1, <s> 2, </s> 3.
+UNK_TOKEN, PAD_TOKEN, BOS_TOKEN, EOS_TOKEN = SPECIAL_TOKENS = ("<unk>", "<pad>", "<s>", "</s>")
+TOKENIZER_TYPES = ("character", "word", "bpe", "unigram")
+NORMALIZATIONS: dict[str, Callable[[], normalizers.Normalizer]] = {
+    "NFC": normalizers.NFC,
+    "NFD": normalizers.NFD,
+    "NFKC": normalizers.NFKC,
+    "NFKD": normalizers.NFKD,
+}
+TARGET_TOKENIZER_FOLDER = "target_tokenizer"
+_SUBWORD_TYPES = ("bpe", "unigram")
+# A word that reads like a special token gets an invisible word joiner (U+2060), so that it is a word like another; it
+# is taken out again where words are joined to a text. Characters and bytes spell such a word anyway.
+_LIKE_SPECIAL = Regex(r"(?<!\S)<(?=(?:unk|pad|s|/s)>(?!\S))")
+_MARKED_SPECIAL = Regex("^<\u2060(?=(?:unk|pad|s|/s)>$)")
+_DEFAULT_SUBWORD_VOCAB_SIZE = 8000
+
+
+@dataclass
+class TokenizerOptions:
+    """How one tokenizer is trained (the `tokenizer.source` and `tokenizer.target` sections of a recipe).
+
+    Args:
+        type: "character" (one token a Unicode code point, blanks included), "word" (split at white space), "bpe" or
+            "unigram".
+        vocab_size: largest number of entries, special tokens included. `None`: no limit for character and word, 8000
+            for the subword types, which need at least 4 special tokens + 256 bytes.
+        min_frequency: entries seen less often become `<unk>` (character, word) or are not merged (bpe). Unigram
+            ignores counts.
+        lowercase: lower-case the text before anything else; decoding gives lower case back. What a target tokenizer
+            does to a text is done to references, too, before they are scored.
+        normalization: Unicode form "NFC", "NFD", "NFKC" or "NFKD" applied first, or `None`.
+        add_prefix_space: types bpe and unigram only: put a blank before the text, which decoding takes away again: a
+            word is then the same tokens at the beginning of a text as within it.
+        add_eos: append `</s>` when encoding. Targets get their `</s>` in `data.encode_dataset` either way.
+        fold_digits: every digit becomes 0; decoding gives zeros back.
+        characters: type word only: also give the characters of each word, as `character_ids`. `lowercase` and
+            `fold_digits` leave them as they are in the text.
+        min_character_frequency: characters seen less often become `<unk>`.
+        max_word_length: of a longer word only so many characters are given, half from its beginning, half from its
+            end.
+
+    Raises:
+        ValueError: an option is out of range; the message names it.
+    """
+
+    type: str = "character"
+    vocab_size: int | None = None
+    min_frequency: int = 1
+    lowercase: bool = False
+    normalization: str | None = None
+    add_prefix_space: bool = False
+    add_eos: bool = True
+    fold_digits: bool = False
+    characters: bool = False
+    min_character_frequency: int = 1
+    max_word_length: int = 40
+
+    def __post_init__(self) -> None:
+        if self.type not in TOKENIZER_TYPES:
+            raise ValueError(f"type: got {self.type!r}, wanted one of {', '.join(TOKENIZER_TYPES)}")
+        if self.normalization is not None and self.normalization not in NORMALIZATIONS:
+            wanted = ", ".join(NORMALIZATIONS)
+            raise ValueError(f"normalization: got {self.normalization!r}, wanted one of {wanted} or null")
+        for name in ("min_frequency", "min_character_frequency", "max_word_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least 1")
+        if self.characters and self.type != "word":
+            raise ValueError(f"characters: type {self.type} has no words to give the characters of, wanted type word")
+        if self.type == "unigram" and self.min_frequency != 1:
+            raise ValueError("min_frequency: type unigram chooses its pieces by likelihood, leave it at 1")
+        if self.add_prefix_space and self.type not in _SUBWORD_TYPES:
+            raise ValueError(f"add_prefix_space: got true with type {self.type}, wanted type bpe or unigram, or false")
+        smallest = len(SPECIAL_TOKENS) + (256 if self.type in _SUBWORD_TYPES else 1)
+        if self.vocab_size is not None and self.vocab_size < smallest:
+            raise ValueError(
+                f"vocab_size: got {self.vocab_size}, wanted at least {smallest} for type {self.type}"
+                + (" (4 special tokens and 256 bytes)" if self.type in _SUBWORD_TYPES else "")
+            )
+
+
+def _empty_tokenizer(options: TokenizerOptions) -> tuple[Tokenizer, trainers.Trainer]:
+    """The untrained tokenizer of a type, with its reversible splitting and joining, and the trainer that fills it."""
+    special_tokens = list(SPECIAL_TOKENS)
+    if options.type in ("character", "word"):
+        tokenizer = Tokenizer(models.WordLevel(unk_token=UNK_TOKEN))
+        if options.type == "character":
+            # (?m:.) also matches line ends: every code point is a token, and joining them gives the text back.
+            tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?m:.)"), "isolated")
+            tokenizer.decoder = decoders.Fuse()
+        else:
+            tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+            # It joins words with blanks: none begins with a line end, the prefix of what would be joined without.
+            joining = decoders.WordPiece(prefix="\n", cleanup=False)
+            tokenizer.decoder = decoders.Sequence([decoders.Replace(_MARKED_SPECIAL, "<"), joining])
+        return tokenizer, trainers.WordLevelTrainer(
+            vocab_size=options.vocab_size if options.vocab_size is not None else 2**31,
+            min_frequency=options.min_frequency,
+            special_tokens=special_tokens,
+            show_progress=False,
+        )
+    vocab_size = options.vocab_size if options.vocab_size is not None else _DEFAULT_SUBWORD_VOCAB_SIZE
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer: trainers.Trainer
+    if options.type == "bpe":
+        tokenizer = Tokenizer(models.BPE(unk_token=UNK_TOKEN))
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=options.min_frequency,
+            special_tokens=special_tokens,
+            initial_alphabet=alphabet,
+            show_progress=False,
+        )
+    else:
+        tokenizer = Tokenizer(models.Unigram())
+        trainer = trainers.UnigramTrainer(
+            vocab_size=vocab_size,
+            special_tokens=special_tokens,
+            unk_token=UNK_TOKEN,
+            initial_alphabet=alphabet,
+            show_progress=False,
+        )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer, trainer
+
+
+def _reproducible_unigram(tokenizer: Tokenizer) -> models.Unigram:
+    """The trained unigram model with the accidents of the trainer's hash maps taken out.
+
+    Two trainings on the same text find the same pieces, but in a random order the trainer numbers pieces of equal
+    score, and scores symbols that the text does not need (the lowest score plus a multiple of 0.0001). Ids, and with
+    them the whole run, would differ.
+    """
+    vocabulary: list[tuple[str, float]] = [tuple(entry) for entry in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    special, pieces = vocabulary[: len(SPECIAL_TOKENS)], vocabulary[len(SPECIAL_TOKENS) :]
+    lowest = min(score for _, score in pieces)
+    band = lowest + 1e-4 * sum(len(piece) == 1 for piece, _ in pieces)
+    # Six decimals: sums in another order differ in the fifteenth.
+    scored = [(piece, round(lowest if len(piece) == 1 and score < band else score, 6)) for piece, score in pieces]
+    return models.Unigram([*special, *sorted(scored, key=lambda entry: (-entry[1], entry[0]))], 0, False)
+
+
+def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str = "source") -> PreTrainedTokenizerFast:
+    """Train one tokenizer on texts and wrap it for `transformers`.
+
+    Args:
+        texts: the training texts, one string a sentence, word or line.
+        options: type, size and normalisation.
+        name: what error messages call this tokenizer, "source" or "target".
+
+    Returns:
+        A fast tokenizer with ids `<unk>` 0, `<pad>` 1, `<s>` 2, `</s>` 3. `save_pretrained` writes plain files.
+
+    Raises:
+        DataError: the texts are all empty, or one of them is none that has a UTF-8 form.
+    """
+    tokenizer, trainer = _empty_tokenizer(options)
+    steps: list[normalizers.Normalizer] = []
+    form = options.normalization
+    if form is not None:
+        steps.append(NORMALIZATIONS[form]())
+    if options.lowercase:
+        steps.append(normalizers.Lowercase())
+    if options.fold_digits:
+        steps.append(normalizers.Replace(Regex(r"\d"), "0"))
+    if options.add_prefix_space:
+        # Not the pre-tokenizer's option of this name: it leaves out the blank where the text has one, for good.
+        steps.append(normalizers.Prepend(" "))
+        tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    if options.type == "word":
+        steps.append(normalizers.Replace(_LIKE_SPECIAL, "<\u2060"))
+    if steps:
+        tokenizer.normalizer = normalizers.Sequence(steps)
+
+    seen_text = False
+    character_counts: Counter[str] = Counter()
+
+    def checked() -> Iterator[str]:
+        nonlocal seen_text
+        for number, text in enumerate(texts, start=1):
+            check_text(text, f"{name} tokenizer: text {number}")
+            seen_text = seen_text or bool(text.strip())
+            if options.characters:
+                normalized = text if form is None else unicodedata.normalize(form, text)  # type: ignore[arg-type]
+                character_counts.update("".join(normalized.split()))
+            yield text
+
+    tokenizer.train_from_iterator(checked(), trainer)
+    if not seen_text:
+        raise DataError(f"{name} tokenizer: the training text is empty, wanted at least one non-blank text")
+    if options.type == "unigram":
+        tokenizer.model = _reproducible_unigram(tokenizer)
+    if options.add_eos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {EOS_TOKEN}",
+            pair=f"$A {EOS_TOKEN} $B {EOS_TOKEN}",
+            special_tokens=[(EOS_TOKEN, SPECIAL_TOKENS.index(EOS_TOKEN))],
+        )
+    wrapping: dict[str, Any] = {
+        "tokenizer_object": tokenizer,
+        "unk_token": UNK_TOKEN,
+        "pad_token": PAD_TOKEN,
+        "bos_token": BOS_TOKEN,
+        "eos_token": EOS_TOKEN,
+        "clean_up_tokenization_spaces": False,
+        # "</s>" typed by a user is text, not an end of sentence; what a user adds is recognised all the same.
+        "split_special_tokens": True,
+    }
+    if not options.characters:
+        return RnnSeq2SeqTokenizer(**wrapping, model_input_names=["input_ids", "attention_mask"])
+    by_frequency = sorted(character_counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    return RnnSeq2SeqWordTokenizer(
+        **wrapping,
+        character_vocab=[
+            *SPECIAL_TOKENS,
+            *(character for character, count in by_frequency if count >= options.min_character_frequency),
+        ],
+        max_word_length=options.max_word_length,
+        character_normalization=form,
+    )
+
+
+def normalized(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Texts as a tokenizer would give them back if it knew all their words: in its Unicode form and case.
+
+    Hypotheses are in that form; a reference is compared with them in it, too.
+
+    Args:
+        texts: the texts.
+        tokenizer: a fast tokenizer.
+    """
+    backend = tokenizer.backend_tokenizer
+    if backend.normalizer is None and backend.pre_tokenizer is None:
+        return list(texts)
+
+    def given_back(text: str) -> str:
+        if backend.normalizer is not None:
+            text = backend.normalizer.normalize_str(text)
+        pieces = [text]
+        if backend.pre_tokenizer is not None:
+            pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+        return str(" ".join(pieces) if backend.decoder is None else backend.decoder.decode(pieces))
+
+    return [given_back(text) for text in texts]
+
+
+def save_tokenizers(
+    directory: str | Path, source: PreTrainedTokenizerFast, target: PreTrainedTokenizerFast | None
+) -> None:
+    """Save the source tokenizer in a model directory and, when the target has its own, that one in `target_tokenizer`.
+
+    Args:
+        directory: the model directory.
+        source: the source tokenizer, or the only one.
+        target: the target tokenizer; `None` or `source` itself when both sides share one vocabulary.
+    """
+    source.save_pretrained(directory)
+    folder = Path(directory) / TARGET_TOKENIZER_FOLDER
+    if target is not None and target is not source:
+        target.save_pretrained(folder)
+    elif folder.is_dir():
+        shutil.rmtree(folder)  # of a model that was here before: this one would decode with it
+
+
+def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
+    """Load what `save_tokenizers` wrote.
+
+    Returns:
+        The source and the target tokenizer; the same object twice when both sides share one vocabulary.
+
+    Raises:
+        FileNotFoundError: the directory holds no `tokenizer.json`.
+        DataError: what it holds is damaged.
+    """
+    if not (Path(directory) / "tokenizer.json").is_file():
+        raise FileNotFoundError(f"{directory} holds no tokenizer.json: it is not a saved model of this package")
+    # By its saved class; that of this package's own tokenizer, and not the code in the directory, has been registered.
+    with reading(directory, "a folder with the files of a tokenizer", any_error=True):
+        source = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(directory)))
+    folder = Path(directory) / TARGET_TOKENIZER_FOLDER
+    if not folder.is_dir():
+        return source, source
+    with reading(folder, "a folder with the files of a tokenizer", any_error=True):
+        return source, cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(folder)))

@@ -1,0 +1,121 @@
+"""Several trained classifiers as one at evaluation.
+
+Without a CRF the members' probabilities are averaged. With one, their emissions and transition scores are, which is
+again a CRF: its probability of a label sequence is the normalised geometric mean of the members', and Viterbi stays
+exact. Needs torch and transformers; must not be imported by the model files.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from ..model.crf import LinearChainCRF
+from ..model.modeling_classification import (
+    RnnSeq2SeqClassifier,
+    RnnSeq2SeqForSequenceClassification,
+    RnnSeq2SeqForTokenClassification,
+)
+from .ensemble import EnsembleModel, check_members
+
+
+# What members must have in common: what they read, and the labels by their numbers.
+_SHARED = (
+    *("input_feature_size", "vocab_size", "character_vocab_size", "pad_token_id"),
+    *("id2label", "use_crf", "problem_type"),
+)
+
+
+class _ClassifierEnsemble(EnsembleModel):
+    """What both kinds share: the members, in evaluation mode. `config` is a copy of the first member's."""
+
+    def __init__(self, models: Sequence[RnnSeq2SeqClassifier]) -> None:
+        check_members(models, _SHARED)
+        super().__init__(copy.deepcopy(models[0].config))
+        self.members = cast("Sequence[Any]", nn.ModuleList(models))
+        self.eval()
+
+
+class RnnSeq2SeqTokenClassificationEnsemble(_ClassifierEnsemble):
+    """
+    Several taggers of the same vocabulary and labels, whatever their sizes and cells.
+
+    Args:
+        models: the members, at least one; with a CRF all or none.
+
+    Raises:
+        ValueError: no models, or two of them differ in vocabulary, labels or the use of a CRF.
+    """
+
+    member_class = RnnSeq2SeqForTokenClassification
+
+    @torch.no_grad()
+    def decode(self, *args: Any, **model_inputs: Any) -> Tensor:
+        """Arguments and labels (B, S) as of `RnnSeq2SeqForTokenClassification.decode`, of the members together."""
+        if self.config.use_crf:
+            crf, emissions, mask = self._mean_crf(*args, **model_inputs)
+            return crf.decode(emissions, mask)
+        mask = self._scores(0, *args, **model_inputs)[1]
+        labels = self.probabilities(*args, **model_inputs).argmax(-1)
+        return labels if mask is None else labels.masked_fill(~mask, -100)
+
+    @torch.no_grad()
+    def probabilities(self, *args: Any, **model_inputs: Any) -> Tensor:
+        """The probability of each label at each position, (B, S, C), zero at padding."""
+        if self.config.use_crf:
+            crf, emissions, mask = self._mean_crf(*args, **model_inputs)
+            p = crf.log_marginals(emissions, mask).exp()
+            return p if mask is None else p.masked_fill(~mask.unsqueeze(-1), 0)
+        return torch.stack([member.probabilities(*args, **model_inputs) for member in self.members]).mean(0)
+
+    def _scores(self, number: int, *args: Any, **model_inputs: Any) -> tuple[Tensor, Tensor | None]:
+        """A member's scores (B, S, C) of its labels, and the mask (B, S) or None."""
+        member = self.members[number]
+        outputs = member.model(*args, **model_inputs, return_dict=True)
+        return member.classifier(outputs.last_hidden_state), outputs.mask
+
+    def _mean_crf(self, *args: Any, **model_inputs: Any) -> tuple[LinearChainCRF, Tensor, Tensor | None]:
+        """The CRF of the mean scores, the mean emissions (B, S, C), and the mask (B, S) or None."""
+        scored = [self._scores(number, *args, **model_inputs) for number in range(len(self.members))]
+        emissions = torch.stack([scores for scores, _ in scored]).mean(0)
+        crf = LinearChainCRF(emissions.shape[-1]).to(emissions)
+        for name, parameter in crf.named_parameters():
+            parameter.copy_(torch.stack([member.crf.get_parameter(name) for member in self.members]).mean(0))
+        return crf, emissions, scored[0][1]
+
+
+class RnnSeq2SeqSequenceClassificationEnsemble(_ClassifierEnsemble):
+    """
+    Several classifiers of whole sequences, with the same vocabulary and labels.
+
+    Args:
+        models: the members, at least one; one label a sequence, not several and not a number.
+
+    Raises:
+        ValueError: no models, two of them differ in vocabulary or labels, or they are of another kind.
+    """
+
+    member_class = RnnSeq2SeqForSequenceClassification
+
+    def __init__(self, models: Sequence[RnnSeq2SeqForSequenceClassification]) -> None:
+        super().__init__(models)
+        if self.config.problem_type not in (None, "single_label_classification"):
+            raise ValueError(
+                f"an ensemble gives one label a sequence, got models with problem_type={self.config.problem_type!r}"
+            )
+
+    @torch.no_grad()
+    def forward(self, *args: Any, **model_inputs: Any) -> SequenceClassifierOutput:
+        """Arguments as of a member, without labels; `logits` (B, C) are the log of the mean probabilities."""
+        if model_inputs.get("labels") is not None:
+            raise TypeError("labels: an ensemble of classifiers has no loss, wanted the inputs alone")
+        logits = [member(*args, **{**model_inputs, "return_dict": True}).logits for member in self.members]
+        return SequenceClassifierOutput(logits=torch.stack([x.softmax(-1) for x in logits]).mean(0).log())
+
+
+__all__ = ["RnnSeq2SeqSequenceClassificationEnsemble", "RnnSeq2SeqTokenClassificationEnsemble"]

@@ -1,0 +1,170 @@
+"""Decoding a whole split: sources sorted by length, decoded in batches by `generate()`, n-best texts in their order.
+
+Also the log-probabilities of given targets (one forward pass with the reference fed), which score hypotheses whatever
+search found them. Works with any encoder-decoder of `transformers`, of ids or of vectors (speech); needs only torch
+and transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from ..data.slots import decode_with_slots
+
+
+IGNORE_INDEX = -100
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One decoded target.
+
+    Args:
+        text: the text, unknown symbols shown as `<unk>`.
+        tokens: its ids, without start, end and padding, slots included.
+        score: natural log-probability of the tokens and the end, summed; `None` if it was not asked for.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    score: float | None = None
+
+
+def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Item numbers in batches, longest first, so that little is padded and memory runs out at once or never."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size}, wanted at least 1")
+    order = sorted(range(len(lengths)), key=lambda item: -lengths[item])
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def _pad(sequences: Sequence[Sequence[int]], value: int, device: torch.device) -> torch.Tensor:
+    """(B, longest): the sequences padded on the right."""
+    longest = max(len(sequence) for sequence in sequences)
+    return torch.tensor([[*sequence, *[value] * (longest - len(sequence))] for sequence in sequences], device=device)
+
+
+def _inputs(model: Any, sources: Sequence[Any]) -> dict[str, torch.Tensor]:
+    mask = _pad([[1] * len(source) for source in sources], 0, model.device)
+    if getattr(sources[0], "ndim", 1) == 2:
+        vectors = [torch.as_tensor(source, dtype=torch.float32) for source in sources]
+        features = torch.nn.utils.rnn.pad_sequence(vectors, batch_first=True)  # (B, S, F)
+        return {"input_features": features.to(model.device, model.dtype), "attention_mask": mask}
+    return {"input_ids": _pad(sources, model.config.pad_token_id, model.device), "attention_mask": mask}
+
+
+def _hypothesis_tokens(sequence: Sequence[int], start: int, end: set[int], pad: int) -> tuple[int, ...]:
+    """What `generate()` returned, without the start symbol and from the first end symbol on."""
+    tokens: list[int] = []
+    for position, token in enumerate(sequence):
+        if token in end:
+            break
+        if not (position == 0 and token == start) and token != pad:
+            tokens.append(token)
+    return tuple(tokens)
+
+
+@torch.no_grad()
+def target_log_probabilities(
+    model: Any, sources: Sequence[Any], targets: Sequence[Sequence[int]], batch_size: int = 64
+) -> list[list[float]]:
+    """Natural log-probability of every token of given targets.
+
+    Args:
+        model: an encoder-decoder with `prepare_decoder_input_ids_from_labels`.
+        sources: source ids, one list an item, or vectors, one array (S, F) an item.
+        targets: target ids ending in `</s>`, as many lists.
+        batch_size: items a forward pass.
+
+    Returns:
+        One list an item, as long as its target.
+    """
+    was_training = model.training
+    model.eval()
+    result: list[list[float]] = [[] for _ in sources]
+    for batch in _batches([len(source) for source in sources], batch_size):
+        labels = _pad([targets[item] for item in batch], IGNORE_INDEX, model.device)
+        logits = model(
+            **_inputs(model, [sources[item] for item in batch]),
+            decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels=labels),
+            use_cache=False,
+        ).logits
+        # (B, T, V) -> (B, T)
+        scores = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1).tolist()
+        for row, item in enumerate(batch):
+            result[item] = scores[row][: len(targets[item])]
+    model.train(was_training)
+    return result
+
+
+@torch.no_grad()
+def decode(
+    model: Any,
+    sources: Sequence[Any],
+    target_tokenizer: PreTrainedTokenizerBase,
+    generation_config: GenerationConfig,
+    batch_size: int = 64,
+    with_scores: bool = False,
+    words: Sequence[Sequence[str]] | None = None,
+) -> list[list[Hypothesis]]:
+    """Decode sources into texts.
+
+    Args:
+        model: an encoder-decoder with `generate()`.
+        sources: source ids, one list an item, or vectors, one array (S, F) an item.
+        target_tokenizer: turns ids into text.
+        generation_config: search, lengths, and `num_return_sequences` for n-best lists.
+        batch_size: items decoded at a time.
+        with_scores: also compute log-probabilities (one more forward pass).
+        words: for each source what `unknown_words` gave for it; only a model with `copy_slots` needs them.
+
+    Returns:
+        For each item its hypotheses, best first as the search ranked them.
+
+    Raises:
+        ValueError: a model with `copy_slots` got no `words`.
+    """
+    if words is None:
+        if getattr(model.config, "copy_slots", 0):
+            raise ValueError(
+                f"words: got none, but the model copies words from outside its vocabulary (copy_slots="
+                f"{model.config.copy_slots}): give what unknown_words gave for the sources"
+            )
+        words = [[] for _ in sources]
+    was_training = model.training
+    model.eval()
+    number = generation_config.num_return_sequences or 1
+    end = generation_config.eos_token_id
+    ends = set(end) if isinstance(end, list) else {end}
+    found: list[list[tuple[int, ...]]] = [[] for _ in sources]
+    for batch in _batches([len(source) for source in sources], batch_size):
+        inputs = _inputs(model, [sources[item] for item in batch])
+        # (B x number, T)
+        sequences = model.generate(**inputs, generation_config=generation_config).tolist()
+        for row, sequence in enumerate(sequences):
+            found[batch[row // number]].append(
+                _hypothesis_tokens(
+                    sequence, generation_config.decoder_start_token_id, ends, generation_config.pad_token_id
+                )
+            )
+    model.train(was_training)
+
+    flat = [tokens for hypotheses in found for tokens in hypotheses]
+    texts = [
+        decode_with_slots(list(tokens), target_tokenizer, own, model.config)
+        for hypotheses, own in zip(found, words, strict=True)
+        for tokens in hypotheses
+    ]
+    scores: list[float | None] = [None] * len(flat)
+    if with_scores:
+        repeated = [source for source, hypotheses in zip(sources, found, strict=True) for _ in hypotheses]
+        ended = [[*tokens, target_tokenizer.eos_token_id] for tokens in flat]
+        scores = [sum(values) for values in target_log_probabilities(model, repeated, ended, batch_size)]
+    every = iter([Hypothesis(*values) for values in zip(texts, flat, scores, strict=True)])
+    return [[next(every) for _ in hypotheses] for hypotheses in found]

@@ -1,0 +1,162 @@
+"""Work on a long list in parts: shared between processes, kept as it is done, gone on with after a kill.
+
+Each part is a file of its own until all are there and become the output, so that what was done is never done again,
+the order is that of the list, and the output is the same whoever did which part. Needs only torch, for several
+processes also accelerate (the extra `train`); must not be imported by the model files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from transformers.utils import logging as transformers_logging
+
+from ..data.files import read_json
+
+
+logger = logging.getLogger(__name__)
+
+_JOB_FILE = "job.json"
+
+
+def start_processes() -> torch.device:
+    """Join the processes that torchrun or `accelerate launch` started, if it did.
+
+    Returns:
+        The device of this process: its own GPU, or the CPU.
+    """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return accelerator or torch.device("cpu")
+    from accelerate import PartialState
+
+    # Those that finish first wait for the others, and longer than the ten minutes after which NCCL gives up.
+    state = PartialState(cpu=accelerator is None, timeout=timedelta(days=7))
+    return state.device
+
+
+def work_in_parts(
+    items: Sequence[str],
+    work: Callable[[Sequence[str]], Sequence[str]],
+    output_file: str | Path,
+    *,
+    job: Mapping[str, Any],
+    part_size: int = 1024,
+    overwrite: bool = False,
+) -> None:
+    """Write one line for each item, in their order.
+
+    Called by every process, with the same arguments, it shares the parts out between them (they have to see the same
+    files). The parts lie in `OUTPUT_FILE.parts` until all are done. Called again after a kill it does what is missing,
+    with any number of processes.
+
+    Args:
+        items: what there is to do.
+        work: makes of consecutive items as many lines. It must depend on them alone: then the output is the same byte
+            by byte, whether or not there was a kill.
+        output_file: where the lines go.
+        job: what the lines depend on besides, as JSON can say it; parts of another job are not mixed in.
+        part_size: items of a part: what a kill can cost each process.
+        overwrite: start again, whatever is there.
+
+    Raises:
+        FileExistsError: the output is there already, or parts of another job, and `overwrite` is not set.
+        ValueError: `part_size` is below 1, or `work` gave another number of lines, or a line with a line end in it.
+    """
+    if part_size < 1:
+        raise ValueError(f"part_size: got {part_size}, wanted at least 1")
+    output_file = Path(output_file)
+    folder = output_file.with_name(output_file.name + ".parts")
+    number = -(-len(items) // part_size)
+    rank, processes = (
+        (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    )
+    plan: list[Any] = [None]
+    if rank == 0:
+        content = hashlib.sha256(json.dumps(list(items)).encode()).hexdigest()
+        job = {"items": len(items), "content": content, "part_size": part_size, **job}
+        _begin(folder, output_file, job, overwrite)
+        plan = [[part for part in range(number) if not _part_file(folder, part).is_file()]]
+        logger.info("%d of %d parts are to be done, by %d processes", len(plan[0]), number, processes)
+    if processes > 1:
+        # One looks for all: another one would find parts that a faster process has finished meanwhile.
+        distributed.broadcast_object_list(plan)
+    own = plan[0][rank::processes]
+    progress = transformers_logging.tqdm(
+        total=sum(len(items[part * part_size : (part + 1) * part_size]) for part in own), disable=rank > 0
+    )
+    for part in own:
+        chunk = items[part * part_size : (part + 1) * part_size]
+        lines = work(chunk)
+        if len(lines) != len(chunk):
+            raise ValueError(f"work: got {len(lines)} lines for {len(chunk)} items, wanted one each")
+        if any("\n" in line for line in lines):
+            raise ValueError(f"work: a line of part {part} has a line end in it")
+        _write_whole(_part_file(folder, part), "".join(line + "\n" for line in lines))
+        progress.update(len(chunk))
+    progress.close()
+    if processes > 1:
+        distributed.barrier()
+    if rank == 0:
+        _finish(folder, output_file, number)
+
+
+def _part_file(folder: Path, part: int) -> Path:
+    return folder / f"{part:08}"
+
+
+def _begin(folder: Path, output_file: Path, job: Mapping[str, Any], overwrite: bool) -> None:
+    """Make the folder of the parts, or make sure that what it holds is of this job."""
+    record = folder / _JOB_FILE
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    if record.is_file():
+        before = read_json(record)
+        differing = [
+            f"{name} was {before.get(name)!r} and is {job.get(name)!r}"
+            for name in dict.fromkeys([*before, *job])
+            if before.get(name) != job.get(name)
+        ]
+        if differing:
+            raise FileExistsError(
+                f"{folder} holds parts of another job: {'; '.join(differing)}. Overwrite it, or name another output"
+            )
+    elif output_file.exists() and not overwrite:
+        raise FileExistsError(f"{output_file} is there already: overwrite it, or name another output")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_whole(record, json.dumps(job, indent=2) + "\n")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Under its name a file is there with all its content, or not at all."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    with unfinished.open("w", encoding="utf-8", newline="") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    unfinished.replace(path)
+
+
+def _finish(folder: Path, output_file: Path, number: int) -> None:
+    """Make the output of the parts, and delete them; the record goes last, so that a kill here is mended too."""
+    joined = folder / "joined"
+    with joined.open("wb") as output:
+        for part in range(number):
+            with _part_file(folder, part).open("rb") as handle:
+                shutil.copyfileobj(handle, output)
+        output.flush()
+        os.fsync(output.fileno())
+    joined.replace(output_file)
+    for part in range(number):
+        _part_file(folder, part).unlink()
+    shutil.rmtree(folder)

@@ -1,0 +1,463 @@
+"""The decoder: one recurrence for structure 1, structure 2, input feeding and both orders of attention.
+
+Structure 1 (Sutskever 2014): C only sets the first state. Structure 2 (Cho 2014): C is an input of every step.
+Attention (Bahdanau 2015; Luong 2015): C becomes c_t. Copying and coverage: See 2017. B batch, S source length, T
+target length, E embedding, H hidden, R readout, D memory. This file travels to the Hub: it imports only the standard
+library, torch, transformers and its flat siblings.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPastAndCrossAttentions,
+    Seq2SeqModelOutput,
+)
+
+from .attention import Attention
+from .checks import check_decoder_inputs, check_decoder_state, only_known_keywords
+from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .copying import Pointer, known_symbols, source_symbols
+from .fast import is_own, is_traced, may_look, replaceable
+from .fast_lookup import Lookup
+from .fast_training import DeferredGradients
+from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
+from .recurrence import KnownInput, RecurrentStack, draw_recurrent_masks, padding_of
+from .state import DecoderState, SourceMemory, is_recording, save_states
+from .transformers_names import named, one_cache
+
+
+# Which input a decoder step reads in place of the reference: (reference ids (B,), previous readout (B, R), and if it
+# copies, the Pointer of that one step) -> ids (B,)
+ChooseInput = Callable[..., Tensor]
+# Far beyond where a sigmoid saturates to exactly one.
+_SATURATION = 1e4
+
+
+@dataclass
+class RnnDecoderOutput(BaseModelOutputWithPastAndCrossAttentions):
+    """
+    Output of the decoder.
+
+    Args:
+        pointer (`Pointer`, *optional*): What copying needs of each step, with `use_copy`.
+        coverage_loss (`torch.FloatTensor` of shape `(batch_size, target_length)`, *optional*): What each step attended
+            to again (See 2017, eq. 12); in training, with `coverage`.
+    """
+
+    pointer: Pointer | None = None
+    coverage_loss: Tensor | None = None
+
+
+@dataclass
+class RnnSeq2SeqModelOutput(Seq2SeqModelOutput):
+    """
+    Output of `RnnSeq2SeqModel`: as every `Seq2SeqModelOutput`, and what copying and coverage add.
+
+    Args:
+        pointer, coverage_loss (*optional*): As in `RnnDecoderOutput`.
+        encoder_mask (*optional*): The memory's, `mask` of `RnnEncoderOutput` as 1 and 0.
+    """
+
+    pointer: Pointer | None = None
+    coverage_loss: Tensor | None = None
+    encoder_mask: Tensor | None = None
+
+
+class StepResults(NamedTuple):
+    """What steps give: of T steps with the axes shown, of one step without T."""
+
+    output: Tensor  # (B, T, R) readouts
+    weights: Tensor | None  # (B, T, S) attention
+    gate: Tensor | None  # (B, T, 1) logit of p_gen
+    layer_outputs: tuple[Tensor, ...]  # (B, T, H) tensors
+    states: list[DecoderState]  # after each step, or only after the last
+    coverage_loss: Tensor | None = None  # (B, T)
+
+
+@replaceable(
+    *("embed", "step", "_attend", "_read_out", "_generation_gate", "_with_context", "_run_at_once", "_run_steps")
+)
+class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
+    """
+    The decoder: h_t = RNN([embedding of y_{t-1} ; C ; c_t ; feed], h_{t-1}), each part where the configuration has it.
+
+    All steps run at once where none needs the result of the one before (teacher forcing without input feeding and
+    coverage);
+    otherwise one after the other. Both paths share parameters and give the same values.
+    """
+
+    def __init__(self, config: RnnSeq2SeqConfig):
+        super().__init__(config)
+        self.attends = config.attention_type != "none"
+        self.attends_before_step = self.attends and config.attention_query == "previous_state"
+        self.has_cell = config.rnn_type == "lstm"
+        self.output_dropout = config.hidden_dropout if config.output_dropout is None else config.output_dropout
+        if config.feed_previous_token:
+            self.embed_tokens = nn.Embedding(config.target_vocab_size, config.embedding_size)
+        embedding_size = config.embedding_size if config.feed_previous_token else 0
+        context_size = config.encoder_hidden_size
+        self.rnn = RecurrentStack(
+            config.rnn_type,
+            embedding_size
+            + context_size * (config.feeds_context + self.attends_before_step)
+            + config.output_size * config.input_feeding,
+            config.decoder_hidden_size,
+            config.decoder_layers,
+            dropout=config.hidden_dropout,
+            recurrent_dropout=config.recurrent_dropout,
+            layer_norm=config.layer_norm,
+            residual=config.residual,
+        )
+        if self.attends:
+            self.attention = Attention(
+                config.attention_type,
+                config.decoder_hidden_size,
+                config.encoder_hidden_size,
+                config.attention_size or config.decoder_hidden_size,
+                coverage=config.coverage,
+            )
+        readout_input = config.decoder_hidden_size + context_size * (self.attends or config.feeds_context)
+        if config.readout_type == "tanh":
+            self.readout = nn.Linear(readout_input, config.readout_size, bias=False)
+        elif config.readout_type == "maxout":
+            self.readout = nn.Linear(readout_input + embedding_size, 2 * config.readout_size)
+        if config.use_copy:
+            self.generation_gate = nn.Linear(context_size + config.decoder_hidden_size + embedding_size, 1)
+        self.post_init()
+
+    def source_memory(
+        self,
+        encoder_output: BaseModelOutput,
+        mask: Tensor | None,
+        context: Tensor | None,
+        source_ids: Tensor | None = None,
+    ) -> SourceMemory:
+        """What the steps read of the source: made once, so that no step projects the keys again."""
+        if not self.attends:
+            return SourceMemory(None, None, None, context)
+        memory = encoder_output.last_hidden_state
+        symbols = None
+        if self.config.use_copy:
+            if source_ids is None:
+                raise ValueError(
+                    "use_copy=True copies symbols of the source, but got only vectors: give input_ids, not "
+                    "inputs_embeds; or encoder_outputs with source_ids, as model.get_encoder()(input_ids) returns them"
+                )
+            if self.config.copy_slots and mask is not None:
+                source_ids = source_ids.masked_fill(~mask, self.config.unk_token_id)  # no slot occurs in the padding
+            symbols = source_symbols(source_ids)
+        with self._deferred_gradients():
+            keys = self.attention.keys(memory)
+        return SourceMemory(keys, memory, mask, context, symbols)
+
+    @can_return_tuple
+    @only_known_keywords
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        state: DecoderState,
+        source: SourceMemory,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        choose_input: ChooseInput | None = None,
+        cache: Cache | None = None,
+    ) -> RnnDecoderOutput:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, target_length)`): y_{t-1} for each step t.
+            state: The state before the first of these steps.
+            source: Of `source_memory()`.
+            attention_mask (`torch.Tensor` of shape `(batch_size, target_length)`, *optional*): 0 where a step is to be
+                passed over (padded prompts).
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, target_length, embedding_size)`, *optional*).
+            past_key_values, cache: Cache that takes the state after these steps, under either name.
+            choose_input: Scheduled sampling: gives the ids (B,) that each step but the first reads instead.
+
+        Returns:
+            `last_hidden_state` (B, T, R), what the output layer reads. Where attentions are asked for,
+            `cross_attentions`, one (B, 1, T, S) tensor or none, and empty `attentions`: it has no self-attention, but
+            `generate()` wants to go through them. `pointer` and `coverage_loss` as in `RnnDecoderOutput`.
+        """
+        past_key_values = one_cache(past_key_values, cache)
+        check_decoder_inputs(self.config, input_ids, attention_mask, inputs_embeds, goes_on=True)
+        embedded = self.embed(input_ids, inputs_embeds)
+        check_decoder_state(self.config, embedded.shape[0], state, source)
+        looks = (self.training or embedded.shape[1] > 1) and may_look(self)
+        lookup = self._lookup(input_ids) if looks and inputs_embeds is None and choose_input is None else None
+        mask = None if attention_mask is None else attention_mask[:, -embedded.shape[1] :].bool()
+        if mask is not None:
+            embedded = embedded.masked_fill(~mask.unsqueeze(-1), 0)  # a NaN in the padding goes nowhere
+        trails = looks and past_key_values is None and choose_input is None and _only_trails(mask)
+        one_by_one = (
+            self.config.input_feeding
+            or self.config.coverage
+            or self.attends_before_step
+            or choose_input is not None
+            or embedded.shape[1] == 1
+            or (self.training and self.config.recurrent_dropout > 0)
+            or (past_key_values is not None and is_recording(past_key_values))
+            or not (is_traced() or is_own(self, "step"))
+        )
+        passed_over = mask
+        if trails and float(mask.float().mean()) > (0.85 if one_by_one else 0.6):
+            passed_over = None  # few steps behind the last ones: it is faster to make them too
+        if one_by_one and trails and passed_over is not None:
+            steps = self._run_shrinking(embedded, state, source, mask, lookup)
+        else:
+            with self._deferred_gradients(source):
+                if one_by_one:
+                    steps = self._run_steps(embedded, state, source, passed_over, choose_input, lookup=lookup)
+                else:
+                    steps = self._run_at_once(embedded, state, source, passed_over, lookup)
+        if mask is not None:
+            # A step that is passed over gives what the last real one gave: generate() continues from the last
+            # position, whether or not a prompt is padded there.
+            last_real = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), 0).cummax(dim=1).values
+            rows = torch.arange(mask.shape[0], device=mask.device)[:, None]
+            parts = {name: getattr(steps, name) for name in ("output", "weights", "gate", "coverage_loss")}
+            steps = steps._replace(**{k: part[rows, last_real] for k, part in parts.items() if part is not None})
+        if past_key_values is not None:
+            save_states(past_key_values, steps.states, steps=embedded.shape[1])
+        weights = steps.weights
+        return RnnDecoderOutput(
+            last_hidden_state=steps.output,
+            **named(past_key_values),
+            hidden_states=(embedded, *steps.layer_outputs[:-1], steps.output) if output_hidden_states else None,
+            attentions=() if output_attentions else None,
+            cross_attentions=(() if weights is None else (weights.unsqueeze(1),)) if output_attentions else None,
+            pointer=Pointer(steps.gate, weights, source.symbols) if self.config.use_copy else None,
+            coverage_loss=steps.coverage_loss,
+        )
+
+    def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None = None) -> Tensor:
+        """Embedded previous symbols (B, T, E), or (B, T, 0) for a decoder that does not read them."""
+        if not self.config.feed_previous_token:
+            like = input_ids if inputs_embeds is None else inputs_embeds
+            return torch.zeros(*like.shape[:2], 0, dtype=self.dtype, device=like.device)
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(known_symbols(input_ids, self.config, "decoder_input_ids (or labels)"))
+        return F.dropout(inputs_embeds, self.config.embedding_dropout, self.training)
+
+    def _lookup(self, input_ids: Tensor | None) -> Lookup | None:
+        """Of what `embed` makes of the ids, where it makes no more of them."""
+        if input_ids is None or not self.config.feed_previous_token or self.config.embedding_dropout > 0:
+            return None
+        ids = known_symbols(input_ids, self.config, "decoder_input_ids (or labels)")
+        return self.rnn.lookup(ids, self.embed_tokens)
+
+    def step(
+        self,
+        embedded: Tensor,
+        state: DecoderState,
+        source: SourceMemory,
+        recurrent_masks: tuple[Tensor, ...] | None = None,
+        known: KnownInput | None = None,
+    ) -> StepResults:
+        """
+        One step: embedded y_{t-1} (B, E) -> readout (B, R), attention (B, S), layers' outputs, new state. `known` is
+        what the first layer makes of [embedded ; C], where that was made of all steps at once.
+        """
+        inputs = [embedded] if known is None else [embedded[:, :0]]
+        attended, weights = None, None
+        if self.config.feeds_context and known is None:
+            inputs.append(source.context)
+        if self.attends_before_step:
+            attended, weights = self._attend(state.layers[-1][0].unsqueeze(1), source, state.coverage)
+            inputs.append(attended.squeeze(1))
+        if self.config.input_feeding:
+            inputs.append(state.feed)
+        x = torch.cat(inputs, dim=-1)
+        if known is None:
+            stack = self.rnn(x, state.layers, recurrent_masks=recurrent_masks)
+        else:
+            stack = self.rnn.step_from_gates(known.gates + F.linear(x, known.weight), state.layers, recurrent_masks)
+        top = stack.output.unsqueeze(1)  # (B, 1, H)
+        if self.attends and not self.attends_before_step:
+            attended, weights = self._attend(top, source, state.coverage)
+        output = self._read_out(top, attended, embedded.unsqueeze(1), source).squeeze(1)
+        gate = self._generation_gate(top, attended, embedded.unsqueeze(1), source)
+        weights = None if weights is None else weights.squeeze(1)
+        new_state = DecoderState(
+            stack.states,
+            output if self.config.input_feeding else None,
+            state.coverage + weights if self.config.coverage else None,
+        )
+        gate = None if gate is None else gate.squeeze(1)
+        return StepResults(output, weights, gate, stack.layer_outputs, [new_state])
+
+    def _run_at_once(
+        self,
+        embedded: Tensor,
+        state: DecoderState,
+        source: SourceMemory,
+        mask: Tensor | None,
+        lookup: Lookup | None,
+    ) -> StepResults:
+        stack = self.rnn(self._with_context(embedded, source), state.layers, padding_of(mask), lookup)
+        attended, weights = self._attend(stack.output, source) if self.attends else (None, None)
+        output = self._read_out(stack.output, attended, embedded, source)
+        gate = self._generation_gate(stack.output, attended, embedded, source)
+        return StepResults(output, weights, gate, stack.layer_outputs, [DecoderState(stack.states, None)])
+
+    def _with_context(self, embedded: Tensor, source: SourceMemory) -> Tensor:
+        """[embedded ; C] of all steps, (B, T, E + D); without C (B, T, E)."""
+        if not self.config.feeds_context:
+            return embedded
+        return torch.cat([embedded, source.context.unsqueeze(1).expand(-1, embedded.shape[1], -1)], dim=-1)
+
+    def _run_steps(
+        self,
+        embedded: Tensor,
+        state: DecoderState,
+        source: SourceMemory,
+        mask: Tensor | None = None,
+        choose_input: ChooseInput | None = None,
+        recurrent_masks: tuple[Tensor, ...] | None = None,
+        lookup: Lookup | None = None,
+    ) -> StepResults:
+        if recurrent_masks is None:
+            recurrent_masks = self._draw_recurrent_masks(embedded)
+        known: list[KnownInput] | None = None
+        if choose_input is None and embedded.shape[1] > 1 and may_look(self):
+            known = self.rnn.know_input(self._with_context(embedded, source), lookup)
+        results: list[StepResults] = []
+        states = [state]
+        for t, step_input in enumerate(embedded.unbind(1)):
+            if choose_input is not None and t > 0:
+                last = results[-1]
+                pointer: tuple[Pointer, ...] = ()
+                if self.config.use_copy:
+                    pointer = (Pointer(last.gate.unsqueeze(1), last.weights.unsqueeze(1), source.symbols),)
+                step_input = self.embed(choose_input(t, last.output, *pointer)[:, None]).squeeze(1)
+            step = self.step(step_input, state, source, recurrent_masks, known[t] if known else None)
+            state = step.states[0] if mask is None else _where(mask[:, t], step.states[0], state)
+            results.append(step)
+            states.append(state)
+        outputs, all_weights, gates, layer_outputs, *_ = zip(*results)
+        weights = torch.stack(all_weights, dim=1) if self.attends else None
+        coverage_loss = None
+        if self.config.coverage and self.training:
+            before = torch.stack([state.coverage for state in states[:-1]], dim=1)  # (B, T, S)
+            coverage_loss = torch.minimum(weights, before).sum(-1)
+        return StepResults(
+            torch.stack(outputs, dim=1),
+            weights,
+            torch.stack(gates, dim=1) if self.config.use_copy else None,
+            tuple(torch.stack(layer, dim=1) for layer in zip(*layer_outputs)),
+            states[1:],
+            coverage_loss,
+        )
+
+    def _run_shrinking(
+        self, embedded: Tensor, state: DecoderState, source: SourceMemory, mask: Tensor, lookup: Lookup | None
+    ) -> StepResults:
+        """
+        The same where `_only_trails(mask)`. The sequences stand by falling length; whenever an eighth of the batch has
+        come to its end, the others go on without it. What is passed over comes out as zeros; the states do not.
+        """
+        recurrent_masks = self._draw_recurrent_masks(embedded)
+        lengths, order = mask.sum(1).sort(descending=True, stable=True)
+        counts = [int((lengths > t).sum()) for t in range(int(lengths[0]))]  # sequences that make step t
+        embedded, state, source = embedded[order], _select(state, order), _select(source, order)
+        lookup = None if lookup is None else lookup.of_rows(order)
+        parts: list[StepResults] = []
+        start = 0
+        for stop in range(1, len(counts) + 1):
+            rows = slice(counts[start])
+            if stop == len(counts) or counts[stop] <= counts[start] - len(mask) / 8:
+                state, source = _select(state, rows), _select(source, rows)
+                masks = None if recurrent_masks is None else tuple(part[rows] for part in recurrent_masks)
+                here = (rows, slice(start, stop))
+                known = None if lookup is None else lookup.of_rows(here)
+                with self._deferred_gradients(source):
+                    part = self._run_steps(embedded[here], state, source, recurrent_masks=masks, lookup=known)
+                parts.append(part)
+                state, start = part.states[-1], stop
+
+        def join(pieces: tuple[Any, ...]) -> Any:
+            if pieces[0] is None or isinstance(pieces[0], tuple):
+                return None if pieces[0] is None else tuple(join(layer) for layer in zip(*pieces))
+            # each (n, t, *), where the last axes may be none, to (B, T, *)
+            inner = (0, 0) * (pieces[0].dim() - 2)
+            steps = torch.cat([F.pad(x, (*inner, 0, 0, 0, len(mask) - len(x))) for x in pieces], dim=1)
+            return F.pad(steps, (*inner, 0, mask.shape[1] - len(counts)))[order.argsort()]
+
+        fields = {name: join(tuple(p)) for name, *p in zip(StepResults._fields, *parts) if name != "states"}
+        return StepResults(states=[], **fields)
+
+    def _draw_recurrent_masks(self, like: Tensor) -> tuple[Tensor, ...] | None:
+        config = self.config
+        dropout = config.recurrent_dropout if self.training else 0.0
+        return draw_recurrent_masks(like, config.decoder_hidden_size, config.decoder_layers, dropout)
+
+    def _deferred_gradients(self, source: SourceMemory | None = None) -> AbstractContextManager:
+        """In training the steps' weight gradients wait for the end, where they are one product over all steps."""
+        if not (self.training and torch.is_grad_enabled() and may_look(self)):
+            return nullcontext()
+        return DeferredGradients() if source is None else DeferredGradients(source.keys, source.memory)
+
+    def _attend(self, query: Tensor, source: SourceMemory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.attention(query, source.keys, source.memory, source.mask, coverage)
+
+    def _generation_gate(
+        self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory
+    ) -> Tensor | None:
+        """Logit of p_gen (B, T, 1) from c_t, h_t and y_{t-1} (See 2017, eq. 8); None if the decoder cannot copy."""
+        if not self.config.use_copy:
+            return None
+        gate = self.generation_gate(torch.cat([attended, top, embedded], dim=-1))
+        if source.mask is not None:
+            # From a source that is all padding there is nothing to copy.
+            gate = gate.masked_fill(~source.mask.any(1)[:, None, None], _SATURATION)
+        return gate
+
+    def _read_out(self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory) -> Tensor:
+        """What the output layer reads, (B, T, R), from h_t (B, T, H), c_t (B, T, D) and y_{t-1} (B, T, E)."""
+        if attended is None and self.config.feeds_context and self.config.readout_type != "none":
+            attended = source.context.unsqueeze(1).expand(-1, top.shape[1], -1)
+        context = [] if attended is None else [attended]
+        if self.config.readout_type == "tanh":
+            output = self.readout(torch.cat([*context, top], dim=-1)).tanh()
+        elif self.config.readout_type == "maxout":
+            pairs = self.readout(torch.cat([top, *context, embedded], dim=-1))
+            output = pairs.unflatten(-1, (-1, 2)).amax(-1)
+        else:
+            output = top
+        return F.dropout(output, self.output_dropout, self.training)
+
+
+def _only_trails(mask: Tensor | None) -> bool:
+    """Whether each row of a mask (B, T) is steps to make, then steps to pass over; where it costs little to look."""
+    if mask is None or mask.device.type != "cpu" or is_traced():
+        return False
+    return bool(mask.any()) and bool((mask[:, 1:] <= mask[:, :-1]).all())
+
+
+def _select(parts: Any, rows: Tensor | slice) -> Any:
+    """These rows of every tensor of a state or of what is read of the source."""
+    if isinstance(parts, tuple):
+        selected = [_select(part, rows) for part in parts]
+        return type(parts)(*selected) if hasattr(parts, "_fields") else tuple(selected)
+    return None if parts is None else parts[rows]
+
+
+def _where(real: Tensor, new: DecoderState, old: DecoderState) -> DecoderState:
+    """The new state in the rows of `real` (B,), the old one elsewhere."""
+    rows = real[:, None]
+    layers = tuple(
+        tuple(torch.where(rows, n, o) for n, o in zip(new_layer, old_layer))
+        for new_layer, old_layer in zip(new.layers, old.layers)
+    )
+    feed = None if new.feed is None else torch.where(rows, new.feed, old.feed)
+    return DecoderState(layers, feed, None if new.coverage is None else torch.where(rows, new.coverage, old.coverage))

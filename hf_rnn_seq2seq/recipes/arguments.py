@@ -1,0 +1,99 @@
+"""Arguments of the scripts: numbers within their range, files that can be written, and errors as one sentence.
+
+Refused by argparse, with the name of the argument, before anything is read or computed. Needs only the standard
+library; imports only `files.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..data.files import DataError, sentence
+
+
+# The formats in which matplotlib draws without another program.
+PICTURE_FORMATS = ("png", "svg", "pdf", "eps", "ps", "jpg", "jpeg", "tif", "tiff", "webp")
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """A type for argparse: a whole number that is at least `least`."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"got {text!r}, wanted a whole number, at least {least}")
+        return value
+
+    return number
+
+
+def file_to_write(text: str) -> Path:
+    """A type for argparse: a file that is there or can be made; not a folder, nor within what is a file."""
+    path = Path(text)
+    if not text or path.is_dir() or text.endswith("/"):
+        raise argparse.ArgumentTypeError(f"got the folder {text!r}, wanted the name of a file")
+    _check_parents(path)
+    return path
+
+
+def folder_to_write(text: str) -> Path:
+    """A type for argparse: a folder that is there or can be made."""
+    path = Path(text)
+    if not text or (path.exists() and not path.is_dir()):
+        raise argparse.ArgumentTypeError(f"got the file {text!r}, wanted the name of a folder")
+    _check_parents(path)
+    return path
+
+
+def picture_to_write(text: str) -> Path:
+    """A type for argparse: a file as `file_to_write`, of a format that can be drawn."""
+    path = file_to_write(text)
+    try:
+        picture_format(path)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
+
+
+def _check_parents(path: Path) -> None:
+    for parent in path.parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise argparse.ArgumentTypeError(f"got {str(path)!r}, but {parent} is a file, wanted a folder there")
+            return
+
+
+def picture_format(path: str | Path) -> str:
+    """The format of a picture, by the end of its name: png if that says nothing.
+
+    Given to `savefig`, it keeps matplotlib from appending an end, so that the file has the name that it was given.
+    """
+    name = Path(path).suffix.removeprefix(".").lower() or "png"
+    if name not in PICTURE_FORMATS:
+        raise ValueError(f"got {str(path)!r}, wanted a name that ends in .{', .'.join(PICTURE_FORMATS)}")
+    return name
+
+
+@contextmanager
+def one_sentence(*more: type[Exception]) -> Iterator[None]:
+    """End the program with one sentence and status 1 where options, files or data cannot be used.
+
+    Args:
+        more: other errors that say what cannot be used.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        sys.exit(f"error: {place}{sentence(error)}")
+    except Exception as error:
+        if not isinstance(error, (DataError, *more)):
+            raise
+        sys.exit(f"error: {error}")

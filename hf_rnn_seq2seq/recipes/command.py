@@ -1,0 +1,116 @@
+"""The command line that the scripts share: a recipe, where the data lies, where the model goes.
+
+Needs the extras `train` and `metrics`; must not be imported by the model files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from .arguments import file_to_write, folder_to_write, one_sentence
+from .recipe import build_recipe, read_recipe
+from .run import run_recipe
+from .run_folder import check_output
+from .suite import SECTION, Run, expand, run_suite
+from .task import Task
+
+
+def main(task: type[Task], description: str | None, arguments: Sequence[str] | None = None) -> dict[str, float]:
+    """Run a recipe from the command line, and print its metrics.
+
+    Args:
+        task: the kind of output.
+        description: what `--help` says of the script.
+        arguments: what follows the program's name; `None`: those that the program was started with.
+
+    Returns:
+        The metrics.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="the recipe, a YAML file")
+    parser.add_argument("--data_dir", default=".", help="folder of the files that the recipe names")
+    parser.add_argument(
+        "--output_dir", type=folder_to_write, help="where model, checkpoints and predictions go (default: runs/RECIPE)"
+    )
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE", help="changes to the recipe"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in output_dir, if any")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace what an earlier run left in output_dir, and results",
+    )
+    parser.add_argument(
+        "--eval_only",
+        nargs="+",
+        default=[],
+        metavar="MODEL_DIR",
+        help="do not train: evaluate the model saved there, or the ensemble of several",
+    )
+    parser.add_argument(
+        "--average",
+        action="store_true",
+        help="with --eval_only: take the mean of the weights, not an ensemble, and save it in output_dir",
+    )
+    parser.add_argument("--results", type=file_to_write, metavar="FILE", help="write the metrics to this JSON file")
+    args = parser.parse_args(arguments)
+    # Under torchrun the first process speaks for all.
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
+    # The bars of saving a file of a few megabytes; the Trainer has its own.
+    transformers.utils.logging.disable_progress_bar()
+    if args.average and len(args.eval_only) < 2:
+        parser.error("--average needs two or more checkpoints after --eval_only")
+    if args.average and args.output_dir is None:
+        parser.error("--average needs --output_dir, a folder for the mean")
+    if args.resume and (args.overwrite or args.eval_only):
+        parser.error(f"--resume: leave out {'--overwrite' if args.overwrite else '--eval_only'}, or --resume")
+    command = ["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
+    name = Path(args.recipe).stem
+    output_dir = Path(args.output_dir or f"runs/{name}")
+
+    def options(run_name: str = "") -> dict[str, Any]:
+        return {
+            "resume": args.resume,
+            "overwrite": args.overwrite,
+            "eval_only": [Path(directory) / run_name for directory in args.eval_only],
+            "average": args.average,
+        }
+
+    def run(content: dict[str, Any], folder: Path, results: Path | None, run_name: str = "") -> dict[str, float]:
+        recipe = build_recipe(content, name, task.kind)
+        return run_recipe(task(recipe), args.data_dir, folder, **options(run_name), results=results, command=command)
+
+    def check(one: Run, folder: Path) -> None:
+        recipe = build_recipe(one.content, name, task.kind)
+        check_output(recipe, folder, **options(one.name), results=args.results)
+
+    with one_sentence():
+        content = read_recipe(args.recipe, args.set)
+        if SECTION not in content:
+            metrics = run(content, output_dir, args.results)
+        else:
+            for one in expand(content):  # nothing is refused after the first run
+                task(build_recipe(one.content, name, task.kind))
+            metrics = run_suite(
+                content,
+                name,
+                lambda one, folder, results: run(one.content, folder, results, one.name),
+                output_dir,
+                resume=args.resume,
+                overwrite=args.overwrite,
+                results=args.results,
+                command=command,
+                check=check,
+            )
+    sys.stdout.writelines(f"{name} = {value:.4f}\n" for name, value in metrics.items())
+    return metrics

@@ -1,0 +1,196 @@
+"""Options from YAML: reading it strictly, and turning mappings into dataclasses with every key and type checked.
+
+What `recipe.py` is made with; knows nothing of recipes. Needs `pyyaml` (extra `train`) and imports only
+`files.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Hashable, Iterable, Mapping
+from enum import Enum
+from typing import Any, Literal, TypeVar, Union
+
+
+try:
+    import yaml
+except ImportError as error:
+    raise ImportError("recipes need pyyaml: pip install 'hf_rnn_seq2seq[train]'") from error
+from ..data.files import DataError, sentence
+
+
+T = TypeVar("T")
+
+
+class OptionsError(DataError):
+    """Options that cannot be used; the message names `section.key`."""
+
+
+def read_yaml(text: str, name: str) -> Any:
+    """Read YAML strictly.
+
+    Args:
+        text: the YAML.
+        name: what an error calls it, for instance the file.
+
+    Raises:
+        OptionsError: not YAML, or a key given twice; the message names the line.
+    """
+    try:
+        return yaml.load(text, Loader=StrictLoader)
+    except yaml.YAMLError as error:
+        raise OptionsError(f"{name}: not YAML ({error})") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        # What building the values raises: a date that there is not, a key that is a list, brackets without end.
+        raise OptionsError(f"{name}: YAML with a value that cannot be used ({sentence(error)})") from error
+
+
+def write_yaml(content: Any) -> str:
+    """YAML text of plain Python values, in their order."""
+    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+class StrictLoader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses a key given twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'x'?" with the known name most like a misspelt one, or nothing."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _alternatives(arguments: tuple[Any, ...]) -> list[Any]:
+    """The members of a union. transformers writes `SomeEnum | str` where it takes the enum's values as text."""
+    enumerated = any(isinstance(argument, type) and issubclass(argument, Enum) for argument in arguments)
+    return [argument for argument in arguments if not (enumerated and argument is str)]
+
+
+def _matches(value: Any, hint: Any) -> bool:
+    """Whether a YAML value fits a type annotation."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_matches(value, argument) for argument in _alternatives(arguments))
+    if origin is Literal:
+        return value in arguments
+    if origin is list:
+        return isinstance(value, list) and all(_matches(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            _matches(key, arguments[0]) and _matches(item, arguments[1]) for key, item in value.items()
+        )
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return value in [member.value for member in hint]
+    return isinstance(value, hint)
+
+
+def _describe(hint: Any) -> str:
+    """A type annotation in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        # "a number" says what "a whole number" says, and more.
+        words = dict.fromkeys(_describe(argument) for argument in _alternatives(arguments))
+        if "a number" in words:
+            words.pop("a whole number", None)
+        return " or ".join(words)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin is list:
+        return f"a list, each {_describe(arguments[0])}"
+    if origin is dict or hint is dict:
+        return "a mapping"
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return "one of " + ", ".join(str(member.value) for member in hint)
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "null"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], path: str, reserved: Mapping[str, str]) -> None:
+    """Refuse unknown keys, keys set elsewhere and wrong types.
+
+    Args:
+        values: the keys given.
+        hints: the known keys and their type annotations.
+        path: the section, for messages.
+        reserved: keys that cannot be set here, and where to set them instead.
+
+    Raises:
+        OptionsError: as said.
+    """
+    for name, value in values.items():
+        if name in reserved:
+            raise OptionsError(f"{path}.{name}: cannot be set in a recipe; {reserved[name]}")
+        if name not in hints:
+            known = [known for known in hints if known not in reserved]
+            raise OptionsError(f"{path}.{name}: unknown key{nearest(str(name), known)}")
+        if not _matches(value, hints[name]):
+            raise OptionsError(
+                f"{path}.{name}: wanted {_describe(hints[name])}, got {value!r} (type {type(value).__name__})"
+            )
+
+
+def _dataclass_in(hint: Any) -> Any:
+    """The dataclass that an annotation holds, or `None`."""
+    for candidate in (hint, *typing.get_args(hint)):
+        if dataclasses.is_dataclass(candidate):
+            return candidate
+    return None
+
+
+def build_options(cls: type[T], values: Any, path: str) -> T:
+    """An options dataclass from a mapping, nested ones included.
+
+    Args:
+        cls: the dataclass. Its `__post_init__` starts its messages with the name of the option.
+        values: the mapping.
+        path: the section, for messages.
+
+    Raises:
+        OptionsError: an unknown key, a wrong type, or a value that the dataclass refuses.
+    """
+    if not isinstance(values, dict):
+        raise OptionsError(f"{path}: wanted a mapping of keys, got {values!r} (type {type(values).__name__})")
+    hints = typing.get_type_hints(cls)
+    built: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = _dataclass_in(hints.get(name))
+        if nested is not None and value is not None:
+            built[name] = build_options(nested, value, f"{path}.{name}")
+        else:
+            plain[name] = value
+    check_types(plain, hints, path, {})
+    for option in dataclasses.fields(cls):  # type: ignore[arg-type]  # T is a dataclass
+        required = option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING
+        if required and option.name not in values:
+            raise OptionsError(f"{path}.{option.name}: missing, wanted {_describe(hints[option.name])}")
+    try:
+        return cls(**built, **plain)
+    except ValueError as error:
+        raise OptionsError(f"{path}.{error}") from error

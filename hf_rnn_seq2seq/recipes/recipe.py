@@ -1,0 +1,488 @@
+"""Recipes: one YAML file that says everything a training run depends on.
+
+Sections: `data`, `tokenizer`, `model`, `training`, `generation`, `evaluation`, `card`, and what a `RecipeKind` adds.
+Every key is checked before anything is read or trained: an unknown one is refused with the nearest known name, a wrong
+type with `section.key`. The sections map onto options classes of this package, `RnnSeq2SeqConfig`,
+`Seq2SeqTrainingArguments` and `GenerationConfig`. Needs the extras `train` and `metrics`; must not be imported by the
+model files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import GenerationConfig, Seq2SeqTrainingArguments
+
+from ..data.files import read_text
+from ..data.pairs import DataOptions
+from ..data.tokenizers import TokenizerOptions
+from ..evaluation.metrics import METRICS, load_metric
+from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .options import OptionsError, build_options, check_types, nearest, read_yaml, write_yaml
+
+
+# Settings that follow from something else, and where to make them instead.
+_SET_BY_TOKENIZERS = "it follows from the tokenizers"
+_RESERVED: dict[str, dict[str, str]] = {
+    "model": {
+        name: _SET_BY_TOKENIZERS
+        for name in (
+            "vocab_size",
+            "decoder_vocab_size",
+            "character_vocab_size",
+            "pad_token_id",
+            "bos_token_id",
+            "eos_token_id",
+            "decoder_start_token_id",
+            "is_encoder_decoder",
+        )
+    }
+    | {name: "it follows from the data" for name in ("input_feature_size", "num_labels", "id2label", "label2id")},
+    "training": {
+        "output_dir": "give --output_dir",
+        "resume_from_checkpoint": "give --resume",
+        "do_train": "give --eval_only to skip training",
+        "do_eval": "name data.validation",
+        "do_predict": "name data.test",
+        "predict_with_generate": "set evaluation.metrics and evaluation.validation_samples",
+        "generation_config": "use the section generation",
+        "generation_max_length": "set generation.max_new_tokens",
+        "generation_num_beams": "set generation.num_beams",
+        "load_best_model_at_end": "the best checkpoint is always loaded",
+        "metric_for_best_model": "set evaluation.best_metric",
+        "greater_is_better": "it follows from evaluation.best_metric",
+        "label_smoothing_factor": "set model.label_smoothing",
+        "remove_unused_columns": "the pipeline makes the columns",
+        "length_column_name": "set training.max_tokens",
+        "sortish_sampler": "set training.max_tokens",
+    },
+    "generation": {
+        name: _SET_BY_TOKENIZERS for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+    }
+    | {name: "the pipeline sets it" for name in ("return_dict_in_generate", "transformers_version")},
+}
+
+
+# What the Trainer itself reports at an evaluation: a metric of such a name would be taken for it, or be lost.
+_TAKEN_NAMES = (
+    *("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch"),
+    *("num_input_tokens_seen", "total_flos", "step"),
+)
+
+
+class RecipeError(OptionsError):
+    """A recipe that cannot be used; the message names `section.key`."""
+
+
+@dataclass
+class TeacherForcingOptions:
+    """Scheduled sampling (Bengio et al. 2015, section 2.4): how often the decoder is fed the reference at update i.
+
+    Args:
+        schedule: "constant": `ratio`; "linear": max(minimum, start - slope i); "inverse_sigmoid":
+            k / (k + exp(i / k)).
+        ratio: of the constant schedule; 1 is plain teacher forcing.
+        start: of the linear schedule.
+        slope: fall a update of the linear schedule.
+        minimum: floor of the linear schedule.
+        k: of the inverse sigmoid, at least 1: the larger, the later it falls.
+        unit: "step": every step reads the reference or a symbol drawn from the model; "sequence": a sequence reads the
+            reference or the model's most probable symbols all along (Lake & Baroni 2018).
+    """
+
+    schedule: Literal["constant", "linear", "inverse_sigmoid"] = "constant"
+    ratio: float = 1.0
+    start: float = 1.0
+    slope: float = 0.0
+    minimum: float = 0.0
+    k: float = 1000.0
+    unit: Literal["step", "sequence"] = "step"
+
+    def __post_init__(self) -> None:
+        for name in ("ratio", "start", "minimum"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}: got {value}, wanted 0 to 1")
+        if self.slope < 0:
+            raise ValueError(f"slope: got {self.slope}, wanted 0 or more")
+        if self.k < 1:
+            raise ValueError(f"k: got {self.k}, wanted 1 or more")
+
+
+@dataclass
+class TokenizerSection:
+    """The tokenizers of both sides.
+
+    Args:
+        shared: one vocabulary, trained on sources and targets together as `source` says.
+        source: the source tokenizer.
+        target: the target tokenizer; not given if `shared`.
+    """
+
+    shared: bool = False
+    source: TokenizerOptions = field(default_factory=TokenizerOptions)
+    target: TokenizerOptions | None = None
+
+    def __post_init__(self) -> None:
+        if self.shared and self.target is not None:
+            raise ValueError("target: given together with shared: true, which trains one tokenizer as source says")
+        if not self.shared and self.target is None:
+            self.target = TokenizerOptions()
+
+    def stand_in_sizes(self) -> dict[str, int | None]:
+        """Vocabulary sizes for checking a model's options before there are tokenizers."""
+        return {"vocab_size": 1000, "decoder_vocab_size": None if self.shared else 1000}
+
+
+@dataclass
+class PipelineOptions:
+    """The keys of the section `training` that are ours; the others are fields of `Seq2SeqTrainingArguments`.
+
+    Args:
+        max_tokens: largest padded size of a training batch in tokens on either side; batches are then made by length
+            buckets. `None`: batches of `per_device_train_batch_size` samples.
+        teacher_forcing: scheduled sampling.
+        early_stopping_patience: stop after so many evaluations without a better `evaluation.best_metric`; `None`:
+            never.
+        average_checkpoints: average the weights of so many checkpoints after training, and keep the average if its
+            `best_metric` on the validation data is at least as good as the best checkpoint's. 0 or 1: no averaging.
+        average_which: average the "best" or the "last" checkpoints.
+    """
+
+    max_tokens: int | None = None
+    teacher_forcing: TeacherForcingOptions = field(default_factory=TeacherForcingOptions)
+    early_stopping_patience: int | None = None
+    average_checkpoints: int = 0
+    average_which: Literal["best", "last"] = "best"
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "early_stopping_patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: got {value}, wanted at least 1 or null")
+        if self.average_checkpoints < 0:
+            raise ValueError(f"average_checkpoints: got {self.average_checkpoints}, wanted 0 or more")
+
+
+@dataclass
+class EvaluationOptions:
+    """How the model is chosen and scored.
+
+    Args:
+        metrics: names of metrics (see `metrics.py`), or a mapping from the reported name to the metric's name or to
+            `{metric: name, option: value}`.
+        best_metric: what chooses the best checkpoint: "loss" or a reported name.
+        validation_samples: score this many validation items by greedy decoding at each evaluation, evenly taken;
+            `None`: all, 0: none (then `best_metric` must be "loss").
+        batch_size: number of items decoded at a time.
+        splits: which splits are predicted and reported after training; `None`: validation and all test splits.
+    """
+
+    metrics: list[str] | dict[str, str | dict[str, Any]] = field(default_factory=list)
+    best_metric: str = "loss"
+    validation_samples: int | None = None
+    batch_size: int = 64
+    splits: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: got {self.batch_size}, wanted at least 1")
+        if self.validation_samples is not None and self.validation_samples < 0:
+            raise ValueError(f"validation_samples: got {self.validation_samples}, wanted 0 or more, or null for all")
+        for reported, (name, options) in self.metric_specs.items():
+            if reported in _TAKEN_NAMES or reported.startswith(("eval_", "validation_")):
+                taken = f"{', '.join(_TAKEN_NAMES)} and what begins with eval_ or validation_"
+                raise ValueError(f"metrics: got the name {reported!r}, wanted another one: {taken} have a meaning")
+            if name not in METRICS:
+                raise ValueError(f"metrics: {reported} is {name!r}, wanted one of {', '.join(METRICS)}")
+            try:
+                load_metric(name, **options)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"metrics: {reported}: {error}") from error
+        computed = ["loss", *([] if self.validation_samples == 0 else self.metric_specs)]
+        if self.best_metric not in computed:
+            reported = ", ".join(computed)
+            raise ValueError(f"best_metric: got {self.best_metric!r}, wanted one of those computed: {reported}")
+
+    @property
+    def metric_specs(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Reported name -> name of the metric and its options."""
+        named = self.metrics if isinstance(self.metrics, dict) else {name: name for name in self.metrics}
+        specs: dict[str, tuple[str, dict[str, Any]]] = {}
+        for reported, spec in named.items():
+            options = {"metric": spec} if isinstance(spec, str) else dict(spec)
+            specs[reported] = (str(options.pop("metric", reported)), options)
+        return specs
+
+
+@dataclass
+class CardOptions:
+    """What the model card says beyond what the run itself knows; without this section no card is written.
+
+    Args:
+        title: heading.
+        language: ISO 639 code, or several.
+        task: in words, for instance "grapheme-to-phoneme conversion".
+        datasets: names of the training data, Hub ids or words.
+        license: a licence id of the Hub.
+        example: an input for the card's code; a file name for speech.
+        limitations: one more limitation.
+    """
+
+    title: str
+    language: str | list[str]
+    task: str
+    datasets: list[str]
+    license: str = "apache-2.0"
+    example: str = "hello"
+    limitations: str | None = None
+
+
+@dataclass(frozen=True)
+class RecipeKind:
+    """The sections that recipes of one kind of task have, beside those of every recipe.
+
+    Args:
+        data: options class of the section `data`.
+        tokenizer: options class of the section `tokenizer`; its method `stand_in_sizes()` gives the sizes that a
+            model's configuration takes from the tokenizers, for checking a recipe before they exist.
+        generates: whether there is a section `generation`.
+        generation: options of generation beside those of `GenerationConfig`, and their types.
+        more: other sections and their options classes.
+    """
+
+    data: type
+    tokenizer: type
+    generates: bool = False
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, type] = field(default_factory=dict)
+
+    @property
+    def sections(self) -> list[str]:
+        """Names of all sections, in the order in which they are written."""
+        generation = ["generation"] if self.generates else []
+        return ["data", *self.more, "tokenizer", "model", "training", *generation, "evaluation", "card"]
+
+
+# Text to text.
+SEQ2SEQ = RecipeKind(DataOptions, TokenizerSection, generates=True)
+
+
+@dataclass
+class Recipe:
+    """A checked recipe.
+
+    Args:
+        name: stem of the recipe's file name; names the results file.
+        data: what is read, of the kind's class.
+        tokenizer: how the vocabularies are made, of the kind's class.
+        model: options of `RnnSeq2SeqConfig`, and optionally `preset`.
+        training: fields of `Seq2SeqTrainingArguments`.
+        pipeline: the other keys of the section `training`.
+        generation: fields of `GenerationConfig`, used for the reported splits.
+        evaluation: metrics and selection.
+        card: texts of the model card, or `None`.
+        content: the recipe as written, overrides included.
+        more: the other sections of the kind.
+    """
+
+    name: str
+    data: Any
+    tokenizer: Any
+    model: dict[str, Any]
+    training: dict[str, Any]
+    pipeline: PipelineOptions
+    generation: dict[str, Any]
+    evaluation: EvaluationOptions
+    card: CardOptions | None
+    content: dict[str, Any]
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the weights, of dropout and of the data's order."""
+        return int(self.training.get("seed", Seq2SeqTrainingArguments.seed))
+
+    def model_config(self, **fixed: Any) -> RnnSeq2SeqConfig:
+        """The model's configuration.
+
+        Args:
+            fixed: what follows from the data: `vocab_size`, `decoder_vocab_size`, `pad_token_id` and the like.
+
+        Raises:
+            RecipeError: the options of the section `model` contradict each other or are out of range.
+        """
+        options = {**self.model, **fixed}
+        preset = options.pop("preset", None)
+        try:
+            if preset is None:
+                return RnnSeq2SeqConfig(**options)
+            return RnnSeq2SeqConfig.from_preset(preset, **options)
+        except (ValueError, StrictDataclassError) as error:
+            # The configuration's own sentence, without what @strict says around it.
+            raise RecipeError(f"model: {error.__cause__ or error}") from error
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML, overrides included, without comments."""
+        return write_yaml(self.content)
+
+
+def _generation_hints() -> dict[str, Any]:
+    """Names of `GenerationConfig`; the type of a default that is not None is the type wanted."""
+    hints: dict[str, Any] = {name: Any for name in vars(GenerationConfig()) if not name.startswith("_")}
+    for name, default in GenerationConfig._get_default_generation_params().items():
+        if default is not None:
+            hints[name] = type(default) | None
+    # Also the string "never" (see GenerationConfig).
+    hints["early_stopping"] = bool | str
+    hints["max_new_tokens"] = int | None
+    return hints
+
+
+def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Change a recipe's content as `--set section.key=value` says.
+
+    Args:
+        content: the mapping read from YAML; it is changed in place.
+        overrides: texts such as "training.num_train_epochs=1"; the value is read as YAML, deeper keys have more dots.
+
+    Returns:
+        `content`.
+
+    Raises:
+        RecipeError: a text without "=", or a path through something that is not a mapping.
+    """
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        keys = path.split(".")
+        if not equals or len(keys) < 2 or not all(keys):
+            raise RecipeError(f"--set {override}: wanted section.key=value")
+        place = content
+        for key in keys[:-1]:
+            if place.get(key) is None:
+                place[key] = {}
+            place = place[key]
+            if not isinstance(place, dict):
+                raise RecipeError(f"--set {override}: {key} is not a mapping")
+        place[keys[-1]] = read_yaml(text, f"--set {override}")
+    return content
+
+
+def _check_subwords(data: DataOptions, tokenizers: TokenizerSection, config: RnnSeq2SeqConfig) -> None:
+    """Refuse options that only work with, or only without, subwords."""
+    source = tokenizers.source.type
+    if config.copy_slots and source not in ("word", "character"):
+        raise RecipeError(
+            f"model.copy_slots: got {config.copy_slots} with tokenizer.source.type {source}, whose "
+            "subwords spell every word, so that none is unknown; wanted type word or character, or copy_slots 0"
+        )
+    target = source if tokenizers.target is None else tokenizers.target.type
+    for name, tokenizer_type in (("source_bpe_dropout", source), ("target_bpe_dropout", target)):
+        if getattr(data, name) and tokenizer_type != "bpe":
+            raise RecipeError(
+                f"data.{name}: got {getattr(data, name)} with a tokenizer of type {tokenizer_type}, wanted type bpe, "
+                "which has merges to leave out, or 0"
+            )
+
+
+def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ) -> Recipe:
+    """Check a recipe's content.
+
+    Args:
+        content: the mapping read from YAML.
+        name: what the results file is called.
+        kind: the sections that it may have.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        OptionsError: anything unknown, of a wrong type, out of range or contradictory.
+    """
+    if not isinstance(content, dict):
+        raise RecipeError(f"{name}: wanted the sections {', '.join(kind.sections)}, got {type(content).__name__}")
+    for section in content:
+        if section not in kind.sections:
+            raise RecipeError(f"{section}: unknown section{nearest(str(section), kind.sections)}")
+    if content.get("data") is None:
+        raise RecipeError("data: the section is missing")
+    sections: dict[str, Any] = {section: content.get(section) or {} for section in (*kind.sections, "generation")}
+    for section, values in sections.items():
+        if not isinstance(values, dict):
+            raise RecipeError(f"{section}: wanted a mapping of keys, got {values!r} (type {type(values).__name__})")
+
+    own_names = {option.name for option in dataclasses.fields(PipelineOptions)}
+    pipeline = {key: value for key, value in sections["training"].items() if key in own_names}
+    training = {key: value for key, value in sections["training"].items() if key not in own_names}
+    training_hints = {option.name: option.type for option in dataclasses.fields(Seq2SeqTrainingArguments)}
+    # The first spellings are hints for the nearest-name search only; they were split off above.
+    check_types(training, {**dict.fromkeys(own_names, Any), **training_hints}, "training", _RESERVED["training"])
+    model_hints = {"preset": str, **inspect.get_annotations(RnnSeq2SeqConfig)}
+    check_types(sections["model"], model_hints, "model", _RESERVED["model"])
+    generation_hints = {**_generation_hints(), **kind.generation}
+    check_types(sections["generation"], generation_hints, "generation", _RESERVED["generation"])
+    try:
+        GenerationConfig(**sections["generation"]).validate(strict=True)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"generation: {error}") from error
+
+    recipe = Recipe(
+        name=name,
+        data=build_options(kind.data, sections["data"], "data"),
+        tokenizer=build_options(kind.tokenizer, sections["tokenizer"], "tokenizer"),
+        model=sections["model"],
+        training=training,
+        pipeline=build_options(PipelineOptions, pipeline, "training"),
+        generation=sections["generation"],
+        evaluation=build_options(EvaluationOptions, sections["evaluation"], "evaluation"),
+        card=build_options(CardOptions, sections["card"], "card") if sections["card"] else None,
+        content=content,
+        more={section: build_options(cls, sections[section], section) for section, cls in kind.more.items()},
+    )
+    # Contradictory model options are refused now, not after the data has been read.
+    config = recipe.model_config(**recipe.tokenizer.stand_in_sizes())
+    if isinstance(recipe.tokenizer, TokenizerSection):
+        _check_subwords(recipe.data, recipe.tokenizer, config)
+    return recipe
+
+
+def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """A recipe file's content with overrides, not checked further.
+
+    Args:
+        path: the YAML file.
+        overrides: changes such as "training.num_train_epochs=1".
+
+    Raises:
+        OptionsError: not YAML, not a mapping, or an override that leads nowhere.
+        DataError: a folder, or not UTF-8.
+        FileNotFoundError: no such file.
+    """
+    content = read_yaml(read_text(path), str(path))
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: wanted a mapping of sections, got {type(content).__name__}")
+    return apply_overrides(content, overrides)
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = (), kind: RecipeKind = SEQ2SEQ) -> Recipe:
+    """Read and check a recipe file.
+
+    Args:
+        path: the YAML file.
+        overrides: changes such as "training.num_train_epochs=1".
+        kind: the sections that it may have.
+
+    Returns:
+        The recipe, named after the file.
+
+    Raises:
+        OptionsError: not YAML, or anything that `build_recipe` refuses.
+        FileNotFoundError: no such file.
+    """
+    return build_recipe(read_recipe(path, overrides), Path(path).stem, kind)

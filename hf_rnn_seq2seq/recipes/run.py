@@ -1,0 +1,388 @@
+"""A whole run of a recipe: tokenizers, model, training, averaging, scores, predictions, results file, model card.
+
+The kinds of output are `task.Task`s; `command.py` is the command line of `run_recipe`. Everything follows from the
+recipe: run twice on a CPU, it gives the same numbers. Needs the extras `train` and `metrics`; must not be imported by
+the model files.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
+
+from ..data.files import reading
+from ..data.outputs import remove, replacing
+from ..sharing.card import save_model_card
+from ..sharing.results import write_results
+from ..training.checkpoints import (
+    FindBestCheckpoint,
+    KeepBestCheckpoints,
+    SealCheckpoints,
+    average_checkpoints,
+    checkpoints_of,
+    rank_checkpoints,
+)
+from ..training.trainer import RecipeTrainer, ScheduledSamplingCallback, TrainingClock
+from .recipe import Recipe, RecipeError
+from .run_folder import check_output, run_files, taking_over
+from .scoring import greater_is_better
+from .task import Scores, Task, TrainingReport
+
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+
+logger = logging.getLogger(__name__)
+
+
+def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: bool) -> Seq2SeqTrainingArguments:
+    """The Trainer's arguments: the recipe's over this package's defaults.
+
+    Args:
+        recipe: the section `training` and what chooses the best checkpoint.
+        output_dir: where checkpoints go.
+        has_validation: without validation data there is no best checkpoint, and the last one counts.
+
+    Returns:
+        The arguments.
+
+    Raises:
+        RecipeError: the Trainer refuses them, or they do not fit averaging.
+    """
+    pipeline = recipe.pipeline
+    averages = pipeline.average_checkpoints > 1
+    if averages and recipe.training.get("save_total_limit") is not None:
+        raise RecipeError("training.save_total_limit: leave it out, training.average_checkpoints decides what is kept")
+    if averages and pipeline.average_which == "best" and not has_validation:
+        raise RecipeError("training.average_which: best needs data.validation; set it to last, or name the data")
+    # Checkpoints to continue from, two in case one is damaged; the best one is kept besides. KeepBestCheckpoints does
+    # it where the best are averaged.
+    kept = pipeline.average_checkpoints if averages and pipeline.average_which == "last" else None if averages else 2
+    trackers = [name for name in ("tensorboard", "trackio") if importlib.util.find_spec(name) is not None]
+    options: dict[str, Any] = {
+        "eval_strategy": "epoch" if has_validation else "no",
+        "save_strategy": "epoch",
+        "logging_steps": 50,
+        "per_device_eval_batch_size": 64,
+        "report_to": trackers[:1] or "none",
+        "restore_callback_states_from_checkpoint": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": not torch.accelerator.is_available(),
+        **recipe.training,
+        "save_total_limit": recipe.training.get("save_total_limit") or kept,
+    }
+    if not has_validation:
+        options["eval_strategy"] = "no"
+    try:
+        return Seq2SeqTrainingArguments(
+            output_dir=str(output_dir),
+            load_best_model_at_end=has_validation,
+            metric_for_best_model=recipe.evaluation.best_metric if has_validation else None,
+            # Said in so many words: the Trainer takes every name that does not end in "loss" for a score.
+            greater_is_better=greater_is_better(recipe) if has_validation else None,
+            **options,
+        )
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"training: {error}") from error
+
+
+def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
+    """Put the averaged weights into the model, unless the best checkpoint scores better on the validation data.
+
+    Args:
+        trainer: after training, its model holding the best checkpoint (or, without validation data, the last weights).
+        recipe: how many checkpoints are averaged, and which.
+
+    Returns:
+        Which weights the model has now, in words.
+    """
+    model, number = trainer.model, recipe.pipeline.average_checkpoints
+    assert trainer.args.output_dir is not None and model is not None
+    metric = f"eval_{recipe.evaluation.best_metric}"
+    greater = bool(trainer.args.greater_is_better)
+    if recipe.pipeline.average_which == "best":
+        chosen = rank_checkpoints(trainer.args.output_dir, trainer.state, metric, greater)[:number]
+    else:
+        chosen = checkpoints_of(trainer.args.output_dir)[-number:]
+    if len(chosen) < 2:
+        return "the only checkpoint"
+    names = ", ".join(checkpoint.name for checkpoint in chosen)
+    best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    # strict=False: tied weights are in a checkpoint once.
+    model.load_state_dict(average_checkpoints(chosen), strict=False)
+    if trainer.state.best_metric is None:
+        return f"the mean of {names}"
+    averaged = trainer.evaluate()[metric]
+    logger.info("mean of %s: %s %.4f, best checkpoint %.4f", names, metric, averaged, trainer.state.best_metric)
+    if averaged < trainer.state.best_metric if greater else averaged > trainer.state.best_metric:
+        model.load_state_dict(best)
+        return f"the best checkpoint; the mean of {names} scores worse on the validation data"
+    return f"the mean of {names}"
+
+
+def make_trainer(task: Task, data: DatasetDict, output_dir: str | Path) -> RecipeTrainer:
+    """Build a task's model and what trains it. Writes nothing, but finds out all that can be wrong before a training.
+
+    Args:
+        task: before `build`; its model is the one to train afterwards.
+        data: its data, as its `load_data` gives it.
+        output_dir: checkpoints go here.
+
+    Returns:
+        The trainer.
+
+    Raises:
+        RecipeError: the section `training` cannot be used.
+    """
+    recipe = task.recipe
+    arguments = training_arguments(recipe, output_dir, "validation" in data)
+    task.build(data)
+    logger.info("%s: %d parameters", type(task.model).__name__, task.model.num_parameters())
+    encoded = task.encode(data["train"], "train")
+    validation = None
+    if "validation" in data:
+        validation = task.encode(data["validation"], "validation")
+        lengths = task.lengths(validation)
+        # Batches of like length: the loss costs a fraction of what it would in file order.
+        validation = validation.select(sorted(range(len(lengths)), key=lambda row: lengths[row]))
+
+    callbacks: list[TrainerCallback] = [
+        *(SealCheckpoints(), FindBestCheckpoint(), TrainingClock()),
+        ScheduledSamplingCallback(recipe.pipeline.teacher_forcing),
+    ]
+    if validation is not None and recipe.pipeline.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(recipe.pipeline.early_stopping_patience))
+    if recipe.pipeline.average_checkpoints > 1 and recipe.pipeline.average_which == "best":
+        callbacks.append(KeepBestCheckpoints(recipe.pipeline.average_checkpoints))
+    try:
+        return RecipeTrainer(
+            model=task.model,
+            args=arguments,
+            train_dataset=encoded,
+            eval_dataset=validation,
+            data_collator=task.collate,
+            callbacks=callbacks,
+            max_tokens=recipe.pipeline.max_tokens,
+            lengths=task.lengths(encoded),
+            save_processors=task.save_processors,
+            augment=task.augment,
+            score_validation=None if validation is None else task.validation_scorer(data["validation"]),
+        )
+    except (ValueError, ImportError) as error:
+        raise RecipeError(f"training: {error}") from error
+
+
+def train(task: Task, trainer: RecipeTrainer, checkpoint: str | Path | None = None) -> TrainingReport:
+    """Train a task's model and save it with its tokenizers.
+
+    Args:
+        task: after `make_trainer`; its model is the trained one afterwards.
+        trainer: what `make_trainer` returned. The model goes into its folder, checkpoints beneath it.
+        checkpoint: checkpoint to go on from, or `None`.
+
+    Returns:
+        How it went.
+    """
+    recipe = task.recipe
+    assert trainer.args.output_dir is not None
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    # A resume puts a clock of its own, which knows the time before, into the place of ours.
+    clock = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, TrainingClock))
+    seconds = clock.seconds
+    weights = "the last update" if trainer.state.best_model_checkpoint is None else "the best checkpoint"
+    if recipe.pipeline.average_checkpoints > 1:
+        weights = use_average(trainer, recipe)
+    logger.info("trained for %.0f seconds; the model has the weights of %s", seconds, weights)
+    trainer.save_model()
+    # Mixed precision is for training, where accelerate puts a forward of its own over the class's: scored is what was
+    # saved, as a user loads it.
+    for name in ("forward", "_original_forward"):
+        vars(task.model).pop(name, None)
+    report = TrainingReport(
+        seconds, weights, trainer.state.epoch or 0.0, trainer.state.global_step, len(trainer.lengths)
+    )
+    if trainer.is_world_process_zero():
+        report.save(trainer.args.output_dir)
+    return report
+
+
+def _reported_splits(recipe: Recipe, data: DatasetDict) -> list[str]:
+    """The splits of `evaluation.splits`, by default all that are not trained on."""
+    known = [name for name in data if name != "train"]
+    for split in recipe.evaluation.splits or []:
+        if split not in known:
+            raise RecipeError(f"evaluation.splits: got {split!r}, the data has {', '.join(known) or 'only train'}")
+    return known if recipe.evaluation.splits is None else recipe.evaluation.splits
+
+
+def evaluate(task: Task, data: DatasetDict, output_dir: str | Path) -> Scores:
+    """Score the splits of `evaluation.splits`, and write `predictions_<split>.tsv` once all of them are scored.
+
+    Args:
+        task: with its model.
+        data: as its `load_data` gives it.
+        output_dir: where the predictions go.
+
+    Returns:
+        Metrics and what they say besides: under plain names for the split "test", as `<split>_<name>` for others.
+    """
+    numbers: dict[str, float] = {}
+    details: dict[str, str] = {}
+    with ExitStack() as files:
+        for split in _reported_splits(task.recipe, data):
+            logger.info("%s: predicting %d items", split, len(data[split]))
+            file = files.enter_context(replacing(Path(output_dir) / f"predictions_{split}.tsv"))
+            scores = task.evaluate(data[split], file)
+            prefix = "" if split == "test" else f"{split}_"
+            numbers |= {f"{prefix}{name}": value for name, value in scores.numbers.items()}
+            details |= {f"{prefix}{name}": value for name, value in scores.details.items()}
+            logger.info("%s: %s", split, ", ".join(f"{name} {value:.2f}" for name, value in scores.numbers.items()))
+    return Scores(numbers, details)
+
+
+def _training_summary(recipe: Recipe, report: TrainingReport) -> dict[str, object]:
+    """The model card's table of how the model was trained."""
+    training = recipe.training
+    batches = (
+        f"at most {recipe.pipeline.max_tokens} tokens on each side, by length buckets"
+        if recipe.pipeline.max_tokens is not None
+        else training.get("per_device_train_batch_size", Seq2SeqTrainingArguments.per_device_train_batch_size)
+    )
+    return {
+        "training items": f"{report.items:,}",
+        "epochs, updates": f"{report.epochs:g}, {report.updates:,}",
+        "batches": batches,
+        "optimizer": training.get("optim", Seq2SeqTrainingArguments.optim),
+        "learning rate": training.get("learning_rate", Seq2SeqTrainingArguments.learning_rate),
+        "seed": recipe.seed,
+        "weights": report.weights,
+        "seconds": f"{report.seconds:.0f}",
+    }
+
+
+def _load(task: Task, data: DatasetDict, directories: Sequence[str | Path], mean_dir: Path | None = None) -> None:
+    """Give a task a saved model, an ensemble, or the mean of several, which is saved in `mean_dir`."""
+    with reading(", ".join(map(str, directories)), "what save_pretrained wrote", any_error=True):
+        if mean_dir is not None:
+            task.load_average(directories, mean_dir)
+        elif len(directories) > 1:
+            task.load_ensemble(directories)
+        else:
+            task.load(directories[0])
+    task.check_data(data)
+    if torch.accelerator.is_available() and not task.recipe.training.get("use_cpu", False):
+        task.model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]  # annotated as if for a model
+
+
+def _evaluate_saved(
+    task: Task, data: DatasetDict, directories: Sequence[str | Path], output_dir: Path, average: bool
+) -> Scores:
+    """Score saved models; a mean of them takes its place in `output_dir` when that is done."""
+    if not average:
+        _load(task, data, directories)
+        return evaluate(task, data, output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output_dir, prefix="mean.") as folder:
+        _load(task, data, directories, Path(folder))
+        scores = evaluate(task, data, folder)
+        for path in run_files(output_dir, with_card=True):
+            remove(path)
+        for path in Path(folder).iterdir():
+            path.replace(output_dir / path.name)
+    return scores
+
+
+def run_recipe(
+    task: Task,
+    data_dir: str | Path,
+    output_dir: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    eval_only: Sequence[str | Path] = (),
+    average: bool = False,
+    results: str | Path | None = None,
+    command: Sequence[str] = (),
+) -> dict[str, float]:
+    """Train, evaluate and predict as a task's recipe says.
+
+    Args:
+        task: one kind of output for one recipe.
+        data_dir: folder that the recipe's file names are relative to.
+        output_dir: the model with tokenizers and card, `recipe.yaml`, checkpoints and `predictions_<split>.tsv` go
+            here.
+        resume: go on from the last checkpoint in `output_dir`, if there is one.
+        overwrite: replace the run in `output_dir`, or what an evaluation or a results file would replace.
+        eval_only: do not train; evaluate the model saved in this directory, or the ensemble of several, and write no
+            card.
+        average: evaluate the mean of the weights in those directories, which is saved in `output_dir`.
+        results: the results file, or `None` to write none.
+        command: what was typed, for the results file.
+
+    Returns:
+        The metrics: those of the test data under plain names, of the validation data as `validation_<name>`.
+
+    Raises:
+        FileExistsError: `output_dir` holds finished work that would be replaced, or there is such a results file, and
+            neither `resume` nor `overwrite` is set.
+        OptionsError, DataError: the recipe or the data cannot be used, or the recipe is not that of the run to resume.
+    """
+    recipe, output_dir = task.recipe, Path(output_dir)
+    checkpoint = check_output(
+        recipe, output_dir, resume=resume, overwrite=overwrite, eval_only=eval_only, average=average, results=results
+    )
+    finished = resume and checkpoint is None and TrainingReport.load(output_dir) is not None
+    if (eval_only or finished) and os.environ.get("RANK", "0") != "0":
+        return {}  # one process evaluates what is trained
+    data = task.load_data(data_dir)
+    _reported_splits(recipe, data)  # refused before the training, not after it
+    report: TrainingReport | None
+    if eval_only:
+        report = TrainingReport.load(eval_only[0])
+        scores = _evaluate_saved(task, data, eval_only, output_dir, average)
+    else:
+        if finished:
+            report = TrainingReport.load(output_dir)
+            logger.info("the run in %s has no checkpoint left to go on from, and is finished", output_dir)
+            _load(task, data, [output_dir])
+        else:
+            trainer = make_trainer(task, data, output_dir)
+            with taking_over(recipe, output_dir, goes_on=checkpoint is not None):
+                report = train(task, trainer, checkpoint)
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+            return {}
+        scores = evaluate(task, data, output_dir)
+    if recipe.card is not None and not eval_only and report is not None:
+        save_model_card(
+            output_dir,
+            task.model,
+            **asdict(recipe.card),
+            metrics=scores.numbers,
+            recipe=f"{recipe.name}.yaml",
+            training_summary=_training_summary(recipe, report),
+            **task.card_fields(),
+        )
+    if results is not None and scores.numbers:
+        write_results(
+            results,
+            recipe=recipe.name,
+            command=command,
+            seeds=[recipe.seed],
+            metrics=dict(scores.numbers),
+            parameters=task.model.num_parameters(),
+            training_seconds=0.0 if report is None else report.seconds,
+            device=task.model.device,
+            details=dict(scores.details),
+        )
+    return dict(scores.numbers)

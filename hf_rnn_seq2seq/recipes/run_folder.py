@@ -1,0 +1,240 @@
+"""The folder of a run: what is there already, and how a new run takes its place.
+
+An earlier run is deleted only if `--overwrite` says so, and only once its successor is finished: until then it is set
+aside in the folder, and it comes back if the new run fails before it has a checkpoint of its own. Needs the extra
+`train`; must not be imported by the model files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.outputs import check_output_file, check_output_folder, remove, replacing
+from ..data.preprocessing import PREPROCESSING_FILE, RECIPE_FILE
+from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
+from ..training.checkpoints import checkpoints_of, last_whole_checkpoint
+from .options import read_yaml
+from .recipe import Recipe, RecipeError
+from .suite import RUN_FILE, earlier_results
+from .task import REPORT_FILE, TrainingReport
+
+
+logger = logging.getLogger(__name__)
+
+# Where the earlier run is while a new one takes its place.
+EARLIER_FOLDER = "earlier_run"
+CARD_FILE = "README.md"
+PREDICTIONS = "predictions_*.tsv"
+# What a run leaves, beside its checkpoints, its recipe, and a card.
+_FINISHED = (
+    *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "config.json", "generation_config.json"),
+    *("tokenizer*.json", "special_tokens_map.json", "preprocessor_config.json"),
+    *(PREPROCESSING_FILE, TARGET_TOKENIZER_FOLDER, "training_args.bin", REPORT_FILE, PREDICTIONS),
+)
+# The sections that the weights do not depend on ...
+_NOT_TRAINED_SECTIONS = ("generation", "evaluation", "card")
+# ... and what may differ in the others between a run and its continuation: how long it goes on, and what it says.
+_LENGTH = frozenset({"num_train_epochs", "max_steps"})
+_FREE_AT_RESUME = _LENGTH | {"logging_steps", "report_to", "disable_tqdm"}
+
+
+def finished_work(folder: Path, with_card: bool = True) -> list[Path]:
+    """What a run, or an evaluation, has left in a folder.
+
+    Args:
+        folder: the folder, which need not be there.
+        with_card: also a README.md that lies beside nothing else; it may be somebody's own.
+    """
+    found = [*checkpoints_of(folder), *(path for pattern in _FINISHED for path in sorted(folder.glob(pattern)))]
+    card = folder / CARD_FILE
+    return [*found, card] if card.is_file() and (found or with_card) else found
+
+
+def run_files(folder: Path, with_card: bool) -> list[Path]:
+    """All that belongs to the run in a folder: `finished_work`, its recipe, and the code and results beside it."""
+    code = [path for path in folder.glob("*.py") if (Path(__file__).parent / path.name).is_file()]
+    others = [folder / RECIPE_FILE, folder / RUN_FILE, earlier_results(folder)]
+    work = finished_work(folder, with_card)
+    return [*work, *(code if work else []), *(path for path in others if path.exists())]
+
+
+def check_output(
+    recipe: Recipe,
+    output_dir: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    eval_only: Sequence[str | Path] = (),
+    average: bool = False,
+    results: str | Path | None = None,
+) -> Path | None:
+    """Refuse to write where something would be lost. Changes nothing.
+
+    Args:
+        recipe: of the run to begin or to go on with.
+        output_dir: its folder.
+        resume, overwrite, eval_only, average, results: as for `experiment.run_recipe`.
+
+    Returns:
+        The checkpoint to go on from, or `None`.
+
+    Raises:
+        FileExistsError: there is finished work, and neither `resume` nor `overwrite` is set; or a file is in the way.
+        PermissionError: it cannot be written.
+        RecipeError: the run to go on with is another one, or `output_dir` holds a model to average.
+    """
+    folder = Path(output_dir)
+    check_output_folder(folder, "--output_dir")
+    checkpoint = None
+    if eval_only:
+        _check_evaluation(folder, eval_only, average, overwrite)
+    else:
+        checkpoint = _check_training(recipe, folder, resume, overwrite)
+    if results is not None:
+        check_output_file(results, "--results", overwrite or resume)
+    return checkpoint
+
+
+def _check_training(recipe: Recipe, folder: Path, resume: bool, overwrite: bool) -> Path | None:
+    """Refuse a training that would mix two runs, or replace one; the checkpoint to go on from."""
+    work = finished_work(folder, with_card=recipe.card is not None)
+    if resume and checkpoints_of(folder):
+        _check_same_run(recipe, folder, _FREE_AT_RESUME)
+        return last_whole_checkpoint(folder)
+    if resume and TrainingReport.load(folder) is not None:
+        # Its checkpoints are gone, or it never had any: it is finished, or nothing can be done.
+        _check_same_run(recipe, folder, _FREE_AT_RESUME - _LENGTH)
+        return None
+    if work and resume:
+        raise FileExistsError(
+            f"{folder} holds {_named(work)}, but no checkpoint to go on from: give --overwrite to start again, or "
+            "another --output_dir"
+        )
+    if not overwrite and (work or ((folder / EARLIER_FOLDER).exists() and not resume)):
+        what = "checkpoints" if checkpoints_of(folder) else _named(work or [folder / EARLIER_FOLDER])
+        raise FileExistsError(
+            f"{folder} holds {what} of an earlier run: give --resume to go on, --overwrite to start again, or another "
+            "--output_dir"
+        )
+    return None
+
+
+def _check_evaluation(folder: Path, models: Sequence[str | Path], average: bool, overwrite: bool) -> None:
+    """Refuse an evaluation that would replace predictions, or a mean that would replace a model."""
+    if average:
+        for model in models:
+            if folder.resolve() in (Path(model).resolve(), *Path(model).resolve().parents):
+                raise RecipeError(
+                    f"--output_dir: {folder} holds {model}, one of the models to average; wanted another folder"
+                )
+    work = finished_work(folder) if average else sorted(folder.glob(PREDICTIONS))
+    if work and not overwrite:
+        raise FileExistsError(
+            f"{folder} holds {_named(work)}: name another --output_dir, or give --overwrite to replace what is there"
+        )
+
+
+def _named(paths: Sequence[Path]) -> str:
+    names = [path.name for path in paths]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _check_same_run(recipe: Recipe, folder: Path, free: frozenset[str]) -> None:
+    differing = differences(recipe, folder, free)
+    if differing:
+        raise RecipeError(f"--resume: the run in {folder} has another recipe: {', '.join(differing)}")
+
+
+def differences(recipe: Recipe, folder: Path, free: frozenset[str] = _FREE_AT_RESUME - _LENGTH) -> list[str]:
+    """Where the recipe of a run differs from another one in what the weights depend on.
+
+    Args:
+        recipe: the other one.
+        folder: of the run; if it has no recipe, nothing differs.
+        free: keys of the section `training` that may differ.
+
+    Returns:
+        Keys, as `section.key (old -> new)`.
+    """
+    written = folder / RECIPE_FILE
+    if not written.is_file():
+        return []
+    before = read_yaml(written.read_text(encoding="utf-8"), str(written))
+    old, new = (
+        {name: options or {} for name, options in content.items() if name not in _NOT_TRAINED_SECTIONS}
+        for content in (before, recipe.content)
+    )
+    return _differences(old, new, free)
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], free: frozenset[str], path: str = "") -> list[str]:
+    found: list[str] = []
+    for key in dict.fromkeys([*before, *now]):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, free, f"{path}{key}.")
+        elif old != new and not (path == "training." and key in free):
+            found.append(f"{path}{key} ({old!r} -> {new!r})")
+    return found
+
+
+@contextmanager
+def taking_over(recipe: Recipe, output_dir: str | Path, goes_on: bool) -> Iterator[None]:
+    """The time of a training: what was in its folder before is deleted at the end, or comes back.
+
+    Args:
+        recipe: of the run; written beside its checkpoints.
+        output_dir: its folder, which `check_output` has seen.
+        goes_on: the run in the folder is this one.
+    """
+    folder = Path(output_dir)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()  # every process has looked at the folder before one changes it
+    if os.environ.get("RANK", "0") != "0":  # of several processes (torchrun says which this is) one tidies up for all
+        yield
+        return
+    if not goes_on:
+        _set_aside(folder, recipe)
+    try:
+        yield
+    except BaseException:
+        if not goes_on and not checkpoints_of(folder):
+            _put_back(folder)
+        elif (folder / EARLIER_FOLDER).exists():
+            logger.warning("the run did not finish; the one that was there before is in %s", folder / EARLIER_FOLDER)
+        raise
+    shutil.rmtree(folder / EARLIER_FOLDER, ignore_errors=True)
+
+
+def _set_aside(folder: Path, recipe: Recipe) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / EARLIER_FOLDER
+    before = run_files(folder, with_card=recipe.card is not None)
+    if aside.exists():
+        # It holds what was finished; what is here did not get so far.
+        for path in before:
+            remove(path)
+    elif before:
+        aside.mkdir()
+        for path in before:
+            path.rename(aside / path.name)
+    with replacing(folder / RECIPE_FILE) as file:
+        file.write_text(recipe.to_yaml(), encoding="utf-8")
+
+
+def _put_back(folder: Path) -> None:
+    for path in run_files(folder, with_card=False):
+        remove(path)
+    aside = folder / EARLIER_FOLDER
+    if aside.exists():
+        for path in aside.iterdir():
+            path.rename(folder / path.name)
+        aside.rmdir()

@@ -1,0 +1,214 @@
+"""Scoring: decodes items, applies a recipe's metrics, and writes the predictions.
+
+The metrics themselves are in `metrics.py`, the search in the model's `generate()`. Needs the extras `train` and
+`metrics`; must not be imported by the model files.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from ..data.files import PAIRS_HEADER, DataError, write_table
+from ..data.pairs import encode_sources, evaluation_items
+from ..data.slots import encode_with_slots, unknown_words
+from ..data.tokenizers import normalized
+from ..evaluation.decoding import Hypothesis, decode, target_log_probabilities
+from ..evaluation.metrics import load_metric
+from .recipe import Recipe
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+# Metrics of which less is better; of the others more is.
+ERROR_METRICS = frozenset({"loss", "perplexity", "wer", "cer", "per", "g2p_wer"})
+
+
+def greater_is_better(recipe: Recipe) -> bool:
+    """Whether `evaluation.best_metric` is a score (BLEU) and not an error rate or a loss."""
+    best = recipe.evaluation.best_metric
+    return best != "loss" and recipe.evaluation.metric_specs[best][0] not in ERROR_METRICS
+
+
+def check_metrics(recipe: Recipe, predictions: Sequence[Any], references: Sequence[Any]) -> None:
+    """Refuse metrics that cannot count such predictions and references: before the training, not after it.
+
+    Args:
+        recipe: its metrics. Perplexity is not looked at, unless the predictions are labels.
+        predictions: right ones.
+        references: as the metrics get them.
+
+    Raises:
+        DataError: entity F1 of labels that mark no entities, a word error rate of no words, and the like.
+    """
+    for reported, (name, options) in recipe.evaluation.metric_specs.items():
+        if name == "perplexity" and predictions is not references:
+            continue
+        try:
+            load_metric(name, **options).compute(predictions=predictions, references=references)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"evaluation.metrics: {reported}: {error}") from error
+
+
+@dataclass
+class Scorer:
+    """Decodes items and scores them with the recipe's metrics.
+
+    Args:
+        recipe: metrics, batch size, search and source reversal.
+        model: an encoder-decoder with `generate()`.
+        source_tokenizer: encodes sources.
+        target_tokenizer: encodes references and decodes hypotheses.
+    """
+
+    recipe: Recipe
+    model: Any
+    source_tokenizer: PreTrainedTokenizerBase
+    target_tokenizer: PreTrainedTokenizerBase
+
+    def items(self, split: Dataset) -> tuple[list[Any], list[list[str]]]:
+        """What of a split is decoded and scored: sources, and for each its references."""
+        return evaluation_items(split, self.recipe.data.group_references)
+
+    def encoded(self, sources: Sequence[Any]) -> list[Any]:
+        """The model's inputs of sources."""
+        return encode_sources(sources, self.source_tokenizer, self.recipe.data.reverse_source, self.model.config)
+
+    def words(self, sources: Sequence[Any]) -> list[list[str]]:
+        """The words that slots of the model stand for in each source; none unless it has `copy_slots`."""
+        return unknown_words(sources, self.source_tokenizer, self.model.config)
+
+    def search(self) -> GenerationConfig:
+        """The model's generation configuration with the recipe's section `generation` on top."""
+        search = copy.deepcopy(self.model.generation_config)
+        # `update` leaves out what it does not know, such as the weight of CTC.
+        for name, value in search.update(**self.recipe.generation).items():
+            setattr(search, name, value)
+        return search
+
+    def greedy(self) -> GenerationConfig:
+        """Greedy search, with the recipe's largest length."""
+        greedy = self.search()
+        # generate() fills what is None from the model's own configuration, so greedy search has to be said in full.
+        greedy.update(num_beams=1, num_return_sequences=1, do_sample=False, length_penalty=1.0, early_stopping=False)
+        return greedy
+
+    def hypotheses(
+        self, sources: Sequence[Any], search: GenerationConfig, with_scores: bool = False
+    ) -> list[list[Hypothesis]]:
+        """n-best lists of sources.
+
+        Args:
+            sources: as `items` gives them.
+            search: how to search.
+            with_scores: also compute log-probabilities.
+        """
+        batch_size = self.recipe.evaluation.batch_size
+        encoded, words = self.encoded(sources), self.words(sources)
+        return decode(self.model, encoded, self.target_tokenizer, search, batch_size, with_scores, words)
+
+    def normalized(self, references: Sequence[Sequence[str]]) -> list[list[str]]:
+        """References in the form that hypotheses have: that which the target tokenizer gives a text.
+
+        Otherwise a model that is right would be wrong: NFD never equals NFC, and lower case not what has capitals.
+        """
+        return [normalized(items, self.target_tokenizer) for items in references]
+
+    def metrics(
+        self, sources: Sequence[Any], references: Sequence[Sequence[str]], predictions: Sequence[str]
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        """The recipe's metrics.
+
+        Args:
+            sources: as `items` gives them; only perplexity looks at them, and it is that of the first references.
+            references: for each source its references.
+            predictions: for each source its best hypothesis. It is compared with the references in the form that the
+                target tokenizer gives both.
+
+        Returns:
+            Reported name -> number, and what the metrics say besides (BLEU's signature).
+        """
+        numbers: dict[str, float] = {}
+        details: dict[str, str] = {}
+        wanted, got = self.normalized(references), normalized(predictions, self.target_tokenizer)
+        for reported, (name, options) in self.recipe.evaluation.metric_specs.items():
+            metric = load_metric(name, **options)
+            if name == "perplexity":
+                first = [items[0] for items in references]
+                words, config = self.words(sources), self.model.config
+                bare = encode_with_slots(first, self.target_tokenizer, words, config, add_special_tokens=False)
+                targets = [[*ids, self.target_tokenizer.eos_token_id] for ids in bare]
+                encoded, batch_size = self.encoded(sources), self.recipe.evaluation.batch_size
+                scores = target_log_probabilities(self.model, encoded, targets, batch_size)
+                result = metric.compute(predictions=scores, references=targets)
+            else:
+                result = metric.compute(predictions=got, references=wanted)
+            for key, value in (result or {}).items():
+                key = key.replace(name, reported, 1)
+                if isinstance(value, str):
+                    details[key] = value
+                else:
+                    numbers[key] = float(value)
+        return numbers, details
+
+    def validation_scorer(self, validation: Dataset) -> Callable[[], dict[str, float]] | None:
+        """What a trainer calls at each evaluation: greedy decoding of `evaluation.validation_samples` items.
+
+        Args:
+            validation: the split.
+
+        Returns:
+            The function, or `None` if nothing is to be scored.
+        """
+        if not self.recipe.evaluation.metric_specs or self.recipe.evaluation.validation_samples == 0:
+            return None
+        all_sources, all_references = self.items(validation)
+        taken = evenly_taken(len(all_sources), self.recipe.evaluation.validation_samples)
+        sources, references = [all_sources[item] for item in taken], [all_references[item] for item in taken]
+
+        def score() -> dict[str, float]:
+            predictions = [ranked[0].text for ranked in self.hypotheses(sources, self.greedy())]
+            return self.metrics(sources, references, predictions)[0]
+
+        return score
+
+
+def evenly_taken(count: int, number: int | None) -> list[int]:
+    """Numbers of items taken evenly from `count` ones: always the same, whatever the seed.
+
+    Args:
+        count: how many there are.
+        number: how many are wanted; `None` or too many: all.
+    """
+    if number is None or number >= count:
+        return list(range(count))
+    return [position * count // number for position in range(number)]
+
+
+def write_predictions(
+    path: str | Path,
+    sources: Sequence[str],
+    references: Sequence[Sequence[str]],
+    hypotheses: Sequence[Sequence[Hypothesis]],
+) -> None:
+    """Write a tab-separated file with a header, one line a hypothesis: source, rank, score, prediction, references.
+
+    Args:
+        path: the file.
+        sources: the source texts.
+        references: for each source its references; joined by " | ".
+        hypotheses: for each source its n-best list; ranks count from 1, the score is the log-probability.
+    """
+    rows = [
+        (source, str(rank), "" if found.score is None else f"{found.score:.4f}", found.text, " | ".join(wanted))
+        for source, wanted, ranked in zip(sources, references, hypotheses, strict=True)
+        for rank, found in enumerate(ranked, start=1)
+    ]
+    write_table(path, PAIRS_HEADER, rows)

@@ -1,0 +1,270 @@
+"""Speech recognition as a task: features of audio or of frames, the speech model, word and character error rates.
+
+The budget `training.max_tokens` counts vectors of the encoder's input (frames, after stacking) on the source side and
+target tokens on the other. Needs the extras `train`, `metrics` and, for audio, `audio`; must not be imported by the
+model files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase, set_seed
+from transformers.utils import FEATURE_EXTRACTOR_NAME
+
+from ..data.files import TRANSCRIPTS_HEADER, write_table
+from ..data.speech import SpeechDataOptions, load_speech_data, make_dataset
+from ..data.tokenizers import TokenizerOptions, load_tokenizers, train_tokenizer
+from ..evaluation.decoding import IGNORE_INDEX
+from ..evaluation.ensemble import average_models, load_ensemble
+from ..evaluation.saved_model import load_model
+from ..evaluation.speech_ensemble import RnnSeq2SeqSpeechEnsemble
+from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
+from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
+from ..training.spec_augment import SpecAugmentOptions, spec_augment
+from .options import OptionsError
+from .recipe import Recipe, RecipeError, RecipeKind
+from .scoring import Scorer, check_metrics
+from .task import Scores, Task
+from .task_text import generation_config, token_ids
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+
+@dataclass
+class TargetTokenizerOptions(TokenizerOptions):
+    """The tokenizer of the transcripts, the only one that speech recognition has."""
+
+    def stand_in_sizes(self) -> dict[str, int | None]:
+        """Sizes for checking a model's options before there is data."""
+        return {"vocab_size": 1000, "input_feature_size": 1}
+
+
+@dataclass
+class FeatureOptions:
+    """What the encoder reads (the section `features`): the arguments of `RnnSeq2SeqFeatureExtractor`, and SpecAugment.
+
+    Args:
+        spec_augment: in training, blank bands and stretches (Park et al. 2019); `None`: no. The features should be
+            normalised.
+    """
+
+    feature_type: Literal["log_mel", "mfcc", "none"] = "log_mel"
+    sampling_rate: int = 16000
+    num_mel_bins: int = 40
+    num_cepstra: int = 13
+    frame_size: int | None = None
+    frame_length: float = 25.0
+    frame_shift: float = 10.0
+    low_frequency: float = 20.0
+    high_frequency: float | None = None
+    preemphasis: float = 0.97
+    dither: float = 0.0
+    delta_order: int = 0
+    delta_window: int = 2
+    normalization: Literal["none", "utterance", "speaker", "global"] = "utterance"
+    stack: int = 1
+    spec_augment: SpecAugmentOptions | None = None
+
+    def __post_init__(self) -> None:
+        self.extractor()  # refuses what does not go together
+
+    def extractor(self) -> RnnSeq2SeqFeatureExtractor:
+        """The feature extractor, not fitted."""
+        names = [option.name for option in dataclasses.fields(self) if option.name != "spec_augment"]
+        return RnnSeq2SeqFeatureExtractor(**{name: getattr(self, name) for name in names})
+
+
+# Audio to text.
+SPEECH = RecipeKind(
+    SpeechDataOptions,
+    TargetTokenizerOptions,
+    generates=True,
+    generation={"ctc_weight": float},
+    more={"features": FeatureOptions},
+)
+
+
+@dataclass
+class SpeechScorer(Scorer):
+    """Decodes utterances, which are arrays of features, and scores them with the recipe's metrics.
+
+    Args:
+        features: turns a split into its features.
+    """
+
+    features: Callable[[Dataset], list[np.ndarray]] = lambda split: []
+
+    def items(self, split: Dataset) -> tuple[list[Any], list[list[str]]]:
+        """What of a split is decoded and scored: features, and for each its reference."""
+        return self.features(split), [[transcript] for transcript in split["transcript"]]
+
+    def encoded(self, sources: Sequence[Any]) -> list[Any]:
+        """The features as they are."""
+        return list(sources)
+
+
+def write_transcripts(path: Path, ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> None:
+    """Write a tab-separated file with a header, one line an utterance: id, reference, hypothesis."""
+    write_table(path, TRANSCRIPTS_HEADER, list(zip(ids, references, hypotheses, strict=True)))
+
+
+class SpeechTask(Task):
+    """What is said, of audio or of vectors computed from it."""
+
+    kind = SPEECH
+    model: RnnSeq2SeqForSpeechSeq2Seq | RnnSeq2SeqSpeechEnsemble
+    tokenizer: PreTrainedTokenizerBase
+    extractor: RnnSeq2SeqFeatureExtractor
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        feature_type, frames = self.options.feature_type, recipe.data.frames
+        if (feature_type == "none") != (frames is not None):
+            raise RecipeError(
+                f"features.feature_type: got {feature_type}, but data.frames is {frames!r}; none is for frames, the "
+                "others for audio"
+            )
+
+    @property
+    def options(self) -> FeatureOptions:
+        """The section `features`."""
+        options = self.recipe.more["features"]
+        assert isinstance(options, FeatureOptions)
+        return options
+
+    def load_data(self, data_dir: str | Path) -> DatasetDict:
+        data = load_speech_data(self.recipe.data, data_dir, self.options.sampling_rate)
+        for name, split in data.items():
+            if name != "train":
+                transcripts = list(split["transcript"])
+                check_metrics(self.recipe, transcripts, [[text] for text in transcripts])
+        return data
+
+    def build(self, data: DatasetDict) -> None:
+        train = data["train"]
+        self.tokenizer = train_tokenizer(list(train["transcript"]), self.recipe.tokenizer, "target")
+        self.extractor = self.options.extractor()
+        if self.extractor.normalization == "global":
+            self.extractor.fit(self._inputs(train))
+        config = self.recipe.model_config(
+            vocab_size=len(self.tokenizer),
+            input_feature_size=self.extractor.feature_size,
+            **token_ids(self.tokenizer),
+        )
+        longest = max(len(ids) for ids in self._labels(train))
+        set_seed(self.recipe.seed)
+        self.model = RnnSeq2SeqForSpeechSeq2Seq(config)
+        self.model.generation_config = generation_config(self.recipe, self.tokenizer, longest)
+
+    def load(self, directory: str | Path) -> None:
+        self.tokenizer = load_tokenizers(directory)[0]
+        self.model = load_model(RnnSeq2SeqForSpeechSeq2Seq, directory)
+        self._load_extractor(directory)
+
+    def load_ensemble(self, directories: Sequence[str | Path]) -> None:
+        try:
+            ensemble = load_ensemble(directories, RnnSeq2SeqSpeechEnsemble)
+        except ValueError as error:
+            raise OptionsError(f"--eval_only: {error}") from error
+        self.load(directories[0])
+        self.model = ensemble
+
+    def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
+        try:
+            average_models(directories, output_dir, RnnSeq2SeqForSpeechSeq2Seq)
+        except ValueError as error:
+            raise OptionsError(f"--eval_only: {error}") from error
+        RnnSeq2SeqFeatureExtractor.from_pretrained(str(directories[0])).save_pretrained(output_dir)
+        self.load(output_dir)
+
+    def _load_extractor(self, directory: str | Path) -> None:
+        """Load the extractor of a saved model; refuse one of other features than the recipe says."""
+        if not (Path(directory) / FEATURE_EXTRACTOR_NAME).is_file():
+            raise FileNotFoundError(
+                f"{directory} holds no {FEATURE_EXTRACTOR_NAME}: nothing says what the model reads"
+            )
+        self.extractor = RnnSeq2SeqFeatureExtractor.from_pretrained(str(directory))
+        for option in dataclasses.fields(self.options):
+            wanted, saved = getattr(self.options, option.name), getattr(self.extractor, option.name, None)
+            if option.name != "spec_augment" and wanted != saved:
+                raise OptionsError(
+                    f"features.{option.name}: the recipe says {wanted!r}, but the model in {directory} was trained "
+                    f"with {saved!r}; give the recipe the model's value"
+                )
+
+    def save_processors(self, directory: str | Path) -> None:
+        self.tokenizer.save_pretrained(directory)
+        self.extractor.save_pretrained(directory)
+
+    def _labels(self, split: Dataset) -> list[list[int]]:
+        """Target ids with one `</s>` each."""
+        ids = self.tokenizer(list(split["transcript"]), add_special_tokens=False)["input_ids"]
+        return [[*tokens, self.tokenizer.eos_token_id] for tokens in ids]
+
+    def _inputs(self, split: Dataset) -> list[np.ndarray]:
+        """Samples (N,) or frames (S, F) of each utterance."""
+        shape = (-1,) if self.extractor.frame_size is None else (-1, self.extractor.frame_size)
+        return [numbers.reshape(shape) for numbers in split.with_format("numpy")["input"]]
+
+    def features(self, split: Dataset) -> list[np.ndarray]:
+        """What the encoder reads of each utterance: (S, F) each, float32."""
+        batch = self.extractor(
+            self._inputs(split),
+            speaker=list(split["speaker"]),
+            sampling_rate=self.options.sampling_rate,
+            padding=False,
+        )
+        return list(batch["input_features"])
+
+    def encode(self, split: Dataset, name: str) -> Dataset:
+        encoded = make_dataset({"labels": self._labels(split)}, {"input_features": self.features(split)})
+        return encoded.with_format("numpy")
+
+    def lengths(self, encoded: Dataset) -> list[tuple[int, int]]:
+        width = self.extractor.feature_size
+        columns = zip(encoded["input_features"], encoded["labels"], strict=True)
+        return [(len(numbers) // width, len(ids)) for numbers, ids in columns]
+
+    def collate(self, rows: list[dict[str, Any]]) -> Mapping[str, Any]:
+        width = self.extractor.feature_size
+        vectors = [torch.tensor(row["input_features"]).view(-1, width) for row in rows]
+        labels = [torch.tensor(row["labels"]) for row in rows]
+        return {
+            "input_features": pad_sequence(vectors, batch_first=True),
+            "attention_mask": pad_sequence([torch.ones(len(v), dtype=torch.long) for v in vectors], batch_first=True),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),
+        }
+
+    def augment(self, batch: dict[str, Any]) -> dict[str, Any]:
+        options = self.options.spec_augment
+        if options is None:
+            return batch
+        lengths = batch["attention_mask"].sum(1)
+        masked = spec_augment(batch["input_features"], lengths, options, self.extractor.num_static)
+        return {**batch, "input_features": masked}
+
+    @property
+    def scorer(self) -> SpeechScorer:
+        """What decodes with the model as it is now."""
+        return SpeechScorer(self.recipe, self.model, self.tokenizer, self.tokenizer, self.features)
+
+    def validation_scorer(self, validation: Dataset) -> Callable[[], dict[str, float]] | None:
+        return self.scorer.validation_scorer(validation)
+
+    def evaluate(self, split: Dataset, predictions: Path) -> Scores:
+        scorer = self.scorer
+        sources, references = scorer.items(split)
+        references = scorer.normalized(references)
+        hypotheses = [ranked[0].text for ranked in scorer.hypotheses(sources, scorer.search())]
+        write_transcripts(predictions, list(split["id"]), [items[0] for items in references], hypotheses)
+        return Scores(*scorer.metrics(sources, references, hypotheses))

@@ -1,0 +1,221 @@
+"""Text to text as a task: tokenizers of both sides, the encoder-decoder, decoding by `generate()`.
+
+The scores of decoded text are computed by `evaluation.Scorer`. Needs the extras `train` and `metrics`; must not be
+imported by the model files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
+
+from ..data.pairs import encode_dataset, evaluation_items, load_data, pair_lengths, vocabulary_texts
+from ..data.preprocessing import Preprocessing
+from ..data.tokenizers import load_tokenizers, save_tokenizers, train_tokenizer
+from ..evaluation.ensemble import RnnSeq2SeqEnsemble, average_models, load_ensemble
+from ..evaluation.saved_model import load_model
+from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
+from ..training.batches import pad_rows
+from ..training.bpe_dropout import BpeDropout
+from .options import OptionsError
+from .recipe import SEQ2SEQ, Recipe
+from .scoring import Scorer, check_metrics, write_predictions
+from .task import Scores, Task
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+
+def build_tokenizers(
+    recipe: Recipe, train: Dataset, vocabulary: Sequence[str] = ()
+) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
+    """Train the tokenizers on the training data.
+
+    Args:
+        recipe: types and sizes.
+        train: the training split.
+        vocabulary: more texts for both sides to take entries from.
+
+    Returns:
+        The source and the target tokenizer, the same object twice if they are shared.
+    """
+    options = recipe.tokenizer
+    if options.target is None:
+        shared = train_tokenizer([*train["source"], *train["target"], *vocabulary], options.source, "shared")
+        return shared, shared
+    source = train_tokenizer([*train["source"], *vocabulary], options.source)
+    return source, train_tokenizer([*train["target"], *vocabulary], options.target, "target")
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The special ids that a model's configurations name, from the tokenizer of its target side."""
+    return {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": tokenizer.bos_token_id,
+    }
+
+
+def generation_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, longest_target: int) -> GenerationConfig:
+    """The search that a model is saved with: the recipe's, but a user who does not ask gets one hypothesis.
+
+    Args:
+        recipe: the section `generation`.
+        tokenizer: of the target side.
+        longest_target: longest training target in tokens; unless the recipe sets `max_new_tokens` or `max_length`, a
+            hypothesis may be half as long again.
+    """
+    options = {name: value for name, value in recipe.generation.items() if name != "num_return_sequences"}
+    if options.get("max_new_tokens") is None and options.get("max_length") is None:
+        options["max_new_tokens"] = longest_target + (longest_target + 1) // 2
+    return GenerationConfig(**options, **token_ids(tokenizer))
+
+
+def build_model(
+    recipe: Recipe,
+    source_tokenizer: PreTrainedTokenizerBase,
+    target_tokenizer: PreTrainedTokenizerBase,
+    longest_target: int,
+) -> RnnSeq2SeqForConditionalGeneration:
+    """A fresh model of a recipe; its weights follow from `training.seed`.
+
+    Args:
+        recipe: the model's options and the search it is saved with.
+        source_tokenizer: gives the source vocabulary's size.
+        target_tokenizer: gives the target vocabulary's size and the special ids.
+        longest_target: as for `generation_config`.
+
+    Returns:
+        The model, with its `generation_config`.
+    """
+    shared = source_tokenizer is target_tokenizer
+    config = recipe.model_config(
+        vocab_size=len(source_tokenizer),
+        decoder_vocab_size=None if shared else len(target_tokenizer),
+        **token_ids(target_tokenizer),
+    )
+    set_seed(recipe.seed)
+    model = RnnSeq2SeqForConditionalGeneration(config)
+    model.generation_config = generation_config(recipe, target_tokenizer, longest_target)
+    return model
+
+
+class Seq2SeqTask(Task):
+    """A sequence whose length the model decides, of a text (translation, dialogue, inflection, pronunciation)."""
+
+    kind = SEQ2SEQ
+    model: RnnSeq2SeqForConditionalGeneration | RnnSeq2SeqEnsemble
+    vocabulary: Sequence[str] = ()
+    source_tokenizer: PreTrainedTokenizerBase
+    target_tokenizer: PreTrainedTokenizerBase
+
+    def load_data(self, data_dir: str | Path) -> DatasetDict:
+        self.vocabulary = vocabulary_texts(self.recipe.data, data_dir)
+        data = load_data(self.recipe.data, data_dir)
+        for name, split in data.items():
+            if name != "train":
+                _, references = evaluation_items(split, self.recipe.data.group_references)
+                check_metrics(self.recipe, [items[0] for items in references], references)
+        return data
+
+    def build(self, data: DatasetDict) -> None:
+        self.source_tokenizer, self.target_tokenizer = build_tokenizers(self.recipe, data["train"], self.vocabulary)
+        targets = self.target_tokenizer(list(data["train"]["target"]), add_special_tokens=False)["input_ids"]
+        limit = self.recipe.data.max_target_length
+        longest = max(len(ids) + 1 for ids in targets if limit is None or len(ids) < limit)
+        self.model = build_model(self.recipe, self.source_tokenizer, self.target_tokenizer, longest)
+
+    def load(self, directory: str | Path) -> None:
+        self.source_tokenizer, self.target_tokenizer = load_tokenizers(directory)
+        self.model = load_model(RnnSeq2SeqForConditionalGeneration, directory)
+        self._check_preprocessing(directory)
+
+    def load_ensemble(self, directories: Sequence[str | Path]) -> None:
+        self.source_tokenizer, self.target_tokenizer = load_tokenizers(directories[0])
+        try:
+            self.model = load_ensemble(directories)
+        except ValueError as error:
+            raise OptionsError(f"--eval_only: {error}") from error
+        for directory in directories:
+            self._check_preprocessing(directory)
+
+    def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
+        try:
+            average_models(directories, output_dir)
+        except ValueError as error:
+            raise OptionsError(f"--eval_only: {error}") from error
+        self.load(output_dir)
+        self.recipe.data.preprocessing.save(output_dir)  # also where the checkpoints are too old to say
+
+    def _check_preprocessing(self, directory: str | Path) -> None:
+        """Refuse a model that reads its sources otherwise than the recipe says; one that says nothing is believed."""
+        saved, wanted = Preprocessing.load(directory), self.recipe.data.preprocessing
+        for name in () if saved is None else wanted.differences(saved):
+            raise OptionsError(
+                f"data.{name}: the recipe says {getattr(self.recipe.data, name)!r}, but the model in {directory} was "
+                f"trained with {getattr(saved, name)!r}; give the recipe the model's value"
+            )
+
+    def save_processors(self, directory: str | Path) -> None:
+        tokenizers = cast("list[PreTrainedTokenizerFast]", [self.source_tokenizer, self.target_tokenizer])
+        save_tokenizers(directory, *tokenizers)
+        self.recipe.data.preprocessing.save(directory)
+
+    def encode(self, split: Dataset, name: str) -> Dataset:
+        tokenizers = self.source_tokenizer, self.target_tokenizer
+        return encode_dataset(split, *tokenizers, self.recipe.data, name, self.model.config)
+
+    def lengths(self, encoded: Dataset) -> list[tuple[int, int]]:
+        return pair_lengths(encoded)
+
+    def collate(self, rows: list[dict[str, Any]]) -> Mapping[str, Any]:
+        padding = {"input_ids": self.source_tokenizer.pad_token_id, "attention_mask": 0, "labels": -100}
+        return pad_rows(rows, padding)
+
+    def augment(self, batch: dict[str, Any]) -> dict[str, Any]:
+        cut_sources, cut_targets = self.bpe_dropout
+        if not (cut_sources or cut_targets):
+            return batch
+        lengths = batch["attention_mask"].sum(-1).tolist()
+        sources = [ids[:length] for ids, length in zip(batch["input_ids"].tolist(), lengths, strict=True)]
+        targets = [[number for number in ids if number != -100] for ids in batch["labels"].tolist()]
+        if cut_sources:
+            sources = cut_sources(sources, self.recipe.data.reverse_source)
+        if cut_targets:
+            targets = cut_targets(targets)
+        rows = zip(sources, targets, strict=True)
+        padded = self.collate([{"input_ids": s, "attention_mask": [1] * len(s), "labels": t} for s, t in rows])
+        return {**batch, **{name: tensor.to(batch[name].device) for name, tensor in padded.items()}}
+
+    @cached_property
+    def bpe_dropout(self) -> tuple[BpeDropout | None, BpeDropout | None]:
+        """What cuts sources and targets anew in training."""
+        data = self.recipe.data
+        source = BpeDropout(self.source_tokenizer, data.source_bpe_dropout) if data.source_bpe_dropout else None
+        target = BpeDropout(self.target_tokenizer, data.target_bpe_dropout) if data.target_bpe_dropout else None
+        return source, target
+
+    @property
+    def scorer(self) -> Scorer:
+        """What decodes with the model as it is now."""
+        return Scorer(self.recipe, self.model, self.source_tokenizer, self.target_tokenizer)
+
+    def validation_scorer(self, validation: Dataset) -> Callable[[], dict[str, float]] | None:
+        return self.scorer.validation_scorer(validation)
+
+    def evaluate(self, split: Dataset, predictions: Path) -> Scores:
+        scorer = self.scorer
+        sources, references = evaluation_items(split, self.recipe.data.group_references)
+        ranked = scorer.hypotheses(sources, scorer.search(), with_scores=True)
+        write_predictions(predictions, sources, scorer.normalized(references), ranked)
+        return Scores(*scorer.metrics(sources, references, [hypotheses[0].text for hypotheses in ranked]))
+
+    def card_fields(self) -> dict[str, Any]:
+        data = self.recipe.data
+        return {"reverse_source": data.reverse_source, "source_replacements": data.source_replacements}

@@ -1,0 +1,268 @@
+"""What a model card says of a model in words: its structure, its limitations, and the papers to cite.
+
+Everything follows from the configuration and from the kind of model. Markdown; the card around it is made by `hub.py`.
+The modeling files are not imported.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from ..model.subsampling import reduction_plan
+from .citations import CITATIONS
+
+
+# What is on top of the encoder, named after transformers' Auto classes.
+ModelKind: TypeAlias = Literal["seq2seq", "speech_seq2seq", "token_classification", "sequence_classification"]
+
+_CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "tanh RNN"}
+_CELL_PAPERS = {"lstm": "hochreiter1997", "gru": "cho2014", "rnn_tanh": "elman1990"}
+# How the states of the encoder become one vector.
+_SUMMARIES = {
+    "last": "the encoder's last state",
+    "mean": "the mean of all encoder states",
+    "max": "the element-wise maximum of all encoder states",
+    "attention": "a mix of all encoder states, by attention of one learned query (Raffel & Ellis 2015)",
+}
+# More labels than this are counted, not listed.
+_LISTED_LABELS = 20
+
+
+def describe_structure(config: RnnSeq2SeqConfig, kind: ModelKind = "seq2seq") -> str:
+    """A model's structure in words: encoder, then context, decoder and CTC, or the classifier's output layer.
+
+    Args:
+        config (`RnnSeq2SeqConfig`): the model's configuration.
+        kind (`str`, defaults to `"seq2seq"`): the kind of model.
+
+    Returns:
+        `str`, Markdown, one paragraph each.
+    """
+    paragraphs = [_describe_encoder(config)]
+    if kind == "token_classification":
+        paragraphs.append(_describe_token_labels(config))
+    elif kind == "sequence_classification":
+        paragraphs.append(_describe_sequence_label(config))
+    else:
+        paragraphs += [_describe_context(config), _describe_decoder(config)]
+    if kind == "speech_seq2seq" and config.ctc_weight > 0:
+        paragraphs.append(
+            "**CTC.** An output layer on the encoder scores each text by the sum over its alignments. Its weight is "
+            f"{config.ctc_weight:g}, that of the decoder {1 - config.ctc_weight:g}, in the training loss and, unless "
+            "`generate(ctc_weight=...)` says otherwise, in decoding (Watanabe et al. 2017)."
+        )
+    return "\n\n".join(paragraphs)
+
+
+def _layers(number: int) -> str:
+    return f"{number} layer" if number == 1 else f"{number} layers"
+
+
+def _describe_encoder(config: RnnSeq2SeqConfig) -> str:
+    directions = (
+        f"in both directions, {config.encoder_hidden_size // 2} units each"
+        if config.bidirectional_encoder
+        else f"from left to right, {config.encoder_hidden_size} units"
+    )
+    read = (
+        f"embeddings of size {config.embedding_size} of {config.vocab_size} source symbols"
+        if config.input_feature_size is None
+        else f"vectors of size {config.input_feature_size}"
+    )
+    cell = _CELLS[config.rnn_type]
+    sentences = [f"**Encoder.** {cell}, {_layers(config.encoder_layers)}, {directions}, over {read}."]
+    if config.character_vocab_size is not None:
+        sentences.append(
+            f"Beside each embedding stand the last states of another {cell}, which reads the word's characters in "
+            f"both directions, {config.character_hidden_size // 2} units each (Ling et al. 2015; Lample et al. 2016)."
+        )
+    if config.time_reduction > 1:
+        stacked, *pairs = reduction_plan(config.time_reduction, config.encoder_layers)
+        ways = [f"{stacked} vectors are stacked before the first layer"] if stacked > 1 else []
+        if 2 in pairs:
+            ways.append(f"{_layers(pairs.count(2))} with pairs of successive states as input (Chan et al. 2016)")
+        sentences.append(
+            f"{config.time_reduction} successive vectors become one position of the encoder's output: "
+            f"{', then '.join(ways)}."
+        )
+    return " ".join(sentences)
+
+
+def _describe_context(config: RnnSeq2SeqConfig) -> str:
+    summary = _SUMMARIES[config.context_vector]
+    start = {
+        "zeros": "The decoder starts from zeros",
+        "copy": f"The decoder starts from a copy of {summary}",
+        "linear": f"The decoder starts from a linear map of {summary}",
+        "mlp": f"The decoder starts from a linear map with tanh of {summary}",
+    }[str(config.bridge_type)]
+    if config.attention_type == "none":
+        where = (
+            "C is an input of every step (Cho et al. 2014)"
+            if config.feeds_context
+            else "C reaches it no other way (Sutskever et al. 2014)"
+        )
+        return (
+            f"**Context vector.** {summary[0].upper()}{summary[1:]} is the context vector C, of fixed size whatever "
+            f"the input's length. {start}, and {where}."
+        )
+    score = {
+        "dot": "dot (q·m, Luong et al. 2015)",
+        "general": "general (q·Wm, Luong et al. 2015)",
+        "additive": "additive (v·tanh(Wq + Um), Bahdanau et al. 2015)",
+    }[config.attention_type]
+    query = (
+        "its new state asks, after the recurrent step, and the context is mixed into what the output layer reads"
+        if config.attention_query == "new_state"
+        else "its previous state asks, before the recurrent step, and the context is an input of that step"
+    )
+    fed = ", and this summary is an input of every step" if config.feeds_context else ""
+    sentences = [
+        f"**Attention.** Score: {score}. At every step the decoder gets a context vector of its own, a mix of all "
+        f"encoder states: {query}.",
+        f"{start}{fed}.",
+    ]
+    if config.coverage:
+        sentences.append(
+            "The score also reads how much each position was attended to so far (coverage, See et al. 2017)."
+        )
+    if config.input_feeding:
+        sentences.append("The attentional vector is fed to the next step (input feeding, Luong et al. 2015).")
+    return " ".join(sentences)
+
+
+def _describe_decoder(config: RnnSeq2SeqConfig) -> str:
+    readout = {
+        "none": "its state",
+        "tanh": f"an attentional vector of size {config.readout_size} (tanh)",
+        "maxout": f"a deep output of size {config.readout_size} (maxout)",
+    }[str(config.readout_type)]
+    sentences = [
+        f"**Decoder.** {_CELLS[config.rnn_type]}, {_layers(config.decoder_layers)}, {config.decoder_hidden_size} "
+        f"units. The output layer reads {readout} and chooses among {config.target_vocab_size} target symbols.",
+    ]
+    if config.use_copy:
+        sentences.append(
+            "At each step its distribution is mixed with the attention over the source's symbols, so that these can "
+            "be copied (pointer-generator, See et al. 2017)."
+        )
+    if not config.feed_previous_token:
+        sentences.append("The decoder does not read the symbol it gave before: only its state and the context.")
+    if config.share_embeddings:
+        sentences.append("Source and target share one embedding table.")
+    if config.tie_word_embeddings:
+        sentences.append("The output layer's matrix is the decoder's embedding table.")
+    return " ".join(sentences)
+
+
+def _labels(config: RnnSeq2SeqConfig) -> str:
+    """How many labels there are and, if they are few, which."""
+    names = list((config.id2label or {}).values())
+    if len(names) > _LISTED_LABELS:
+        return f"{len(names)} labels"
+    return f"{len(names)} labels ({', '.join(f'`{name}`' for name in names)})"
+
+
+def _describe_token_labels(config: RnnSeq2SeqConfig) -> str:
+    item = "token" if config.input_feature_size is None else "vector"
+    chosen = (
+        "a linear-chain conditional random field chooses the labels of a sequence together, by Viterbi's algorithm "
+        "(Lafferty et al. 2001)"
+        if config.use_crf
+        else "the best one is chosen at each position by itself (softmax)"
+    )
+    return f"**Output.** One label for each {item}. A linear layer scores {_labels(config)}, and {chosen}."
+
+
+def _describe_sequence_label(config: RnnSeq2SeqConfig) -> str:
+    if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
+        given = "gives a number" if config.num_labels == 1 else f"gives {config.num_labels} numbers"
+    elif config.problem_type == "multi_label_classification":
+        given = f"scores {_labels(config)}, each of which holds or not (sigmoid)"
+    else:
+        given = f"scores {_labels(config)}, one of which is chosen (softmax)"
+    return (
+        f"**Output.** One result for the whole sequence. A linear layer reads {_SUMMARIES[config.classifier_pooling]} "
+        f"and {given}."
+    )
+
+
+def describe_limitations(config: RnnSeq2SeqConfig, kind: ModelKind, extra: str | None) -> str:
+    """What a model cannot do, as a Markdown list.
+
+    Args:
+        config (`RnnSeq2SeqConfig`): the model's configuration.
+        kind (`str`): the kind of model.
+        extra (`str`, *optional*): one more.
+    """
+    reads_text = config.input_feature_size is None
+    if kind == "speech_seq2seq":
+        unknown = "other voices, accents, microphones, noise and words"
+    else:
+        unknown = "other domains, spellings and languages" if reads_text else "other sources of vectors"
+    points = [
+        f"It knows only what its training data shows: {unknown} will go wrong, and it answers every input without "
+        "saying that it does not know."
+    ]
+    if reads_text:
+        spelling = ", and are told by their characters only" if config.character_vocab_size is not None else ""
+        points.append(f"Symbols that the training data did not contain may be read as `<unk>`{spelling}.")
+    points.append("Biases of the training data are reproduced.")
+    if kind.endswith("classification"):
+        if reads_text:
+            points.append(
+                "It expects text as its training data has it: the same letter case, and punctuation apart from words "
+                "or not."
+            )
+        if kind == "token_classification":
+            points.append("It has no other labels than those of its training data.")
+            if not config.use_crf:
+                points.append("Each label is chosen by itself: neighbouring labels may contradict each other.")
+        elif config.classifier_pooling == "last":
+            points.append("All of the input must fit into a vector of fixed size: long inputs lose parts.")
+    elif config.attention_type == "none":
+        points.append(
+            "Without attention all of the input must fit into a vector of fixed size: quality falls with its length."
+        )
+    else:
+        points.append("Inputs much longer than those of the training data may lose or repeat parts.")
+    if config.copy_slots and not kind.endswith("classification"):
+        points.append(f"Of words that are not in its vocabulary it copies the first {config.copy_slots} of an input.")
+    elif config.use_copy and not kind.endswith("classification"):
+        points.append("It copies only symbols that are in its vocabulary.")
+    if extra:
+        points.append(extra)
+    return "\n".join(f"- {point}" for point in points)
+
+
+def citations(config: RnnSeq2SeqConfig, kind: ModelKind) -> str:
+    """BibTeX of the papers whose ideas a model uses.
+
+    Args:
+        config (`RnnSeq2SeqConfig`): the model's configuration.
+        kind (`str`): the kind of model.
+    """
+    if kind == "token_classification":
+        keys = [_CELL_PAPERS[config.rnn_type], "huang2015"]
+        if config.use_crf:
+            keys.append("lafferty2001")
+    elif kind == "sequence_classification":
+        keys = [_CELL_PAPERS[config.rnn_type]]
+        if config.classifier_pooling == "attention":
+            keys.append("raffel2015")
+    else:
+        keys = ["sutskever2014", "cho2014"]
+        if config.attention_type != "none":
+            keys.append("bahdanau2015")
+            if config.attention_type != "additive" or config.attention_query == "new_state":
+                keys.append("luong2015")
+        if config.use_copy or config.coverage:
+            keys.append("see2017")
+        if kind == "speech_seq2seq":
+            keys.append("chan2016")
+            if config.ctc_weight > 0:
+                keys.append("watanabe2017")
+    if config.character_vocab_size is not None:
+        keys += ["ling2015", "lample2016"]
+    return "\n\n".join(CITATIONS[key] for key in keys)

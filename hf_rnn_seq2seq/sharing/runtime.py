@@ -1,0 +1,501 @@
+"""Runs a model that `export` wrote, with onnxruntime, numpy and tokenizers alone: neither torch nor transformers.
+
+`export` puts a copy of this file into the folder it writes, as `rnn_seq2seq_runtime.py`. A deployed program imports
+the copy (or has it beside its own code): `import hf_rnn_seq2seq.sharing.runtime` gives the same class, but loads torch through
+the package. The searches are those of transformers' `generate()`. It must not import anything else of this package.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+try:
+    import onnxruntime
+    from tokenizers import Tokenizer
+except ImportError as error:
+    advice = "pip install onnxruntime tokenizers numpy, or pip install 'hf_rnn_seq2seq[export]'"
+    raise ImportError(f"the runtime needs '{error.name}': {advice}") from error
+
+
+FORMAT, READ = 3, (2, 3)  # of the exported folder; a reader refuses others. 2: without source_replacements
+ENCODER, DECODER_STEP = "encoder.onnx", "decoder_step.onnx"
+RUNTIME_CONFIG, GENERATION_CONFIG = "runtime_config.json", "generation_config.json"
+COPIED_AS = "rnn_seq2seq_runtime.py"
+
+# A source: a text, or the ids of one.
+Source = str | Sequence[int]
+
+# Options of transformers' generation that change nothing here, whatever they say: about caches, compiling, what is
+# returned, and an assistant that proposes symbols; so do all with these beginnings ...
+_WITHOUT_EFFECT = frozenset(
+    "transformers_version bos_token_id use_cache max_cache_len low_memory prefill_chunk_size disable_compile "
+    "compile_config return_dict_in_generate is_assistant target_lookbehind max_matching_ngram_size".split()
+)
+_BEGINNINGS = ("_", "output_", "assistant_", "num_assistant_", "cache_", "continuous_batching_")
+# ... those that only sampling reads, and values of others that switch them off; so do None and what is empty.
+_OF_SAMPLING = {"typical_p", "epsilon_cutoff", "eta_cutoff", "min_p", "top_h"}
+_OFF = {
+    "typical_p": 1.0, "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "diversity_penalty": 0.0,
+    "num_beam_groups": 1, "remove_invalid_values": False, "renormalize_logits": False, "guidance_scale": 1.0,
+    "min_p": 0.0, "token_healing": False, "use_mtp": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """What `generate()` reads, under the names of transformers' generation configuration.
+
+    Args:
+        num_beams: hypotheses kept at each step; 1: greedy, or sampling.
+        num_return_sequences: hypotheses returned for a source; at most `num_beams`, unless sampled.
+        max_new_tokens, min_new_tokens: symbols of a target, its end included. At most 20 if nothing says so.
+        max_length, min_length: the same with the start symbol; `max_new_tokens` goes first.
+        length_penalty: a hypothesis is ranked by log P / length ** length_penalty.
+        early_stopping: when a beam search ends, once `num_beams` hypotheses have: at once (`True`), when the best
+            running one would rank below them at its present length (`False`), or at any length (`"never"`).
+        suppress_tokens: ids that are never chosen.
+        do_sample: draw each symbol from the distribution; only with `num_beams=1`.
+        temperature, top_k, top_p, seed: of that distribution; 0 and 1.0 switch top_k and top_p off.
+        decoder_start_token_id, eos_token_id, pad_token_id: special symbols.
+    """
+
+    num_beams: int = 1
+    num_return_sequences: int = 1
+    max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
+    max_length: int | None = None
+    min_length: int | None = None
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
+    suppress_tokens: Sequence[int] | None = None
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    seed: int | None = None
+    decoder_start_token_id: int | None = None
+    eos_token_id: int | Sequence[int] | None = None
+    pad_token_id: int | None = None
+
+    @classmethod
+    def of(cls, *settings: Mapping[str, Any]) -> GenerationOptions:
+        """Of a saved generation config and of what a call adds to it; None leaves an option at its default.
+
+        Raises:
+            ValueError: an option is out of range, or is one that this runtime does not have.
+        """
+        known = {field.name for field in fields(cls)}
+        merged = {name: value for setting in settings for name, value in setting.items()}
+        options = cls(**{name: value for name, value in merged.items() if name in known and value is not None})
+        read_or_not = known | _WITHOUT_EFFECT | (set() if options.do_sample else _OF_SAMPLING)
+        for name, value in merged.items():
+            if not (name in read_or_not or name.startswith(_BEGINNINGS) or value in (None, [], {}, _OFF.get(name))):
+                raise ValueError(f"the runtime has no generation option {name!r}; got {name}={value!r}")
+        return options
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_beams", 1), ("num_return_sequences", 1), ("max_new_tokens", 1), ("max_length", 2)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}; got {value}")
+        if self.decoder_start_token_id is None:
+            raise ValueError("decoder_start_token_id is None: a target needs a first input")
+        if self.do_sample and self.num_beams > 1:
+            raise ValueError(f"do_sample=True needs num_beams=1; got num_beams={self.num_beams}")
+        if self.num_return_sequences > self.num_beams and not self.do_sample:
+            raise ValueError(
+                f"num_return_sequences={self.num_return_sequences} is more than num_beams={self.num_beams}: "
+                "ask for more beams, or for fewer sequences, or set do_sample=True"
+            )
+        if self.early_stopping not in (True, False, "never"):
+            raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
+        if self.do_sample and not (self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
+            raise ValueError(
+                "wanted temperature above 0, top_k not negative and top_p in (0, 1]; got "
+                f"temperature={self.temperature}, top_k={self.top_k}, top_p={self.top_p}"
+            )
+
+    @property
+    def most(self) -> int:
+        """Largest number of symbols of a target, its end included."""
+        if self.max_new_tokens is not None:
+            return self.max_new_tokens
+        return 20 if self.max_length is None else self.max_length - 1
+
+    @property
+    def ends(self) -> list[int]:
+        """The symbols that end a target."""
+        if self.eos_token_id is None:
+            return []
+        return [self.eos_token_id] if isinstance(self.eos_token_id, int) else list(self.eos_token_id)
+
+    def forbidden(self, length: int) -> list[int]:
+        """The symbols that may not follow `length` symbols."""
+        least = max(self.min_new_tokens or 0, (self.min_length or 0) - 1)
+        return [*(self.suppress_tokens or ()), *(self.ends if length < least else ())]
+
+
+class Hypothesis(NamedTuple):
+    """One decoded target."""
+
+    text: str | None  # None: the folder has no tokenizer
+    tokens: tuple[int, ...]  # without start and end
+    score: float  # what it is ranked by: log_probability / length ** length_penalty, as `sequences_scores`
+    log_probability: float  # natural, summed over the tokens and the end
+
+
+class RnnSeq2SeqRuntime:
+    """An exported model.
+
+    ```python
+    runtime = RnnSeq2SeqRuntime.from_pretrained("exported")
+    runtime.generate(["text"], num_beams=5, num_return_sequences=3)[0][0].text
+    ```
+
+    Args:
+        encoder, decoder_step: the two graphs.
+        settings, generation: content of `runtime_config.json` and `generation_config.json`.
+        source_tokenizer, target_tokenizer: equal ones for one vocabulary; None: ids only.
+    """
+
+    def __init__(
+        self,
+        encoder: onnxruntime.InferenceSession,
+        decoder_step: onnxruntime.InferenceSession,
+        settings: Mapping[str, Any],
+        generation: Mapping[str, Any],
+        source_tokenizer: Tokenizer | None = None,
+        target_tokenizer: Tokenizer | None = None,
+    ):
+        self.encoder, self.decoder_step = encoder, decoder_step
+        self.settings, self.generation = settings, generation
+        self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, num_threads: int = 1) -> RnnSeq2SeqRuntime:
+        """Load what `export` wrote.
+
+        Args:
+            folder: the exported folder.
+            num_threads: threads inside an operator. Small matrices are fastest with one.
+
+        Raises:
+            FileNotFoundError: the folder is not an exported model.
+            ValueError: it is of another format, or its generation config asks for what the runtime cannot do.
+        """
+        folder = Path(folder)
+        for name in (RUNTIME_CONFIG, GENERATION_CONFIG, ENCODER, DECODER_STEP):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} holds no {name}: it is not a folder that export wrote")
+        settings, generation = (
+            json.loads((folder / name).read_text(encoding="utf-8")) for name in (RUNTIME_CONFIG, GENERATION_CONFIG)
+        )
+        if settings["format"] not in READ:
+            raise ValueError(f"{folder / RUNTIME_CONFIG}: got format {settings['format']}, wanted 2 or 3")
+        GenerationOptions.of(generation)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+        options.enable_cpu_mem_arena = False  # a step's tensors are small; the arena only holds memory
+        options.log_severity_level = 3
+        encoder, decoder_step = (
+            onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+            for name in (ENCODER, DECODER_STEP)
+        )
+        tokenizers: list[Tokenizer | None] = []
+        for side in ("source_tokenizer", "target_tokenizer"):
+            tokenizer = None if settings[side] is None else Tokenizer.from_file(str(folder / settings[side]))
+            if tokenizer is not None:
+                tokenizer.no_padding()
+                tokenizer.no_truncation()
+                tokenizer.encode_special_tokens = settings["split_special_tokens"]
+            tokenizers.append(tokenizer)
+        return cls(encoder, decoder_step, settings, generation, *tokenizers)
+
+    def generate(
+        self, sources: Source | Sequence[Source], batch_size: int = 32, **options: Any
+    ) -> list[list[Hypothesis]]:
+        """Decode texts, or lists of ids.
+
+        Args:
+            sources: the texts (or one), or their ids with whatever end symbol the model was trained with.
+            batch_size: sources decoded at a time. 8-bit activations share one scale in a batch: there the last digits
+                of a score, and now and then a symbol, depend on the batch.
+            options: of `GenerationOptions`, in place of those saved with the model.
+
+        Returns:
+            For each source its `num_return_sequences` hypotheses, best first.
+
+        Raises:
+            ValueError: an option is unknown or out of range, or a source is empty or not in the vocabulary.
+        """
+        search = GenerationOptions.of(self.generation, options)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        ids = self._encode(sources)
+        rng = np.random.default_rng(search.seed)
+        found: list[list[Hypothesis]] = [[] for _ in ids]
+        order = sorted(range(len(ids)), key=lambda item: -len(ids[item]))
+        for start in range(0, len(order), batch_size):
+            items = order[start : start + batch_size]
+            batch = [ids[item] for item in items]
+            if search.num_beams > 1:
+                results = self._beam_search(batch, search)
+            else:
+                repeats = search.num_return_sequences
+                single = self._one_by_one([source for source in batch for _ in range(repeats)], search, rng)
+                results = [single[row : row + repeats] for row in range(0, len(single), repeats)]
+            for item, hypotheses in zip(items, results):
+                found[item] = [self._hypothesis(tokens, total, search) for tokens, total in hypotheses]
+        return found
+
+    def stream_ids(self, source: Source, **options: Any) -> Iterator[int]:
+        """The symbols of one target as they are chosen, greedy or sampled, without its end; as `generate()`."""
+        search = GenerationOptions.of(self.generation, {"num_beams": 1, "num_return_sequences": 1, **options})
+        if search.num_beams > 1 or search.num_return_sequences > 1:
+            raise ValueError("a stream is of one hypothesis: num_beams and num_return_sequences must be 1")
+        sources = self._encode([source])
+        for _, (token,), _ in self._walk(sources, search, np.random.default_rng(search.seed)):
+            if token in search.ends:
+                return
+            yield token
+
+    def stream(self, source: Source, **options: Any) -> Iterator[str]:
+        """The text of one target in pieces, as its symbols are chosen; joined, they are `generate()`'s text."""
+        if self.target_tokenizer is None:
+            raise ValueError("the exported folder has no tokenizer: use stream_ids")
+        tokens: list[int] = []
+        text, shown = "", 0
+        for token in self.stream_ids(source, **options):
+            tokens.append(token)
+            text = self.target_tokenizer.decode(tokens, skip_special_tokens=False)
+            # A character of several bytes is shown once all of them are there.
+            if len(text) > shown and not text.endswith("\ufffd"):
+                yield text[shown:]
+                shown = len(text)
+        if len(text) > shown:
+            yield text[shown:]
+
+    def _encode(self, sources: Source | Sequence[Source]) -> list[list[int]]:
+        several: Sequence[Any] = [sources] if isinstance(sources, str) else sources
+        if len(several) and isinstance(several[0], int):
+            raise ValueError("sources must be a text, or a list of texts or of lists of ids; got a list of ids")
+        limit = self.settings["vocab_size"]
+        result = []
+        for number, source in enumerate(several):
+            ids = self._encode_text(source) if isinstance(source, str) else [int(token) for token in source]
+            if not ids:
+                raise ValueError(f"source {number} is empty")
+            for token in ids:
+                if not 0 <= token < limit:
+                    raise ValueError(f"source {number} holds the id {token}, wanted ids from 0 to {limit - 1}")
+            result.append(ids)
+        return result
+
+    def _encode_text(self, text: str) -> list[int]:
+        if self.source_tokenizer is None:
+            raise ValueError("the exported folder has no tokenizer: give lists of ids, not texts")
+        for pattern, replacement in self.settings.get("source_replacements", ()):
+            text = re.sub(pattern, replacement, text)
+        ids: list[int] = self.source_tokenizer.encode(text).ids
+        if self.settings["reverse_source"]:
+            # Special symbols keep their places: only the text between them is turned round.
+            inner = self.source_tokenizer.encode(text, add_special_tokens=False).ids
+            ids = inner[::-1] + ids[len(inner) :]
+        return ids
+
+    def _hypothesis(self, tokens: tuple[int, ...], total: float, search: GenerationOptions) -> Hypothesis:
+        score = total / len(tokens) ** search.length_penalty
+        tokens = tokens[:-1] if tokens[-1] in search.ends else tokens
+        tokenizer = self.target_tokenizer
+        text = None if tokenizer is None else tokenizer.decode(tokens, skip_special_tokens=False)
+        return Hypothesis(text, tokens, score, total)
+
+    def _one_by_one(
+        self, sources: list[list[int]], search: GenerationOptions, rng: np.random.Generator
+    ) -> list[tuple[tuple[int, ...], float]]:
+        """Greedy or sampled: of each source its symbols with the end, and their log-probability."""
+        tokens: list[list[int]] = [[] for _ in sources]
+        totals = [0.0] * len(sources)
+        for rows, chosen, scores in self._walk(sources, search, rng):
+            for row, token, score in zip(rows, chosen, scores):
+                tokens[row].append(token)
+                totals[row] += score
+        return [(tuple(row), total) for row, total in zip(tokens, totals)]
+
+    def _walk(
+        self, sources: list[list[int]], search: GenerationOptions, rng: np.random.Generator
+    ) -> Iterator[tuple[list[int], list[int], list[float]]]:
+        """At each step the sources that go on, the symbols chosen for them, and these symbols' log-probabilities."""
+        decoding = _Decoding(self, sources)
+        rows, ends = list(range(len(sources))), set(search.ends)
+        chosen = np.full(len(sources), search.decoder_start_token_id)
+        for length in range(search.most):
+            scores = decoding.step(chosen)
+            scores[:, search.forbidden(length)] = -np.inf
+            chosen = _draw(scores, search, rng) if search.do_sample else scores.argmax(1)
+            tokens = chosen.tolist()
+            yield rows, tokens, [scores.item(row, token) for row, token in enumerate(tokens)]
+            running = [number for number, token in enumerate(tokens) if token not in ends]
+            if not running:
+                return
+            if len(running) < len(rows):
+                rows, chosen = [rows[number] for number in running], chosen[running]
+                decoding.select(running, running)
+
+    def _beam_search(
+        self, sources: list[list[int]], search: GenerationOptions
+    ) -> list[list[tuple[tuple[int, ...], float]]]:
+        """Of each source its best targets with their ends, and their log-probabilities."""
+        width = search.num_beams
+        decoding = _Decoding(self, sources, width)
+        active = beams = [_Beam(search) for _ in sources]
+        previous: np.ndarray | list[int] = np.full(len(sources) * width, search.decoder_start_token_id)
+        kept = max(2, 1 + len(search.ends)) * width
+        for length in range(search.most):
+            scores = decoding.step(previous)
+            scores[:, search.forbidden(length)] = -np.inf
+            vocabulary = scores.shape[1]
+            totals = np.array([beam.totals for beam in active], scores.dtype)
+            flat = (scores + totals.reshape(-1, 1)).reshape(len(active), -1)
+            for beam, (candidates, their_scores) in zip(active, _top(flat, min(kept, flat.shape[1]))):
+                beam.advance([divmod(candidate, vocabulary) for candidate in candidates], their_scores)
+            running = [number for number, beam in enumerate(active) if not beam.done]
+            if not running:
+                break
+            rows = [number * width + origin for number in running for origin in active[number].origins]
+            decoding.select(rows, running if len(running) < len(active) else None)
+            active = [active[number] for number in running]
+            previous = [tokens[-1] for beam in active for tokens in beam.running]
+        best_of_each = [beam.finished[: search.num_return_sequences] for beam in beams]
+        return [[(tokens, total) for _, total, tokens in finished] for finished in best_of_each]
+
+
+class _Beam:
+    """The hypotheses of one source, by the rules of transformers' beam search."""
+
+    def __init__(self, search: GenerationOptions):
+        self.search, self.ends = search, set(search.ends)
+        width = search.num_beams
+        self.running: list[tuple[int, ...]] = [()] * width
+        # All hypotheses are the same one at first: only the first of them counts.
+        self.totals = [0.0] + [-1e9] * (width - 1)
+        self.origins = [0] * width  # which hypothesis each running one continues
+        self.finished: list[tuple[float, float, tuple[int, ...]]] = []  # score, log-probability, symbols; best first
+        self.done = False
+
+    def advance(self, candidates: list[tuple[int, int]], totals: list[float]) -> None:
+        """Take the best continuations (running hypothesis, next symbol), best first, with their log-probabilities."""
+        search, width, length = self.search, self.search.num_beams, len(self.running[0]) + 1
+        going_on: list[tuple[tuple[int, ...], float, int]] = []
+        for rank, ((origin, token), total) in enumerate(zip(candidates, totals)):
+            if token in self.ends or length == search.most:
+                # Those behind the first `num_beams` only stand in for hypotheses that have ended.
+                if rank < width:
+                    tokens = (*self.running[origin], token)
+                    self.finished.append((total / length**search.length_penalty, total, tokens))
+            elif len(going_on) < width:
+                going_on.append(((*self.running[origin], token), total, origin))
+        self.finished = sorted(self.finished, key=lambda entry: -entry[0])[:width]
+        self.done = length == search.most
+        if self.done:
+            return
+        self.running, self.totals, self.origins = (list(column) for column in zip(*going_on))
+        if len(self.finished) == width:
+            longest = search.most if search.early_stopping == "never" and search.length_penalty > 0 else length
+            reachable = self.totals[0] / longest**search.length_penalty
+            self.done = search.early_stopping is True or reachable <= self.finished[-1][0]
+
+
+class _Decoding:
+    """The rows being decoded: what is read of the sources, and the rows' states, bound to the graph of a step."""
+
+    def __init__(self, runtime: RnnSeq2SeqRuntime, sources: list[list[int]], width: int = 1):
+        lengths = np.array([len(source) for source in sources])
+        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)  # (B, S)
+        ids = np.zeros_like(mask)
+        ids[mask.astype(bool)] = np.concatenate([np.array(source) for source in sources])
+        outputs = [output.name for output in runtime.encoder.get_outputs()]
+        self.inputs = dict(zip(outputs, runtime.encoder.run(outputs, {"input_ids": ids, "attention_mask": mask})))
+        self.decoder_step = runtime.decoder_step
+        self.states = [name for name in outputs if name.startswith("state.")]
+        self.inputs |= {name: self.inputs[name].repeat(width, axis=0) for name in self.states}
+        self._bind(len(sources) * width)
+
+    def _bind(self, rows: int) -> None:
+        self.inputs["previous_ids"] = np.zeros(rows, np.int64)
+        self.binding = self.decoder_step.io_binding()
+        for name in (graph_input.name for graph_input in self.decoder_step.get_inputs()):
+            self.inputs[name] = np.ascontiguousarray(self.inputs[name])
+            self.binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(self.inputs[name]))
+        self.scores = np.empty((rows, self.decoder_step.get_outputs()[0].shape[1]), np.float32)
+        self.moves = [(self.inputs[name], np.empty_like(self.inputs[name])) for name in self.states]
+        names = ["log_probabilities", *(f"new_{name}" for name in self.states)]
+        for name, array in zip(names, [self.scores, *(new for _, new in self.moves)]):
+            self.binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+
+    def step(self, previous_ids: np.ndarray | list[int]) -> np.ndarray:
+        """Log-probabilities (B, V) of the symbols after these (B,), until the next step; the state moves on."""
+        self.inputs["previous_ids"][:] = previous_ids
+        self.decoder_step.run_with_iobinding(self.binding)
+        for state, new in self.moves:
+            state[:] = new
+        return self.scores
+
+    def select(self, rows: list[int], sources: list[int] | None = None) -> None:
+        """Row i goes on from the state of row rows[i], of these sources (None: all), each of which has as many."""
+        for state, _ in self.moves:
+            state[: len(rows)] = state.take(rows, axis=0)
+        if sources is not None:
+            for name, array in self.inputs.items():
+                self.inputs[name] = array[: len(rows)] if name in self.states else array[sources]
+            self._bind(len(rows))
+
+
+def _top(scores: np.ndarray, number: int) -> Iterator[tuple[list[int], list[float]]]:
+    """The largest scores of each row (B, N), the largest first, of equal ones the first: indices, and themselves."""
+    for row, best in zip(scores, np.argpartition(scores, -number, axis=1)[:, -number:]):
+        ranked = sorted(zip((-row[best]).tolist(), best.tolist()))
+        yield [index for _, index in ranked], [-value for value, _ in ranked]
+
+
+def _draw(scores: np.ndarray, search: GenerationOptions, rng: np.random.Generator) -> np.ndarray:
+    """One symbol a row, from log-probabilities (B, V) after temperature, top-k and top-p, in this order."""
+    scores = scores.astype(np.float64) / search.temperature
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ranked = np.take_along_axis(scores, order, 1)
+    if search.top_k:
+        ranked[:, search.top_k :] = -np.inf
+    probabilities = np.exp(ranked - ranked[:, :1])
+    probabilities /= probabilities.sum(1, keepdims=True)
+    before = probabilities.cumsum(1) - probabilities  # mass of all that is likelier
+    probabilities[before >= search.top_p] = 0
+    cumulative = probabilities.cumsum(1)
+    drawn = (cumulative <= rng.random((len(scores), 1)) * cumulative[:, -1:]).sum(1)
+    return np.take_along_axis(order, drawn[:, None], 1)[:, 0]
+
+
+def main(arguments: list[str]) -> None:
+    """A line for each text, or line of the standard input (UTF-8): what this folder says of it; blank if it is."""
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict", newline=None)  # newline: all kinds
+    try:
+        runtime = RnnSeq2SeqRuntime.from_pretrained(Path(__file__).parent)
+        for text in arguments or (line.removesuffix("\n") for line in sys.stdin):
+            answer = runtime.generate(text)[0][0].text if text.strip() else ""
+            sys.stdout.write((answer or "").translate({ord("\r"): " ", ord("\n"): " "}) + "\n")
+    except Exception as error:  # those of onnxruntime and tokenizers have nothing else in common
+        sys.exit(f"error: {'input, wanted UTF-8: ' * isinstance(error, UnicodeError)}{error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
