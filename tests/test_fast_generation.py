@@ -17,7 +17,7 @@ from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration, RnnSeq2SeqForSpee
 from hf_rnn_seq2seq.decoder import RnnSeq2SeqDecoder
 from hf_rnn_seq2seq.decoder_step import DecoderStep
 from hf_rnn_seq2seq.ensemble import RnnSeq2SeqEnsemble
-from hf_rnn_seq2seq.generation_rnn_seq2seq import _best_extensions
+from hf_rnn_seq2seq.generation_request import best_extensions
 from hf_rnn_seq2seq.state import new_cache
 
 
@@ -344,7 +344,7 @@ def test_finished_sequences_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> 
     assert rows[0] == 8 and rows == sorted(rows, reverse=True) and len(set(rows)) > 2
 
 
-def test_the_best_extensions_of_a_large_vocabulary() -> None:
+def test_thebest_extensions_of_a_large_vocabulary() -> None:
     generator = torch.Generator().manual_seed(0)
     running = torch.randn(3, 4, generator=generator)
     for vocab in (3000, 4096, 2049):
@@ -355,7 +355,7 @@ def test_the_best_extensions_of_a_large_vocabulary() -> None:
         early = running.clone()
         early[:, 1:] = -1e9
         for case, base in ((scores, running), (equal, running.round()), (forbidden, running), (scores, early)):
-            top, index = _best_extensions(case, base, 8)
+            top, index = best_extensions(case, base, 8)
             wanted = (case + base.unsqueeze(-1)).flatten(1).topk(8)
             assert torch.equal(top, wanted.values) and torch.equal(index, wanted.indices)
 
