@@ -17,7 +17,7 @@ from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration, RnnSeq2SeqForSpee
 from hf_rnn_seq2seq.evaluation.ensemble import RnnSeq2SeqEnsemble
 from hf_rnn_seq2seq.model.decoder import RnnSeq2SeqDecoder
 from hf_rnn_seq2seq.model.fast_step import DecoderStep
-from hf_rnn_seq2seq.model.generation_rnn_seq2seq import _best_extensions
+from hf_rnn_seq2seq.model.fast_search import best_extensions
 from hf_rnn_seq2seq.model.state import new_cache
 
 
@@ -355,7 +355,7 @@ def test_the_best_extensions_of_a_large_vocabulary() -> None:
         early = running.clone()
         early[:, 1:] = -1e9
         for case, base in ((scores, running), (equal, running.round()), (forbidden, running), (scores, early)):
-            top, index = _best_extensions(case, base, 8)
+            top, index = best_extensions(case, base, 8)
             wanted = (case + base.unsqueeze(-1)).flatten(1).topk(8)
             assert torch.equal(top, wanted.values) and torch.equal(index, wanted.indices)
 
