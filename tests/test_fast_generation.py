@@ -344,7 +344,7 @@ def test_finished_sequences_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> 
     assert rows[0] == 8 and rows == sorted(rows, reverse=True) and len(set(rows)) > 2
 
 
-def test_thebest_extensions_of_a_large_vocabulary() -> None:
+def test_the_best_extensions_of_a_large_vocabulary() -> None:
     generator = torch.Generator().manual_seed(0)
     running = torch.randn(3, 4, generator=generator)
     for vocab in (3000, 4096, 2049):
