@@ -17,8 +17,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from hf_rnn_seq2seq.data.files import table_columns
-from hf_rnn_seq2seq.data.outputs import check_output_file, replacing
-from hf_rnn_seq2seq.recipes.arguments import one_sentence, picture_format, picture_to_write, whole_number
+from hf_rnn_seq2seq.data.outputs import check_output_file, picture_format, replacing
+from hf_rnn_seq2seq.recipes.arguments import one_sentence, picture_to_write, whole_number
 
 
 def error_by_length(path: Path, smallest: int) -> dict[int, tuple[float, int]]:

@@ -34,15 +34,9 @@ import transformers
 from datasets import Dataset
 from matplotlib.figure import Figure
 
-from hf_rnn_seq2seq.data.outputs import check_output_file, replacing
+from hf_rnn_seq2seq.data.outputs import check_output_file, picture_format, replacing
 from hf_rnn_seq2seq.data.toy import LONGER_SPLIT, capital_position
-from hf_rnn_seq2seq.recipes.arguments import (
-    file_to_write,
-    folder_to_write,
-    one_sentence,
-    picture_format,
-    picture_to_write,
-)
+from hf_rnn_seq2seq.recipes.arguments import file_to_write, folder_to_write, one_sentence, picture_to_write
 from hf_rnn_seq2seq.recipes.options import OptionsError
 from hf_rnn_seq2seq.recipes.recipe import load_recipe
 from hf_rnn_seq2seq.recipes.run import run_recipe

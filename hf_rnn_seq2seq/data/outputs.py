@@ -13,6 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+# The formats in which matplotlib draws without another program.
+PICTURE_FORMATS = ("png", "svg", "pdf", "eps", "ps", "jpg", "jpeg", "tif", "tiff", "webp")
+
+
 def check_output_file(path: str | Path, option: str, overwrite: bool) -> None:
     """Refuse a file that cannot be written, or that is there already.
 
@@ -81,3 +85,14 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
+
+
+def picture_format(path: str | Path) -> str:
+    """The format of a picture, by the end of its name: png if that says nothing.
+
+    Given to `savefig`, it keeps matplotlib from appending an end, so that the file has the name that it was given.
+    """
+    name = Path(path).suffix.removeprefix(".").lower() or "png"
+    if name not in PICTURE_FORMATS:
+        raise ValueError(f"got {str(path)!r}, wanted a name that ends in .{', .'.join(PICTURE_FORMATS)}")
+    return name

@@ -87,7 +87,7 @@ class Preprocessing:
         recipe = run / RECIPE_FILE
         if not recipe.is_file():
             return None
-        from ..recipes.options import read_yaml  # needs the extra `train`, as what wrote the recipe did
+        from .strict_yaml import read_yaml  # needs the extra `train`, as what wrote the recipe did
 
         content = read_yaml(recipe.read_text(encoding="utf-8"), str(recipe))
         data = (content.get("data") if isinstance(content, dict) else None) or {}

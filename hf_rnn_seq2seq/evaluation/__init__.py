@@ -1,0 +1,1 @@
+"""Decoding, scores, ensembles, work in parts, pictures of attention."""

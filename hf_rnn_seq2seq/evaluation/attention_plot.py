@@ -21,9 +21,9 @@ try:
     from matplotlib.figure import Figure
 except ImportError as error:
     raise ImportError(
-        f"hf_rnn_seq2seq.evaluation.attention_plot needs the package '{error.name}': pip install 'hf_rnn_seq2seq[demo]'"
+        f"pictures of attention need the package '{error.name}': pip install 'hf_rnn_seq2seq[demo]'"
     ) from error
-from ..recipes.arguments import picture_format
+from ..data.outputs import picture_format
 
 
 _CELL_INCHES = 0.34

@@ -1,0 +1,1 @@
+"""One YAML file, one run: recipes, tasks, the command line."""

@@ -13,10 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..data.files import DataError, sentence
-
-
-# The formats in which matplotlib draws without another program.
-PICTURE_FORMATS = ("png", "svg", "pdf", "eps", "ps", "jpg", "jpeg", "tif", "tiff", "webp")
+from ..data.outputs import picture_format
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -68,17 +65,6 @@ def _check_parents(path: Path) -> None:
             if not parent.is_dir():
                 raise argparse.ArgumentTypeError(f"got {str(path)!r}, but {parent} is a file, wanted a folder there")
             return
-
-
-def picture_format(path: str | Path) -> str:
-    """The format of a picture, by the end of its name: png if that says nothing.
-
-    Given to `savefig`, it keeps matplotlib from appending an end, so that the file has the name that it was given.
-    """
-    name = Path(path).suffix.removeprefix(".").lower() or "png"
-    if name not in PICTURE_FORMATS:
-        raise ValueError(f"got {str(path)!r}, wanted a name that ends in .{', .'.join(PICTURE_FORMATS)}")
-    return name
 
 
 @contextmanager

@@ -1,75 +1,22 @@
-"""Options from YAML: reading it strictly, and turning mappings into dataclasses with every key and type checked.
+"""Options: turning mappings into dataclasses with every key and type checked.
 
-What `recipe.py` is made with; knows nothing of recipes. Needs `pyyaml` (extra `train`) and imports only
-`files.py`.
+What `recipe.py` is made with; knows nothing of recipes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 import types
 import typing
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, Literal, TypeVar, Union
 
-
-try:
-    import yaml
-except ImportError as error:
-    raise ImportError("recipes need pyyaml: pip install 'hf_rnn_seq2seq[train]'") from error
-from ..data.files import DataError, sentence
+from ..data.strict_yaml import OptionsError, read_yaml, write_yaml
 
 
 T = TypeVar("T")
-
-
-class OptionsError(DataError):
-    """Options that cannot be used; the message names `section.key`."""
-
-
-def read_yaml(text: str, name: str) -> Any:
-    """Read YAML strictly.
-
-    Args:
-        text: the YAML.
-        name: what an error calls it, for instance the file.
-
-    Raises:
-        OptionsError: not YAML, or a key given twice; the message names the line.
-    """
-    try:
-        return yaml.load(text, Loader=StrictLoader)
-    except yaml.YAMLError as error:
-        raise OptionsError(f"{name}: not YAML ({error})") from error
-    except (ValueError, TypeError, RecursionError) as error:
-        # What building the values raises: a date that there is not, a key that is a list, brackets without end.
-        raise OptionsError(f"{name}: YAML with a value that cannot be used ({sentence(error)})") from error
-
-
-def write_yaml(content: Any) -> str:
-    """YAML text of plain Python values, in their order."""
-    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-
-
-class StrictLoader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses a key given twice."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -194,3 +141,6 @@ def build_options(cls: type[T], values: Any, path: str) -> T:
         return cls(**built, **plain)
     except ValueError as error:
         raise OptionsError(f"{path}.{error}") from error
+
+
+__all__ = ["OptionsError", "build_options", "check_types", "nearest", "read_yaml", "write_yaml"]

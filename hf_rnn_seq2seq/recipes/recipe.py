@@ -24,6 +24,7 @@ from ..data.pairs import DataOptions
 from ..data.tokenizers import TokenizerOptions
 from ..evaluation.metrics import METRICS, load_metric
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from ..training.teacher_forcing import TeacherForcingOptions
 from .options import OptionsError, build_options, check_types, nearest, read_yaml, write_yaml
 
 
@@ -78,41 +79,6 @@ _TAKEN_NAMES = (
 
 class RecipeError(OptionsError):
     """A recipe that cannot be used; the message names `section.key`."""
-
-
-@dataclass
-class TeacherForcingOptions:
-    """Scheduled sampling (Bengio et al. 2015, section 2.4): how often the decoder is fed the reference at update i.
-
-    Args:
-        schedule: "constant": `ratio`; "linear": max(minimum, start - slope i); "inverse_sigmoid":
-            k / (k + exp(i / k)).
-        ratio: of the constant schedule; 1 is plain teacher forcing.
-        start: of the linear schedule.
-        slope: fall a update of the linear schedule.
-        minimum: floor of the linear schedule.
-        k: of the inverse sigmoid, at least 1: the larger, the later it falls.
-        unit: "step": every step reads the reference or a symbol drawn from the model; "sequence": a sequence reads the
-            reference or the model's most probable symbols all along (Lake & Baroni 2018).
-    """
-
-    schedule: Literal["constant", "linear", "inverse_sigmoid"] = "constant"
-    ratio: float = 1.0
-    start: float = 1.0
-    slope: float = 0.0
-    minimum: float = 0.0
-    k: float = 1000.0
-    unit: Literal["step", "sequence"] = "step"
-
-    def __post_init__(self) -> None:
-        for name in ("ratio", "start", "minimum"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}: got {value}, wanted 0 to 1")
-        if self.slope < 0:
-            raise ValueError(f"slope: got {self.slope}, wanted 0 or more")
-        if self.k < 1:
-            raise ValueError(f"k: got {self.k}, wanted 1 or more")
 
 
 @dataclass

@@ -32,7 +32,8 @@ from ..training.checkpoints import (
     checkpoints_of,
     rank_checkpoints,
 )
-from ..training.trainer import RecipeTrainer, ScheduledSamplingCallback, TrainingClock
+from ..training.teacher_forcing import ScheduledSamplingCallback
+from ..training.trainer import RecipeTrainer, TrainingClock
 from .recipe import Recipe, RecipeError
 from .run_folder import check_output, run_files, taking_over
 from .scoring import greater_is_better

@@ -1,0 +1,1 @@
+"""Model cards, export, the runtime without torch, results files."""

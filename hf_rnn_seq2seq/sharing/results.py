@@ -1,8 +1,8 @@
 """The results file of a recipe, `scripts/results/<recipe>.json`, and the table of all of them in the README.
 
 A number is worth printing only with what is needed to get it again: the command, the seeds, the versions and the
-hardware. `python -m hf_rnn_seq2seq.sharing.results README.md scripts/results` rewrites the table between two comments of a
-file, and with `--check` says whether it is up to date. Only the standard library and torch are imported.
+hardware. `python -m hf_rnn_seq2seq.sharing.results README.md scripts/results` rewrites the table between two comments
+of a file, and with `--check` says whether it is up to date. Only the standard library and torch are imported.
 """
 
 from __future__ import annotations

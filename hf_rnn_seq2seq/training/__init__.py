@@ -1,0 +1,1 @@
+"""The Trainer, its batches and checkpoints, teacher forcing and augmentation."""

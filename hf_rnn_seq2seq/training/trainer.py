@@ -7,7 +7,6 @@ and a clock that goes on after a resume. `experiment.py` puts them together, wit
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,57 +29,11 @@ try:
     from accelerate.data_loader import prepare_data_loader
 except ImportError as error:
     raise ImportError("training needs accelerate: pip install 'hf_rnn_seq2seq[train]'") from error
-from ..recipes.recipe import TeacherForcingOptions
 from .batches import ArrayRows, TokenBudgetBatchSampler
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-# ---- Scheduled sampling -----------------------------------------------------------------------------------------
-
-
-def teacher_forcing_ratio(options: TeacherForcingOptions, step: int) -> float:
-    """Probability of feeding the reference token at an update (Bengio et al. 2015, section 2.4).
-
-    Args:
-        options: the schedule.
-        step: number of updates done, from 0 on.
-
-    Returns:
-        A probability: 1 is teacher forcing, 0 feeds the model's own tokens only.
-    """
-    if options.schedule == "linear":
-        return max(options.minimum, options.start - options.slope * step)
-    if options.schedule == "inverse_sigmoid":
-        # k / (k + exp(i / k)), divided through by exp(i / k), which would overflow.
-        decayed = options.k * math.exp(-step / options.k)
-        return decayed / (decayed + 1)
-    return options.ratio
-
-
-class ScheduledSamplingCallback(TrainerCallback):
-    """Sets `model.teacher_forcing_ratio` and `_unit` before every update, and the ratio back to 1 after training.
-
-    Args:
-        options: the schedule.
-    """
-
-    def __init__(self, options: TeacherForcingOptions) -> None:
-        self.options = options
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        model = kwargs["model"]
-        model.teacher_forcing_ratio = teacher_forcing_ratio(self.options, state.global_step)
-        model.teacher_forcing_unit = self.options.unit
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        kwargs["model"].teacher_forcing_ratio = 1.0
 
 
 class TrainingClock(TrainerCallback, ExportableState):

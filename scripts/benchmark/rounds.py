@@ -1,8 +1,8 @@
 """One run of the benchmark: every engine does every piece of work in turn, round after round.
 
 A slow spell of the machine then meets all of them, and the ratio of two of them within a round stays right. The
-machine's own rates, for the floor, are measured in the same rounds. `scripts/benchmark/run.py` is its command line. Needs
-the extra `export`; must not be imported by the model files.
+machine's own rates, for the floor, are measured in the same rounds. `scripts/benchmark/run.py` is its command line.
+Needs the extra `export`; must not be imported by the model files.
 """
 
 from __future__ import annotations

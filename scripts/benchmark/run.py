@@ -35,8 +35,8 @@ from rounds import PARTS, Benchmark
 from transformers.utils import logging as transformers_logging
 from workload import SHAPES
 
-from hf_rnn_seq2seq.data.outputs import check_output_file, replacing
-from hf_rnn_seq2seq.recipes.arguments import file_to_write, picture_format, picture_to_write
+from hf_rnn_seq2seq.data.outputs import check_output_file, picture_format, replacing
+from hf_rnn_seq2seq.recipes.arguments import file_to_write, picture_to_write
 from hf_rnn_seq2seq.sharing.results import describe_hardware, installed_versions, portable_command
 
 

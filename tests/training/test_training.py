@@ -16,7 +16,7 @@ from tiny import tiny_model
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainingArguments, TrainerControl, TrainerState
 
 from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, train_tokenizer
-from hf_rnn_seq2seq.recipes.recipe import TeacherForcingOptions
+from hf_rnn_seq2seq.training.teacher_forcing import TeacherForcingOptions
 from hf_rnn_seq2seq.training.trainer import (
     RecipeTrainer,
     ScheduledSamplingCallback,

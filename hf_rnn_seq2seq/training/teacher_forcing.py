@@ -1,0 +1,90 @@
+"""Teacher forcing and scheduled sampling: how often a training step reads the reference (Bengio et al. 2015).
+
+The schedule, and the callback that sets it on the model before each update; what a step then reads is the model's
+business (`model/scheduled_sampling.py`). Must not be imported by the model files.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+@dataclass
+class TeacherForcingOptions:
+    """Scheduled sampling (Bengio et al. 2015, section 2.4): how often the decoder is fed the reference at update i.
+
+    Args:
+        schedule: "constant": `ratio`; "linear": max(minimum, start - slope i); "inverse_sigmoid":
+            k / (k + exp(i / k)).
+        ratio: of the constant schedule; 1 is plain teacher forcing.
+        start: of the linear schedule.
+        slope: fall a update of the linear schedule.
+        minimum: floor of the linear schedule.
+        k: of the inverse sigmoid, at least 1: the larger, the later it falls.
+        unit: "step": every step reads the reference or a symbol drawn from the model; "sequence": a sequence reads the
+            reference or the model's most probable symbols all along (Lake & Baroni 2018).
+    """
+
+    schedule: Literal["constant", "linear", "inverse_sigmoid"] = "constant"
+    ratio: float = 1.0
+    start: float = 1.0
+    slope: float = 0.0
+    minimum: float = 0.0
+    k: float = 1000.0
+    unit: Literal["step", "sequence"] = "step"
+
+    def __post_init__(self) -> None:
+        for name in ("ratio", "start", "minimum"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}: got {value}, wanted 0 to 1")
+        if self.slope < 0:
+            raise ValueError(f"slope: got {self.slope}, wanted 0 or more")
+        if self.k < 1:
+            raise ValueError(f"k: got {self.k}, wanted 1 or more")
+
+
+def teacher_forcing_ratio(options: TeacherForcingOptions, step: int) -> float:
+    """Probability of feeding the reference token at an update (Bengio et al. 2015, section 2.4).
+
+    Args:
+        options: the schedule.
+        step: number of updates done, from 0 on.
+
+    Returns:
+        A probability: 1 is teacher forcing, 0 feeds the model's own tokens only.
+    """
+    if options.schedule == "linear":
+        return max(options.minimum, options.start - options.slope * step)
+    if options.schedule == "inverse_sigmoid":
+        # k / (k + exp(i / k)), divided through by exp(i / k), which would overflow.
+        decayed = options.k * math.exp(-step / options.k)
+        return decayed / (decayed + 1)
+    return options.ratio
+
+
+class ScheduledSamplingCallback(TrainerCallback):
+    """Sets `model.teacher_forcing_ratio` and `_unit` before every update, and the ratio back to 1 after training.
+
+    Args:
+        options: the schedule.
+    """
+
+    def __init__(self, options: TeacherForcingOptions) -> None:
+        self.options = options
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model = kwargs["model"]
+        model.teacher_forcing_ratio = teacher_forcing_ratio(self.options, state.global_step)
+        model.teacher_forcing_unit = self.options.unit
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        kwargs["model"].teacher_forcing_ratio = 1.0
