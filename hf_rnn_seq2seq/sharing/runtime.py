@@ -2,7 +2,7 @@
 
 `export` puts a copy of this file into the folder it writes, as `rnn_seq2seq_runtime.py`. A deployed program imports
 the copy (or has it beside its own code): `import hf_rnn_seq2seq.sharing.runtime` gives the same class, but loads torch
-through the package. The searches are those of transformers' `generate()`. It must not import anything else of this package.
+through the package. The searches are those of transformers' `generate()`. Imports nothing else of this package.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from tiny import STRUCTURES, gradients, padded_batch, random_ids, tiny_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration, decoder, loss
+from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
+from hf_rnn_seq2seq.model import decoder, loss
 from hf_rnn_seq2seq.model.decoder import RnnSeq2SeqDecoder
 from hf_rnn_seq2seq.model.fast_products import matrix_product
 from hf_rnn_seq2seq.model.fast_training import DeferredGradients

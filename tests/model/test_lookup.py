@@ -9,7 +9,8 @@ import torch
 from tiny import STRUCTURES, gradients, padded_batch, random_ids, tiny_model
 from torch import Tensor, nn
 
-from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration, recurrence
+from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
+from hf_rnn_seq2seq.model import recurrence
 from hf_rnn_seq2seq.model.fast_lookup import Lookup, lookup_of
 
 

@@ -16,13 +16,12 @@ from tiny import tiny_model
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainingArguments, TrainerControl, TrainerState
 
 from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, train_tokenizer
-from hf_rnn_seq2seq.training.teacher_forcing import TeacherForcingOptions
-from hf_rnn_seq2seq.training.trainer import (
-    RecipeTrainer,
+from hf_rnn_seq2seq.training.teacher_forcing import (
     ScheduledSamplingCallback,
-    TrainingClock,
+    TeacherForcingOptions,
     teacher_forcing_ratio,
 )
+from hf_rnn_seq2seq.training.trainer import RecipeTrainer, TrainingClock
 
 
 steps = st.integers(0, 10_000)
