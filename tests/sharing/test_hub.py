@@ -356,7 +356,7 @@ def test_a_model_of_another_family_is_refused():
 
 def test_the_template_is_installed_with_the_package():
     configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert "model_card_template.md" in configuration["tool"]["setuptools"]["package-data"]["hf_rnn_seq2seq"]
+    assert "sharing/model_card_template.md" in configuration["tool"]["setuptools"]["package-data"]["hf_rnn_seq2seq"]
 
 
 def test_the_packages_own_card():
