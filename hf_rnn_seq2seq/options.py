@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
@@ -153,6 +154,24 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], path: str, 
             raise OptionsError(
                 f"{path}.{name}: wanted {_describe(hints[name])}, got {value!r} (type {type(value).__name__})"
             )
+
+
+def check_least(values: Mapping[str, Any], least: Mapping[str, float], path: str) -> None:
+    """Refuse numbers below the least that makes sense, and infinite ones.
+
+    Args:
+        values: the keys given, of the right types.
+        least: key -> its smallest value.
+        path: the section, for messages.
+
+    Raises:
+        OptionsError: as said.
+    """
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise OptionsError(f"{path}.{name}: got {value}, wanted a finite number")
+        if isinstance(value, int | float) and value < least.get(name, value):
+            raise OptionsError(f"{path}.{name}: got {value}, wanted at least {least[name]}")
 
 
 def _dataclass_in(hint: Any) -> Any:
