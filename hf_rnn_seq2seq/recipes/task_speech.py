@@ -166,6 +166,9 @@ class SpeechTask(Task):
         self.model = RnnSeq2SeqForSpeechSeq2Seq(config)
         self.model.generation_config = generation_config(self.recipe, self.tokenizer, longest)
 
+    def try_predicting(self, split: Dataset) -> None:
+        self.scorer.try_search(split)
+
     def load(self, directory: str | Path) -> None:
         self.tokenizer = load_tokenizers(directory)[0]
         self.model = load_model(RnnSeq2SeqForSpeechSeq2Seq, directory)

@@ -131,6 +131,9 @@ class Seq2SeqTask(Task):
         longest = max(len(ids) + 1 for ids in targets if limit is None or len(ids) < limit)
         self.model = build_model(self.recipe, self.source_tokenizer, self.target_tokenizer, longest)
 
+    def try_predicting(self, split: Dataset) -> None:
+        self.scorer.try_search(split)
+
     def load(self, directory: str | Path) -> None:
         self.source_tokenizer, self.target_tokenizer = load_tokenizers(directory)
         self.model = load_model(RnnSeq2SeqForConditionalGeneration, directory)

@@ -43,6 +43,7 @@ _MOST_SHOWN = 14
 _MOST_RUNS = 6
 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "hf_rnn_seq2seq")
+_NO_RESULTS = "*No results yet.*"
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ def results_table(folder: str | os.PathLike[str]) -> str:
     paths = sorted(path for path in Path(folder).glob("*.json") if path.name != SPEED_FILE)
     results = [read_results(path) for path in paths]
     if not results:
-        return "*No results yet.*"
+        return _NO_RESULTS
     published = _published(Path(folder) / PUBLISHED_FILE)
     rows = [
         ["recipe", "result", "published", "parameters", "training", "hardware", "seeds", "date"],
@@ -336,7 +337,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the table is stale")
     options = parser.parse_args(arguments)
     try:
-        fresh = update_document(options.document, results_table(options.folder), "results", options.check)
+        table = results_table(options.folder)
+        if table == _NO_RESULTS and f"{BEGIN}\n| " in read_text(options.document):
+            raise ValueError(f"holds a table, but {options.folder} no results file; wanted the folder of the results")
+        fresh = update_document(options.document, table, "results", options.check)
     except (OSError, ValueError) as error:
         parser.error(f"{options.document}: {error}")
     if not fresh:
