@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Attention
-from .copying import Pointer, known_symbols, log_mixture
+from .copying import Pointer, log_mixture
 from .decoder import RnnSeq2SeqDecoder
+from .embedding import known_symbols
 from .fast_prepared import PreparedLinear, PreparedLstm
 from .fast_products import matrix_product
 from .recurrence import LayerState
