@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .fast import may_look, replaceable
-from .recurrence import RecurrentStack, padding_of
+from .padding import padding_of
+from .recurrence import RecurrentStack
 
 
 # Words are read in this many groups of about equal length, where that can be arranged: most words are short, and one
@@ -49,7 +50,7 @@ class CharacterEncoder(nn.Module):
             character_ids = character_ids.masked_fill(~mask[..., None], self.pad_token_id)
         words = character_ids.flatten(0, 1)  # (B * S, W)
         # Which words are equal, and how long they are, is looked up only where looking is free.
-        looks = words.device.type == "cpu" and may_look(self)
+        looks = words.device.type == "cpu" and may_look(self, by="words")
         vectors = self._read_each_once(words) if looks else self._read(words)
         return vectors.view(*character_ids.shape[:2], -1)
 

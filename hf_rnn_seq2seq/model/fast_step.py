@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from .attention import Attention
 from .copying import Pointer, known_symbols, log_mixture
 from .decoder import RnnSeq2SeqDecoder
-from .fast_prepared import PreparedLinear, PreparedLstm
-from .fast_products import matrix_product
+from .fast_products import PreparedLinear, PreparedLstm, matrix_product
 from .recurrence import LayerState
 from .state import DecoderState, SourceMemory
 
