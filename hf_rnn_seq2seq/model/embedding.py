@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from .fast import is_traced, may_look, replaceable
 from .fast_words import read_each_once
-from .recurrence import RecurrentStack, padding_of
+from .padding import padding_of
+from .recurrence import RecurrentStack
 
 
 def known_symbols(ids: Tensor, config: Any, name: str) -> Tensor:
@@ -67,7 +68,7 @@ class CharacterEncoder(nn.Module):
         if mask is not None:
             character_ids = character_ids.masked_fill(~mask[..., None], self.pad_token_id)
         words = character_ids.flatten(0, 1)  # (N, W)
-        if words.device.type == "cpu" and may_look(self):
+        if words.device.type == "cpu" and may_look(self, by="words"):
             vectors = read_each_once(self._read, words, self.pad_token_id)
         else:
             vectors = self._read(words)
