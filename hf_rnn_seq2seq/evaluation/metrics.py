@@ -1,15 +1,19 @@
-"""Metrics as `evaluate.Metric` objects that need no network: BLEU, chrF, WER, CER, PER, exact match and more.
+"""Metrics as `evaluate.Metric` objects that need no network, with arguments that are checked.
 
-BLEU and chrF are sacrebleu's (Post 2018, "A Call for Clarity in Reporting BLEU Scores"); edit distances are
-rapidfuzz's, the kernel inside jiwer. Values are in percent, except perplexity. Nothing of the model files is
-imported here: a metric sees text and numbers only.
+BLEU and chrF are sacrebleu's (Post 2018, "A Call for Clarity in Reporting BLEU Scores"), edit distances rapidfuzz's,
+the kernel inside jiwer; entities are found and counted by seqeval, which gives the numbers of the CoNLL-2000 script
+(Tjong Kim Sang & Buchholz 2000); macro F1 is scikit-learn's. Values are in percent, except perplexity. A metric sees
+text, labels and numbers only: nothing of this package is imported. Needs the extra `metrics`.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
+import uuid
 from collections.abc import Iterable, Sequence
-from typing import Any
+from itertools import chain, zip_longest
+from typing import Any, ClassVar
 
 
 try:
@@ -18,16 +22,115 @@ try:
     from datasets import Features, Value
     from datasets import Sequence as SequenceFeature
     from rapidfuzz.distance import Levenshtein
+    from seqeval.metrics import f1_score as entity_f1_score
+    from seqeval.metrics import precision_score, recall_score
+    from seqeval.scheme import BILOU, IOB1, IOB2, IOBES, IOE1, IOE2
+    from sklearn.metrics import f1_score
 except ImportError as error:
-    raise ImportError(
-        f"hf_rnn_seq2seq.evaluation.metrics: {error}; install what it needs with pip install 'hf_rnn_seq2seq[metrics]'"
-    ) from error
-from .classification_metrics import Accuracy, EntityF1, MacroF1
-from .offline_metric import OfflineMetric, show
+    raise ImportError(f"metrics: {error}; they need pip install 'hf_rnn_seq2seq[metrics]'") from error
 
 
 # Labels that are not counted, as everywhere in torch and transformers.
 IGNORE_INDEX = -100
+
+_TEXT, _TEXTS = Value("string"), SequenceFeature(Value("string"))
+_SCHEMES = {scheme.__name__: scheme for scheme in (IOB1, IOB2, IOE1, IOE2, IOBES, BILOU)}
+# The prefixes of each scheme, and of conlleval. BILOU is picked by itself: L and U are in no other one.
+_PREFIXES = {"IOB1": "BIO", "IOB2": "BIO", "IOE1": "EIO", "IOE2": "EIO", "IOBES": "BEIOS", "BILOU": "BILOU"}
+_PREFIXES["conlleval"] = "BEIOS"
+
+
+class OfflineMetric(evaluate.Metric):
+    """The base of all metrics: arguments checked before anything is stored, and no clash between processes.
+
+    The stock class writes the items to a file under `HF_METRICS_CACHE` whose name is the same in all processes, and
+    keeps half-written items after an error. Here the items stay in memory, unless the items themselves come from
+    several processes. An item of text has a string as its prediction and one or several strings as its references.
+
+    Args:
+        num_process (`int`, *optional*, defaults to 1): number of processes that each hold a share of the items; only
+            that of `process_id` 0 gets a result.
+        experiment_id (`str`, *optional*): a name that these processes share and nobody else on the file system uses.
+            Needed with several processes; otherwise a random one is taken.
+        **options: `process_id` and `cache_dir` (by default `HF_METRICS_CACHE`), as of `evaluate.Metric`.
+    """
+
+    _features: ClassVar[Features] = Features({"predictions": _TEXT, "references": _TEXTS})
+
+    def __init__(self, *, num_process: int = 1, experiment_id: str | None = None, **options: Any) -> None:
+        if num_process > 1 and experiment_id is None:
+            raise ValueError(
+                f"num_process={num_process} needs an experiment_id, the same in these processes and used by no others"
+            )
+        experiment_id = experiment_id or uuid.uuid4().hex
+        super().__init__(
+            keep_in_memory=num_process == 1, num_process=num_process, experiment_id=experiment_id, **options
+        )
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(description=inspect.getdoc(self), citation="", features=self._features)
+
+    def _build_data_dir(self) -> str:
+        # The stock class makes a folder even if it writes nothing into it.
+        return "" if self.keep_in_memory else super()._build_data_dir()
+
+    def _normalize(self, predictions: list[Any], references: list[Any]) -> tuple[list[Any], list[Any]]:
+        """Check a batch, and return it as it is stored: for each item its prediction and its list of references."""
+        for index, prediction in enumerate(predictions):
+            if not isinstance(prediction, str):
+                raise TypeError(f"predictions[{index}] must be a string, got {_show(prediction)}")
+        accepted = []
+        for index, item in enumerate(references):
+            accepted.append(_strings(item, f"references[{index}]", "a string or a list of strings"))
+            if not accepted[-1]:
+                raise ValueError(f"references[{index}] must hold at least one reference, got an empty list")
+        return predictions, accepted
+
+    def add_batch(self, *, predictions: Iterable[Any], references: Iterable[Any]) -> None:
+        """Add predictions with their references; `compute()` without arguments then counts all of them."""
+        for name, items in (("predictions", predictions), ("references", references)):
+            if not isinstance(items, Iterable) or isinstance(items, str):
+                raise TypeError(f"{self.name}: {name} must be a list, got {_show(items)}")
+        predictions, references = list(predictions), list(references)
+        _check_same_length(self.name, len(predictions), len(references), "predictions", "references")
+        if not predictions:
+            raise ValueError(f"{self.name}: predictions must hold at least one item, got an empty list")
+        predictions, references = self._normalize(predictions, references)
+        super().add_batch(predictions=predictions, references=references)
+
+    def add(self, *, prediction: Any, reference: Any) -> None:
+        """Add one prediction with its references."""
+        self.add_batch(predictions=[prediction], references=[reference])
+
+    def compute(self, **items: Any) -> dict[str, Any] | None:
+        """Compute the metric, under its recipe name, over what was added before and `predictions` and `references`.
+
+        Raises:
+            ValueError: no items at all, lists of unequal lengths, an item without references.
+            TypeError: an item of another type than the metric's.
+        """
+        if len(self) == 0 and all(given is None for given in items.values()):
+            raise ValueError(f"{self.name}: nothing to compute, predictions and references are missing")
+        return super().compute(**items)
+
+
+def _show(value: object) -> str:
+    """Return type and value for a message, cut to 80 characters."""
+    text = repr(value)
+    return f"{type(value).__name__}: {text if len(text) <= 80 else text[:77] + '...'}"
+
+
+def _strings(item: Any, name: str, wanted: str) -> list[str]:
+    """Return a string, or several, as a list."""
+    strings = list(item) if isinstance(item, Iterable) and not isinstance(item, str) else [item]
+    if not all(isinstance(string, str) for string in strings):
+        raise TypeError(f"{name} must be {wanted}, got {_show(item)}")
+    return strings
+
+
+def _check_same_length(name: str, predicted: int, expected: int, predictions: str, references: str) -> None:
+    if predicted != expected:
+        raise ValueError(f"{name}: got {predicted} {predictions} and {expected} {references}, wanted as many")
 
 
 class _Sacrebleu(OfflineMetric):
@@ -35,10 +138,8 @@ class _Sacrebleu(OfflineMetric):
     _result_name: str
 
     def _compute(self, *, predictions: list[str], references: list[list[str]]) -> dict[str, Any]:
-        # One list for each reference number, with None where an item has fewer references: sacrebleu documents None
-        # for this, but its annotations say `str` only.
-        most = max(map(len, references))
-        streams: list[list[Any]] = [[item[i] if i < len(item) else None for item in references] for i in range(most)]
+        # One list for each reference number; None, where an item has fewer, is documented but not annotated.
+        streams: list[Any] = [list(stream) for stream in zip_longest(*references)]
         score = self._scorer.corpus_score(predictions, streams)
         name = self._result_name
         return {name: float(score.score), f"{name}_signature": str(self._scorer.get_signature())}
@@ -53,27 +154,22 @@ class Bleu(_Sacrebleu):
         tokenize (`str`, *optional*, defaults to "13a"): one of sacrebleu's tokenizers; "none" for text that is
             tokenized already, "char" for characters, "zh", "intl", and those that need more packages.
         lowercase (`bool`, *optional*, defaults to False): compare without case.
-        **process_options: see the base class; the same for all metrics.
     """
 
-    _description = "Corpus BLEU in percent, computed by sacrebleu."
     _result_name = "bleu"
-    _citation = "Post (2018). A Call for Clarity in Reporting BLEU Scores. WMT."
 
-    def __init__(self, *, tokenize: str = "13a", lowercase: bool = False, **process_options: Any) -> None:
+    def __init__(self, *, tokenize: str = "13a", lowercase: bool = False, **base_options: Any) -> None:
         if tokenize not in sacrebleu.BLEU.TOKENIZERS:
             raise ValueError(f"tokenize must be one of {', '.join(sacrebleu.BLEU.TOKENIZERS)}, got {tokenize!r}")
         try:
-            # force: a user who scores tokenized text has said so by tokenize="none"; sacrebleu would warn all the
-            # same.
+            # force: tokenize="none" says that the text is tokenized; sacrebleu would warn all the same.
             self._scorer = sacrebleu.BLEU(tokenize=tokenize, lowercase=lowercase, force=tokenize == "none")
             self._scorer.corpus_score(["a"], [["a"]])  # some tokenizers load, or fetch, what they need when first used
-        except Exception as error:
-            # RuntimeError, ImportError, and what a failed download raises.
+        except Exception as error:  # RuntimeError, ImportError, and what a failed download raises
             raise ValueError(
                 f"tokenize: got {tokenize!r}, which does not work here: {' '.join(str(error).split())}"
             ) from error
-        super().__init__(**process_options)
+        super().__init__(**base_options)
 
 
 class Chrf(_Sacrebleu):
@@ -84,18 +180,15 @@ class Chrf(_Sacrebleu):
     Args:
         word_order (`int`, *optional*, defaults to 0): longest word n-gram that is counted beside the characters.
         lowercase (`bool`, *optional*, defaults to False): compare without case.
-        **process_options: see the base class; the same for all metrics.
     """
 
-    _description = "Corpus chrF in percent, computed by sacrebleu."
     _result_name = "chrf"
-    _citation = "Popovic (2015). chrF: character n-gram F-score for automatic MT evaluation. WMT."
 
-    def __init__(self, *, word_order: int = 0, lowercase: bool = False, **process_options: Any) -> None:
+    def __init__(self, *, word_order: int = 0, lowercase: bool = False, **base_options: Any) -> None:
         if word_order < 0:
             raise ValueError(f"word_order must be 0 or more, got {word_order}")
         self._scorer = sacrebleu.CHRF(word_order=word_order, lowercase=lowercase)
-        super().__init__(**process_options)
+        super().__init__(**base_options)
 
 
 class _EditRate(OfflineMetric):
@@ -115,16 +208,12 @@ class _EditRate(OfflineMetric):
         total_distance = total_length = 0
         for prediction, alternatives in zip(predictions, references, strict=True):
             predicted = self._units(prediction)
-            distance, negative_length = min(
-                (Levenshtein.distance(predicted, reference), -len(reference))
-                for reference in map(self._units, alternatives)
-            )
+            closest = [self._units(reference) for reference in alternatives]
+            distance, length = min((Levenshtein.distance(predicted, units), -len(units)) for units in closest)
             total_distance += distance
-            total_length -= negative_length
+            total_length -= length
         if total_length == 0:
-            raise ValueError(
-                f"{self.name}: references hold no {self._unit} at all, a rate over zero {self._unit}s is undefined"
-            )
+            raise ValueError(f"{self.name}: references hold no {self._unit} at all, so the rate is undefined")
         return {self._result_name: 100.0 * total_distance / total_length}
 
 
@@ -134,9 +223,7 @@ class WordErrorRate(_EditRate):
     Result: `{"wer": percent}`. This is *not* what grapheme-to-phoneme papers call WER: see [`StringErrorRate`].
     """
 
-    _description = "Word error rate of sentences in percent, closest of several references."
-    _result_name = "wer"
-    _unit = "word"
+    _result_name, _unit = "wer", "word"
 
 
 class CharErrorRate(_EditRate):
@@ -145,9 +232,7 @@ class CharErrorRate(_EditRate):
     Result: `{"cer": percent}`.
     """
 
-    _description = "Character error rate in percent, closest of several references."
-    _result_name = "cer"
-    _unit = "character"
+    _result_name, _unit = "cer", "character"
 
     def _units(self, text: str) -> Sequence[str]:
         return text.strip()
@@ -160,18 +245,7 @@ class PhoneErrorRate(_EditRate):
     Yao & Zweig (2015) and Toshniwal & Livescu (2016).
     """
 
-    _description = "Phone error rate in percent, closest of several pronunciations."
-    _result_name = "per"
-    _unit = "phone"
-
-
-def _share_matching(predictions: list[str], references: list[list[str]]) -> float:
-    """Share of items equal to one of their references; how much white space stands between tokens does not matter."""
-    matches = sum(
-        prediction.split() in [reference.split() for reference in alternatives]
-        for prediction, alternatives in zip(predictions, references, strict=True)
-    )
-    return matches / len(predictions)
+    _result_name, _unit = "per", "phone"
 
 
 class ExactMatch(OfflineMetric):
@@ -180,13 +254,15 @@ class ExactMatch(OfflineMetric):
     Result: `{"exact_match": percent}`.
     """
 
-    _description = "Percentage of predictions equal to one of their references."
-
     def _compute(self, *, predictions: list[str], references: list[list[str]]) -> dict[str, Any]:
-        return {"exact_match": 100.0 * _share_matching(predictions, references)}
+        matches = sum(
+            prediction.split() in [reference.split() for reference in alternatives]
+            for prediction, alternatives in zip(predictions, references, strict=True)
+        )
+        return {"exact_match": 100.0 * (matches / len(predictions))}
 
 
-class StringErrorRate(OfflineMetric):
+class StringErrorRate(ExactMatch):
     """Percentage of items whose prediction equals none of its references: 100 - exact match.
 
     Result: `{"g2p_wer": percent}`. Grapheme-to-phoneme papers call this the word error rate, since an item there is
@@ -194,40 +270,26 @@ class StringErrorRate(OfflineMetric):
     text and is another thing: [`WordErrorRate`].
     """
 
-    _description = (
-        "Percentage of predictions equal to none of their references (the WER of grapheme-to-phoneme papers)."
-    )
-
-    def _compute(self, *, predictions: list[str], references: list[list[str]]) -> dict[str, Any]:
-        return {"g2p_wer": 100.0 - 100.0 * _share_matching(predictions, references)}
+    def _compute(self, **items: Any) -> dict[str, Any]:
+        return {"g2p_wer": 100.0 - super()._compute(**items)["exact_match"]}
 
 
 class TokenAccuracy(OfflineMetric):
     """Percentage of positions that hold the reference's token; no alignment, position i is compared with position i.
 
-    Items are strings, split at white space, or sequences of token ids, where positions whose reference is -100 are not
-    counted (so a Trainer's predicted ids and labels can be given as they are). A missing or surplus token is an error:
-    an item counts as many positions as the longer of the two. Of several references the one with the highest share of
-    right positions counts.
+    Items are strings, split at white space, or token ids, where positions whose reference is -100 are not counted (so
+    a Trainer's predicted ids and labels can be given). A missing or surplus token is an error: an item counts as many
+    positions as the longer of the two. Of several references the one with the most right positions counts.
 
     Result: `{"token_accuracy": percent}`.
     """
 
-    _description = "Percentage of positions whose token equals the reference's."
-    _inputs = """
-Args:
-    predictions (`list[str]` or `list[list[int]]`): tokens separated by white space, or token ids.
-    references: the same, or a list of several references for each item.
-"""
-
-    def _features(self) -> Features:
-        tokens = SequenceFeature(Value("string"))
-        return Features({"predictions": tokens, "references": SequenceFeature(tokens)})
+    _features = Features({"predictions": _TEXTS, "references": SequenceFeature(_TEXTS)})
 
     def _normalize(self, predictions: list[Any], references: list[Any]) -> tuple[list[Any], list[Any]]:
         return (
             [_tokens(item, f"predictions[{index}]") for index, item in enumerate(predictions)],
-            [_token_references(item, index) for index, item in enumerate(references)],
+            [_token_references(item, f"references[{index}]") for index, item in enumerate(references)],
         )
 
     def _compute(self, *, predictions: list[list[str]], references: list[list[list[str]]]) -> dict[str, Any]:
@@ -244,107 +306,168 @@ Args:
 
 
 def _tokens(item: Any, name: str) -> list[str]:
-    """Tokens as strings; an ignored label becomes "", which no split at white space can give."""
+    """Return tokens as strings; an ignored label becomes "", which no split at white space can give."""
     if isinstance(item, str):
         return item.split()
-    if not isinstance(item, Iterable):
-        raise TypeError(f"{name} must be a string or a list of token ids, got {show(item)}")
-    tokens = []
-    for token in item:
-        try:
-            # int(): elements of torch and numpy arrays; the comparison refuses 1.5, which int() would cut to 1.
-            identifier = int(token)
-            if identifier != token:
-                raise TypeError
-        except (TypeError, ValueError):
-            raise TypeError(f"{name} must be a string or a list of token ids, got {show(item)}") from None
-        tokens.append("" if identifier == IGNORE_INDEX else str(identifier))
-    return tokens
+    try:
+        # int(): elements of torch and numpy arrays; the comparison refuses 1.5, which int() would cut to 1.
+        elements = list(item)
+        ids = [int(element) for element in elements]
+        if not all(number == element for number, element in zip(ids, elements)):
+            raise TypeError
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a string or a list of token ids, got {_show(item)}") from None
+    return ["" if number == IGNORE_INDEX else str(number) for number in ids]
 
 
-def _is_sequence(element: Any) -> bool:
-    # A token id may be an array's element, which has an ndim of 0.
-    return isinstance(element, (str, list, tuple)) or getattr(element, "ndim", 0) > 0
-
-
-def _token_references(item: Any, index: int) -> list[list[str]]:
-    name = f"references[{index}]"
-    if isinstance(item, str):
-        return [item.split()]
-    if not isinstance(item, Iterable):
-        raise TypeError(f"{name} must be a string, a list of token ids or a list of these, got {show(item)}")
+def _token_references(item: Any, name: str) -> list[list[str]]:
+    if isinstance(item, str) or not isinstance(item, Iterable):
+        return [_tokens(item, name)]
     elements = list(item)
-    if any(_is_sequence(element) for element in elements):
-        return [_tokens(element, f"{name}[{number}]") for number, element in enumerate(elements)]
     if not elements:
         raise ValueError(f"{name} must hold at least one reference or token, got an empty list")
+    # A token id may be an array's element, which has an ndim of 0.
+    if any(isinstance(element, (str, list, tuple)) or getattr(element, "ndim", 0) > 0 for element in elements):
+        return [_tokens(element, f"{name}[{number}]") for number, element in enumerate(elements)]
     return [_tokens(elements, name)]
 
 
 def _matching_positions(prediction: list[str], reference: list[str]) -> tuple[int, int]:
     right = positions = 0
-    for position in range(max(len(prediction), len(reference))):
-        expected = reference[position] if position < len(reference) else None
-        predicted = prediction[position] if position < len(prediction) else None
+    for predicted, expected in zip_longest(prediction, reference):
         # "" is an ignored label; past the reference's end a "" of the prediction is the padding of a gathered batch.
-        if expected == "" or (expected is None and predicted == ""):
-            continue
-        positions += 1
-        right += expected == predicted
+        if expected != "" and not (expected is None and predicted == ""):
+            positions += 1
+            right += expected == predicted
     return right, positions
 
 
 class Perplexity(OfflineMetric):
     """exp of the mean negative log-probability of the reference tokens, over all items together. Not a percentage.
 
-    Result: `{"perplexity": number}`.
+    Predictions are the natural log-probabilities of the reference tokens, references their ids, of the same shape;
+    positions with -100 are not counted. `decoding.target_log_probabilities` gives the log-probabilities. exp of a
+    validation loss is the same number only if that loss is the mean over tokens and knows no label smoothing.
 
-    `decoding.target_log_probabilities` gives the log-probabilities. exp of a validation loss is the same number only
-    if that loss is the mean over tokens and knows no label smoothing.
+    Result: `{"perplexity": number}`.
     """
 
-    _description = "exp of the mean negative log-probability of the reference tokens."
-    _inputs = """
-Args:
-    predictions (`list[list[float]]`): natural log-probability of each reference token.
-    references (`list[list[int]]`): the token ids, of the same shape; positions with -100 are not counted.
-"""
-
-    def _features(self) -> Features:
-        return Features(
-            {"predictions": SequenceFeature(Value("float64")), "references": SequenceFeature(Value("int64"))}
-        )
+    _features = Features(
+        {"predictions": SequenceFeature(Value("float64")), "references": SequenceFeature(Value("int64"))}
+    )
 
     def _normalize(self, predictions: list[Any], references: list[Any]) -> tuple[list[Any], list[Any]]:
         log_probabilities = [[float(value) for value in item] for item in predictions]
         labels = [[int(label) for label in item] for item in references]
         for index, (values, ids) in enumerate(zip(log_probabilities, labels, strict=True)):
-            if len(values) != len(ids):
-                raise ValueError(
-                    f"predictions[{index}] and references[{index}] must have the same length, "
-                    f"got {len(values)} log-probabilities and {len(ids)} token ids"
-                )
-            for position, (value, label) in enumerate(zip(values, ids, strict=True)):
-                # Written so that NaN is refused too.
-                if label != IGNORE_INDEX and not value <= 0.0:
-                    raise ValueError(
-                        f"predictions[{index}][{position}] must be a natural log-probability, at most 0, got {value}"
-                    )
+            _check_same_length(f"item {index}", len(values), len(ids), "log-probabilities", "token ids")
+            # Written so that NaN is refused too.
+            wrong = [value for value, label in zip(values, ids) if label != IGNORE_INDEX and not value <= 0.0]
+            if wrong:
+                raise ValueError(f"item {index}: got {wrong[0]}, wanted natural log-probabilities, at most 0")
         return log_probabilities, labels
 
     def _compute(self, *, predictions: list[list[float]], references: list[list[int]]) -> dict[str, Any]:
-        counted = [
-            value
-            for log_probabilities, labels in zip(predictions, references, strict=True)
-            for value, label in zip(log_probabilities, labels, strict=True)
-            if label != IGNORE_INDEX
-        ]
+        pairs = zip(chain(*predictions), chain(*references), strict=True)
+        counted = [value for value, label in pairs if label != IGNORE_INDEX]
         if not counted:
             raise ValueError(f"{self.name}: references hold no token that counts, all are empty or {IGNORE_INDEX}")
         try:
             return {"perplexity": math.exp(-math.fsum(counted) / len(counted))}
         except OverflowError:
             return {"perplexity": math.inf}
+
+
+class _LabelMetric(OfflineMetric):
+    """A metric of labels: an item is one, or those of a sequence; a reference has as many as its prediction."""
+
+    _features = Features({"predictions": _TEXTS, "references": _TEXTS})
+
+    def _normalize(self, predictions: list[Any], references: list[Any]) -> tuple[list[Any], list[Any]]:
+        wanted = "a label, which is a string, or a list of labels"
+        predicted = [_strings(item, f"predictions[{index}]", wanted) for index, item in enumerate(predictions)]
+        expected = [_strings(item, f"references[{index}]", wanted) for index, item in enumerate(references)]
+        for index, (got, given) in enumerate(zip(predicted, expected)):
+            _check_same_length(f"item {index}", len(got), len(given), "predicted labels", "labels")
+        return predicted, expected
+
+    def _flat(self, predictions: list[list[str]], references: list[list[str]]) -> tuple[list[str], list[str]]:
+        """Return all labels in one list each."""
+        if not any(references):
+            raise ValueError(f"{self.name}: references hold no label at all")
+        return list(chain(*predictions)), list(chain(*references))
+
+
+class Accuracy(_LabelMetric):
+    """Percentage of labels that equal the reference's; of sequences, every position counts the same.
+
+    Result: `{"accuracy": percent}`.
+    """
+
+    def _compute(self, *, predictions: list[list[str]], references: list[list[str]]) -> dict[str, Any]:
+        predicted, expected = self._flat(predictions, references)
+        right = sum(got == wanted for got, wanted in zip(predicted, expected, strict=True))
+        return {"accuracy": 100.0 * right / len(expected)}
+
+
+class MacroF1(_LabelMetric):
+    """F1 of each label that occurs among references or predictions, and their plain mean: rare labels count in full.
+
+    Result: `{"macro_f1": percent}`.
+    """
+
+    def _compute(self, *, predictions: list[list[str]], references: list[list[str]]) -> dict[str, Any]:
+        predicted, expected = self._flat(predictions, references)
+        return {"macro_f1": 100.0 * float(f1_score(expected, predicted, average="macro", zero_division=0.0))}
+
+
+class EntityF1(_LabelMetric):
+    """F1 of whole entities: type, first and last position must all be right (CoNLL).
+
+    Result: `{"entity_f1": percent, "entity_f1_precision": percent, "entity_f1_recall": percent}`. Without entities to
+    divide by a number is 0.
+
+    Args:
+        scheme (`str`, *optional*): how entities are tagged: IOB1, IOB2, IOE1, IOE2, IOBES or BILOU; tags that break
+            the scheme begin no entity. Default: BILOU where a label begins with L or U, otherwise as conlleval reads
+            them, with B, I, E and S prefixes, where an I without a B before it begins an entity.
+    """
+
+    def __init__(self, *, scheme: str | None = None, **base_options: Any) -> None:
+        if scheme is not None and scheme not in _SCHEMES:
+            raise ValueError(f"scheme must be one of {', '.join(_SCHEMES)} or None, got {scheme!r}")
+        self._scheme = scheme
+        super().__init__(**base_options)
+
+    def _scheme_of(self, labels: Iterable[str]) -> str | None:
+        """Return the scheme in which labels are counted, `None` for conlleval's; refuse those that no scheme has."""
+        prefixes = {label: label.partition("-")[0] for label in sorted(set(labels))}
+        scheme = self._scheme or ("BILOU" if {"L", "U"} & set(prefixes.values()) else None)
+        known = _PREFIXES[scheme or "conlleval"]
+        for label, prefix in prefixes.items():
+            if len(prefix) != 1 or prefix not in known or (prefix == "O") != (label == "O"):
+                wanted = ", ".join(f"{letter}-" for letter in known if letter != "O")
+                raise ValueError(
+                    f"entity_f1 got the label {label!r}, wanted O or labels that begin with {wanted} "
+                    f"({scheme or 'conlleval'}); option scheme: one of {', '.join(_SCHEMES)}, or "
+                    "use the metric accuracy or macro_f1"
+                )
+        return scheme
+
+    def _normalize(self, predictions: list[Any], references: list[Any]) -> tuple[list[Any], list[Any]]:
+        for index, item in enumerate([*predictions, *references]):
+            if isinstance(item, str):
+                raise TypeError(f"item {index % len(predictions)} must be a list of labels, got {_show(item)}")
+        return super()._normalize(predictions, references)
+
+    def _compute(self, *, predictions: list[list[str]], references: list[list[str]]) -> dict[str, Any]:
+        scheme = self._scheme_of(chain(*predictions, *references))
+        how = {} if scheme is None else {"mode": "strict", "scheme": _SCHEMES[scheme]}
+        scores = {"": entity_f1_score, "_precision": precision_score, "_recall": recall_score}
+        return {
+            f"entity_f1{name}": 100.0 * float(score(references, predictions, average="micro", zero_division=0, **how))
+            for name, score in scores.items()
+        }
 
 
 METRICS: dict[str, type[OfflineMetric]] = {
@@ -364,11 +487,10 @@ METRICS: dict[str, type[OfflineMetric]] = {
 
 
 def load_metric(name: str, **options: Any) -> evaluate.Metric:
-    """The metric of that recipe name, as an `evaluate.Metric`; its result holds the value under the same name.
+    """Return the metric of a recipe name as an `evaluate.Metric`; its result holds the value under the same name.
 
     Args:
-        name (`str`): bleu, chrf, wer, cer, per, exact_match, g2p_wer, token_accuracy, perplexity,
-            accuracy, macro_f1 or entity_f1.
+        name (`str`): a key of `METRICS`.
         **options: the arguments of the metric's class, such as `tokenize` and `lowercase` of [`Bleu`].
     """
     if name not in METRICS:

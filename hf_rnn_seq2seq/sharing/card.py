@@ -3,8 +3,7 @@
 To publish a trained model, upload its folder, which holds weights, code, tokenizers and card:
 `hf upload USER/NAME FOLDER`. `model.push_to_hub` and `tokenizer.push_to_hub` work as well, but each uploads only its
 own files, and neither the card nor the target tokenizer of a model with two vocabularies is among them. Here are the
-Hub's metadata and what the template asks; the words on a model are in `model_card_text.py`. This module reads a
-configuration, a parameter count and the name of a class; it does not import the modeling files.
+Hub's metadata and what the template asks; `card_text.py` has the words. The modeling files are not imported.
 """
 
 from __future__ import annotations
@@ -51,32 +50,26 @@ _METRIC_TITLES = {
     "f1_recall": "recall (%)",
 }
 
-# By the names of the classes: with trust_remote_code a class is another copy of the same code.
-_KINDS: dict[str, ModelKind] = {
-    "RnnSeq2SeqForConditionalGeneration": "seq2seq",
-    "RnnSeq2SeqForSpeechSeq2Seq": "speech_seq2seq",
-    "RnnSeq2SeqForTokenClassification": "token_classification",
-    "RnnSeq2SeqForSequenceClassification": "sequence_classification",
-}
-_AUTO_CLASSES: dict[ModelKind, str] = {
-    "seq2seq": "AutoModelForSeq2SeqLM",
-    "speech_seq2seq": "AutoModelForSpeechSeq2Seq",
-    "token_classification": "AutoModelForTokenClassification",
-    "sequence_classification": "AutoModelForSequenceClassification",
-}
-# The Hub's names of tasks, of models that read text or speech.
-_HUB_TASKS: dict[ModelKind, str] = {
-    "seq2seq": "text-generation",
-    "speech_seq2seq": "automatic-speech-recognition",
-    "token_classification": "token-classification",
-    "sequence_classification": "text-classification",
-}
+# By the name of a class, since with trust_remote_code a class is another copy of the same code: the kind, the Auto
+# class that loads it, and the Hub's name of its task if it reads text or speech.
+_KINDS: dict[str, tuple[ModelKind, str, str]] = {
+    "RnnSeq2SeqForConditionalGeneration": ("seq2seq", "AutoModelForSeq2SeqLM", "text-generation"),
+    "RnnSeq2SeqForSpeechSeq2Seq": (
+        "speech_seq2seq", "AutoModelForSpeechSeq2Seq", "automatic-speech-recognition",
+    ),
+    "RnnSeq2SeqForTokenClassification": (
+        "token_classification", "AutoModelForTokenClassification", "token-classification",
+    ),
+    "RnnSeq2SeqForSequenceClassification": (
+        "sequence_classification", "AutoModelForSequenceClassification", "text-classification",
+    ),
+}  # fmt: skip
 # Text-to-text tasks that the Hub has under their own name.
 _TEXT_TO_TEXT_TASKS = ("translation", "summarization")
 
 
-def _kind_of(model: PreTrainedModel) -> ModelKind:
-    """By the most special class that is known."""
+def _kind_of(model: PreTrainedModel) -> tuple[ModelKind, str, str]:
+    """Return the entry in `_KINDS` of the most special class that has one."""
     names = [base.__name__ for base in type(model).__mro__]
     for name in names:
         if name in _KINDS:
@@ -84,16 +77,8 @@ def _kind_of(model: PreTrainedModel) -> ModelKind:
     raise TypeError(f"model must be one of {', '.join(_KINDS)}; got {names[0]}")
 
 
-def _hub_task(kind: ModelKind, task: str, config: RnnSeq2SeqConfig) -> str:
-    """The Hub's name of what a model does."""
-    if kind != "speech_seq2seq" and config.input_feature_size is not None:
-        return "other"
-    own = next((name for name in _TEXT_TO_TEXT_TASKS if name in _slug(task)), None) if kind == "seq2seq" else None
-    return own or _HUB_TASKS[kind]
-
-
 def _tags(kind: ModelKind, task: str, config: RnnSeq2SeqConfig) -> list[str]:
-    """What the Hub's users can search for."""
+    """Return what the Hub's users can search for."""
     tags = ["rnn", config.rnn_type]
     if kind in ("seq2seq", "speech_seq2seq"):
         tags += ["seq2seq", "encoder-decoder"]
@@ -110,12 +95,8 @@ def _tags(kind: ModelKind, task: str, config: RnnSeq2SeqConfig) -> list[str]:
 
 
 def _literal(text: str) -> str:
-    """A string as Python source; JSON's escapes are Python's."""
+    """Return a string as Python source; JSON's escapes are Python's."""
     return json.dumps(text, ensure_ascii=False)
-
-
-def _literal_pairs(pairs: Sequence[Sequence[str]]) -> str:
-    return ", ".join(f"({_literal(pattern)}, {_literal(replacement)})" for pattern, replacement in pairs)
 
 
 def _slug(text: str) -> str:
@@ -123,7 +104,7 @@ def _slug(text: str) -> str:
 
 
 def _split_of(metric: str) -> tuple[str, str]:
-    """(split, metric) of a metric's name in a results file.
+    """Return split and metric of a metric's name in a results file.
 
     Numbers of the validation data have a prefix, and so have those of test sets with a name of their own, such as
     test_2016_bleu; where that name ends is known of known metrics.
@@ -165,8 +146,13 @@ def _front_matter(
     license: str,
     config: RnnSeq2SeqConfig,
     kind: ModelKind,
+    hub_task: str,
 ) -> str:
-    hub_task = _hub_task(kind, task, config)
+    """Return the metadata that the Hub reads, as YAML."""
+    if kind == "seq2seq":
+        hub_task = next((name for name in _TEXT_TO_TEXT_TASKS if name in _slug(task)), hub_task)
+    if kind != "speech_seq2seq" and config.input_feature_size is not None:
+        hub_task = "other"
     results = []
     for metric, value in metrics.items():
         split, name = _split_of(metric)
@@ -201,7 +187,7 @@ def _front_matter(
 
 
 def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessing) -> dict[str, object]:
-    """What the template's section on use asks about a model."""
+    """Return what the template's section on use asks about a model."""
     reads_text = config.input_feature_size is None
     if reads_text:
         prepared = preprocessing.reverse_source or config.copy_slots
@@ -211,8 +197,6 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
         unit = "each position of the encoder's output"
     labels = (config.id2label or {}).values()
     return {
-        "kind": kind,
-        "auto_class": _AUTO_CLASSES[kind],
         "vector_size": config.input_feature_size,
         "uses_pipeline": reads_text and kind in ("token_classification", "sequence_classification"),
         # Only labels such as B-PER and I-PER can be grouped: two nouns in a row are two.
@@ -220,7 +204,10 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
         "crf": kind == "token_classification" and config.use_crf,
         "ctc": config.ctc_weight > 0,
         "reverse_source": preprocessing.reverse_source,
-        "source_replacements": _literal_pairs(preprocessing.source_replacements),
+        "source_replacements": ", ".join(
+            f"({_literal(pattern)}, {_literal(replacement)})"
+            for pattern, replacement in preprocessing.source_replacements
+        ),
         "copy_slots": kind == "seq2seq" and config.copy_slots > 0,
         "two_vocabularies": kind == "seq2seq" and reads_text and config.decoder_vocab_size is not None,
         "target_folder": TARGET_TOKENIZER_FOLDER,
@@ -248,7 +235,7 @@ def create_model_card(
     sampling_rate: int | None = None,
     limitations: str | None = None,
 ) -> str:
-    """The model card as text: YAML front matter for the Hub, structure in words, use, training, results, citation.
+    """Return a model card: YAML front matter for the Hub, structure in words, use, training, results, citation.
 
     Args:
         model (`PreTrainedModel`): the model; its configuration and number of parameters are read.
@@ -270,20 +257,13 @@ def create_model_card(
         sampling_rate (`int`, *optional*): of the audio that a speech model reads, in Hz; None: it reads frames.
         limitations (`str`, *optional*): one more limitation, beside those that hold for every such model.
 
-    Returns:
-        `str`, the text of a README.md.
-
     Raises:
         ValueError: an empty title, language, task or licence, or metrics without a data set.
         TypeError: a model of another family, or one without an output layer.
     """
     languages = [language] if isinstance(language, str) else list(language)
-    for name, value in (
-        ("title", title),
-        ("language", all(languages) and languages),
-        ("task", task),
-        ("license", license),
-    ):
+    needed = {"title": title, "language": all(languages) and languages, "task": task, "license": license}
+    for name, value in needed.items():
         if not value:
             raise ValueError(f"{name} must not be empty, the Hub and the card's readers need it")
     if isinstance(datasets, str) or not all(datasets):
@@ -293,18 +273,16 @@ def create_model_card(
     config = cast(RnnSeq2SeqConfig, model.config)
     if config.model_type != RnnSeq2SeqConfig.model_type:
         raise TypeError(f"model must be one of hf_rnn_seq2seq, got model_type={config.model_type!r}")
-    kind = _kind_of(model)
+    kind, auto_class, hub_task = _kind_of(model)
     # StrictUndefined: a placeholder that is not filled is an error and not an empty line.
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    template = resources.files("hf_rnn_seq2seq").joinpath("model_card_template.md").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("model_card_template.md").read_text(encoding="utf-8")
     return environment.from_string(template).render(
-        card_data=_front_matter(title, languages, task, datasets, metrics, license, config, kind),
+        card_data=_front_matter(title, languages, task, datasets, metrics, license, config, kind, hub_task),
+        kind=kind,
+        auto_class=auto_class,
         title=title,
         task=task,
         languages=", ".join(languages),
@@ -324,16 +302,13 @@ def create_model_card(
 
 
 def save_model_card(directory: str | os.PathLike[str], model: PreTrainedModel, **fields: Any) -> Path:
-    """Writes the card of a saved model as `README.md`, which is what the Hub shows.
+    """Write the card of a saved model as `README.md`, which is what the Hub shows, and return its path.
 
     Args:
         directory (`str` or `os.PathLike`): the folder that `model.save_pretrained` wrote; a feature extractor there
             gives the `sampling_rate` of a speech model.
         model (`PreTrainedModel`): the model.
         **fields: the keyword arguments of [`create_model_card`].
-
-    Returns:
-        `Path` of the card.
     """
     path = Path(directory) / "README.md"
     extractor = Path(directory) / FEATURE_EXTRACTOR_NAME

@@ -1,16 +1,16 @@
-"""What a model card says of a model in words: its structure, its limitations, and the papers to cite.
+"""A model in words, for its card: its structure, its limitations, and the papers to cite.
 
-Everything follows from the configuration and from the kind of model. Markdown; the card around it is made by `hub.py`.
+Everything follows from the configuration and from the kind of model. Markdown; `card.py` writes the card around it.
 The modeling files are not imported.
 """
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import Literal, TypeAlias
 
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from ..model.subsampling import reduction_plan
-from .citations import CITATIONS
 
 
 # What is on top of the encoder, named after transformers' Auto classes.
@@ -30,15 +30,7 @@ _LISTED_LABELS = 20
 
 
 def describe_structure(config: RnnSeq2SeqConfig, kind: ModelKind = "seq2seq") -> str:
-    """A model's structure in words: encoder, then context, decoder and CTC, or the classifier's output layer.
-
-    Args:
-        config (`RnnSeq2SeqConfig`): the model's configuration.
-        kind (`str`, defaults to `"seq2seq"`): the kind of model.
-
-    Returns:
-        `str`, Markdown, one paragraph each.
-    """
+    """Return a paragraph each on encoder, then context, decoder and CTC, or the classifier's output layer."""
     paragraphs = [_describe_encoder(config)]
     if kind == "token_classification":
         paragraphs.append(_describe_token_labels(config))
@@ -140,7 +132,7 @@ def _describe_decoder(config: RnnSeq2SeqConfig) -> str:
     }[str(config.readout_type)]
     sentences = [
         f"**Decoder.** {_CELLS[config.rnn_type]}, {_layers(config.decoder_layers)}, {config.decoder_hidden_size} "
-        f"units. The output layer reads {readout} and chooses among {config.target_vocab_size} target symbols.",
+        f"units. The output layer reads {readout} and chooses among {config.target_vocab_size} target symbols."
     ]
     if config.use_copy:
         sentences.append(
@@ -157,7 +149,7 @@ def _describe_decoder(config: RnnSeq2SeqConfig) -> str:
 
 
 def _labels(config: RnnSeq2SeqConfig) -> str:
-    """How many labels there are and, if they are few, which."""
+    """Return how many labels there are and, if they are few, which."""
     names = list((config.id2label or {}).values())
     if len(names) > _LISTED_LABELS:
         return f"{len(names)} labels"
@@ -189,13 +181,7 @@ def _describe_sequence_label(config: RnnSeq2SeqConfig) -> str:
 
 
 def describe_limitations(config: RnnSeq2SeqConfig, kind: ModelKind, extra: str | None) -> str:
-    """What a model cannot do, as a Markdown list.
-
-    Args:
-        config (`RnnSeq2SeqConfig`): the model's configuration.
-        kind (`str`): the kind of model.
-        extra (`str`, *optional*): one more.
-    """
+    """Return what a model cannot do, as a Markdown list; `extra` is one more point."""
     reads_text = config.input_feature_size is None
     if kind == "speech_seq2seq":
         unknown = "other voices, accents, microphones, noise and words"
@@ -237,12 +223,7 @@ def describe_limitations(config: RnnSeq2SeqConfig, kind: ModelKind, extra: str |
 
 
 def citations(config: RnnSeq2SeqConfig, kind: ModelKind) -> str:
-    """BibTeX of the papers whose ideas a model uses.
-
-    Args:
-        config (`RnnSeq2SeqConfig`): the model's configuration.
-        kind (`str`): the kind of model.
-    """
+    """Return BibTeX of the papers whose ideas a model uses."""
     if kind == "token_classification":
         keys = [_CELL_PAPERS[config.rnn_type], "huang2015"]
         if config.use_crf:
@@ -265,4 +246,11 @@ def citations(config: RnnSeq2SeqConfig, kind: ModelKind) -> str:
                 keys.append("watanabe2017")
     if config.character_vocab_size is not None:
         keys += ["ling2015", "lample2016"]
-    return "\n\n".join(CITATIONS[key] for key in keys)
+    entries = bibliography()
+    return "\n\n".join(entries[key] for key in keys)
+
+
+def bibliography() -> dict[str, str]:
+    """Return the entries of `citations.bib` by their keys: first author and year, as the docstrings name papers."""
+    text = resources.files(__package__).joinpath("citations.bib").read_text(encoding="utf-8")
+    return {entry[entry.index("{") + 1 : entry.index(",")]: entry for entry in text.strip().split("\n\n")}

@@ -29,7 +29,7 @@ from hf_rnn_seq2seq import (
 )
 from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, save_tokenizers, train_tokenizer
 from hf_rnn_seq2seq.sharing.card import create_model_card, save_model_card
-from hf_rnn_seq2seq.sharing.citations import CITATIONS
+from hf_rnn_seq2seq.sharing.card_text import bibliography
 
 
 ROOT = Path(__file__).parents[2]
@@ -354,9 +354,10 @@ def test_a_model_of_another_family_is_refused():
         create_model_card(tiny_model(RnnSeq2SeqModel), **FIELDS)
 
 
-def test_the_template_is_installed_with_the_package():
+def test_template_and_bibliography_are_installed_with_the_package():
     configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert "sharing/model_card_template.md" in configuration["tool"]["setuptools"]["package-data"]["hf_rnn_seq2seq"]
+    installed = configuration["tool"]["setuptools"]["package-data"]["hf_rnn_seq2seq"]
+    assert {"sharing/model_card_template.md", "sharing/citations.bib"} <= set(installed)
 
 
 def test_the_packages_own_card():
@@ -369,7 +370,7 @@ def test_the_packages_own_card():
     assert set(structure) <= named & options
     assert [name for name in PRESETS if f'"{name}"' not in card.text] == []
 
-    assert [key for key, entry in CITATIONS.items() if entry not in card.text] == []
+    assert [key for key, entry in bibliography().items() if entry not in card.text] == []
 
     names: dict[str, object] = {}
     for block in python_blocks(card.text)[:2]:  # the others load what a reader has

@@ -69,11 +69,11 @@ def test_one_label_an_item_or_several_are_counted_alike(predictions: list[Any], 
 @pytest.mark.parametrize(
     ("name", "predictions", "references", "error", "message"),
     [
-        ("accuracy", [["a", "b"]], [["a"]], ValueError, r"predictions\[0\] and references\[0\] .* got 2 and 1 labels"),
+        ("accuracy", [["a", "b"]], [["a"]], ValueError, "item 0: got 2 predicted labels and 1 labels"),
         ("accuracy", ["a", 1], ["a", "b"], TypeError, r"predictions\[1\] must be a label, .* got int: 1"),
         ("macro_f1", [["a"]], [[3]], TypeError, r"references\[0\] must be a label"),
         ("macro_f1", [[]], [[]], ValueError, "references hold no label at all"),
-        ("entity_f1", ["O"], ["O"], TypeError, r"predictions\[0\] must be the list of an item's labels, got str: 'O'"),
+        ("entity_f1", ["O"], ["O"], TypeError, r"item 0 must be a list of labels, got str: 'O'"),
     ],
 )
 def test_bad_items_are_named(

@@ -8,8 +8,13 @@ import pytest
 from tiny import SIZES
 
 from hf_rnn_seq2seq import PRESETS, RnnSeq2SeqConfig
-from hf_rnn_seq2seq.sharing.card_text import ModelKind, citations, describe_limitations, describe_structure
-from hf_rnn_seq2seq.sharing.citations import CITATIONS
+from hf_rnn_seq2seq.sharing.card_text import (
+    ModelKind,
+    bibliography,
+    citations,
+    describe_limitations,
+    describe_structure,
+)
 
 
 VECTORS = {"input_feature_size": 5}
@@ -173,7 +178,7 @@ def test_papers_are_cited_for_what_is_used():
 
 
 def test_the_entries_of_the_bibliography_have_their_keys():
-    for key, entry in CITATIONS.items():
+    for key, entry in bibliography().items():
         assert re.match(rf"@(inproceedings|article|misc)\{{{key},\n", entry)
         assert f"year = {{{key[-4:]}}}" in entry and entry.count("{") == entry.count("}")
         first_author = re.search(r"author = \{(\w+)", entry)
