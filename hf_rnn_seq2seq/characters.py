@@ -8,6 +8,7 @@ the vector. This file travels to the Hub: it imports only torch and the flat fil
 import torch
 from torch import Tensor, nn
 
+from .checks import check_ids
 from .fast import may_look, replaceable
 from .recurrence import RecurrentStack, padding_of
 
@@ -32,7 +33,7 @@ class CharacterEncoder(nn.Module):
 
     def __init__(self, rnn_type: str, vocab_size: int, embedding_size: int, hidden_size: int, pad_token_id: int):
         super().__init__()
-        self.pad_token_id = pad_token_id
+        self.vocab_size, self.pad_token_id = vocab_size, pad_token_id
         self.embed_characters = nn.Embedding(vocab_size, embedding_size)
         self.rnn = RecurrentStack(rnn_type, embedding_size, hidden_size, num_layers=1, bidirectional=True)
 
@@ -47,6 +48,7 @@ class CharacterEncoder(nn.Module):
         """
         if mask is not None:
             character_ids = character_ids.masked_fill(~mask[..., None], self.pad_token_id)
+        check_ids("character_ids", character_ids, self.vocab_size)
         words = character_ids.flatten(0, 1)  # (B * S, W)
         # Which words are equal, and how long they are, is looked up only where looking is free.
         looks = words.device.type == "cpu" and may_look(self)
