@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .checks import check_ids
 from .fast import is_traced, may_look, replaceable
 from .fast_words import read_each_once
 from .padding import padding_of
@@ -52,7 +53,7 @@ class CharacterEncoder(nn.Module):
 
     def __init__(self, rnn_type: str, vocab_size: int, embedding_size: int, hidden_size: int, pad_token_id: int):
         super().__init__()
-        self.pad_token_id = pad_token_id
+        self.vocab_size, self.pad_token_id = vocab_size, pad_token_id
         self.embed_characters = nn.Embedding(vocab_size, embedding_size)
         self.rnn = RecurrentStack(rnn_type, embedding_size, hidden_size, num_layers=1, bidirectional=True)
 
@@ -67,6 +68,7 @@ class CharacterEncoder(nn.Module):
         """
         if mask is not None:
             character_ids = character_ids.masked_fill(~mask[..., None], self.pad_token_id)
+        check_ids("character_ids", character_ids, self.vocab_size)
         words = character_ids.flatten(0, 1)  # (N, W)
         if words.device.type == "cpu" and may_look(self, by="words"):
             vectors = read_each_once(self._read, words, self.pad_token_id)

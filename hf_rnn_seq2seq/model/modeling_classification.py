@@ -16,7 +16,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassif
 
 from .attention import Attention
 from .bridge import context_vector, last_output
-from .checks import only_known_keywords
+from .checks import check_tensor, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .crf import LinearChainCRF
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
@@ -209,6 +209,7 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
         self, scores: Tensor, labels: Tensor, mask: Tensor | None, num_items_in_batch: Tensor | int | None
     ) -> Tensor:
         self._check_problem_type()
+        check_tensor("labels", labels)
         if labels.shape != scores.shape[:2]:
             raise ValueError(
                 f"labels has shape {tuple(labels.shape)}, wanted {tuple(scores.shape[:2])}: one for each input vector"
@@ -340,6 +341,7 @@ class RnnSeq2SeqForSequenceClassification(RnnSeq2SeqClassifier):
 
     def _loss(self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
         config = self.config
+        check_tensor("labels", labels)
         if config.problem_type is None:
             if self.num_labels == 1:
                 config.problem_type = "regression"

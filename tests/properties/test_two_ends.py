@@ -351,6 +351,24 @@ def test_a_private_name_that_changed_gives_one_warning_and_the_search_of_transfo
     assert len(messages) == 1 and name in messages[0]
 
 
+@pytest.mark.usefixtures("fresh_look")
+@pytest.mark.parametrize("name", ["_sample", "_beam_search"])
+def test_a_wrapper_of_anybody_is_no_change_of_transformers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls, method = model_of("luong"), [], getattr(GenerationMixin, name)
+    wanted = [model.generate(**source(), **{**OPTIONS, "num_beams": beams}) for beams in (1, 2)]
+    search_is_known.cache_clear()
+
+    def counted(*args: Any, **kwargs: Any) -> Any:  # says nothing of what it wraps
+        calls.append(name)
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(GenerationMixin, name, counted)
+    found, messages = warned(
+        lambda: [model.generate(**source(), **{**OPTIONS, "num_beams": beams}) for beams in (1, 2)]
+    )
+    assert all(map(torch.equal, found, wanted)) and not messages and not calls
+
+
 PROGRAM = """
 import json, logging, sys
 
