@@ -395,7 +395,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             and search_is_known()
             and not model.training
             and not torch.is_grad_enabled()  # as in an undecorated generate(), whose scores have gradients
-            and may_look()
+            and may_look(by="search")
             and is_own(model)
             and is_own(model.model)
             and may_look(model.model.bridge, model.model.decoder, model.lm_head)
