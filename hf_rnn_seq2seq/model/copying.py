@@ -49,29 +49,6 @@ def source_symbols(ids: Tensor) -> Tensor:
     return torch.stack([ids.long(), first], dim=1)
 
 
-def known_symbols(ids: Tensor, config: Any, name: str) -> Tensor:
-    """
-    Ids as the embedding tables have them: slots are read as the unknown symbol.
-
-    Args:
-        ids: Of any shape.
-        config: Of the model.
-        name: What an error calls them.
-
-    Raises:
-        ValueError: An id is beyond the slots.
-    """
-    if config.copy_slots == 0:
-        return ids
-    limit = config.vocab_size + config.copy_slots
-    if not is_traced() and ids.numel() and int(ids.max()) >= limit:
-        raise ValueError(
-            f"{name} holds the id {int(ids.max())}, wanted less than {limit}: vocab_size={config.vocab_size} and "
-            f"copy_slots={config.copy_slots}"
-        )
-    return ids.masked_fill(ids >= config.vocab_size, config.unk_token_id)
-
-
 def check_labels(labels: Tensor, pointer: Pointer | None, config: Any) -> None:
     """
     Refuse labels (B, T) that have no probability: slots that stand for nothing in their source.

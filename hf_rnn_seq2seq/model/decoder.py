@@ -23,7 +23,8 @@ from transformers.modeling_outputs import (
 from .attention import Attention
 from .checks import check_decoder_inputs, check_decoder_state, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
-from .copying import Pointer, known_symbols, source_symbols
+from .copying import Pointer, source_symbols
+from .embedding import known_symbols
 from .fast import is_own, is_traced, replaceable, run_decoder, training_products
 from .padding import padding_of
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple

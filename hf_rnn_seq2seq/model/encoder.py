@@ -14,8 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .checks import check_source, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
-from .copying import known_symbols
-from .embedding import CharacterEncoder
+from .embedding import CharacterEncoder, known_symbols
 from .fast import lookup
 from .padding import padding_of
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple

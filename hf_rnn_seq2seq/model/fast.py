@@ -141,6 +141,15 @@ def only_trails(mask: Tensor | None) -> bool:
     return bool(mask.any()) and bool((mask[:, 1:] <= mask[:, :-1]).all())
 
 
+def read_words(encoder: Any, words: Tensor) -> Tensor | None:
+    """Return the vectors (N, H) of a `CharacterEncoder` for words (N, W): distinct ones are read once."""
+    if words.device.type != "cpu" or not may_look(encoder, by="words"):
+        return None
+    from .fast_words import read_each_once
+
+    return read_each_once(encoder._read, words, encoder.pad_token_id)
+
+
 def training_products(decoder: Any) -> AbstractContextManager:
     """Return a context in which a decoder's products in training make their gradients themselves, or one in which
     nothing is different."""

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Attention
-from .copying import Pointer, known_symbols, log_mixture
+from .copying import Pointer, log_mixture
 from .decoder import RnnSeq2SeqDecoder
+from .embedding import known_symbols
 from .fast_products import PreparedLinear, PreparedLstm, matrix_product
 from .recurrence import LayerState
 from .state import DecoderState, SourceMemory

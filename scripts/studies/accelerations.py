@@ -118,7 +118,7 @@ def read(path: Path | None) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Run the command line; `arguments` is what follows the program's name. Return what was found, earlier runs too."""
+    """Run the command line; `arguments` is what follows the program's name. Return what was ever found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", default=",".join(cells()), help="model/work or model/work/feeding; default: all")
     parser.add_argument("--off", default=",".join(ACCELERATIONS), help="switched off in turn; default: all")

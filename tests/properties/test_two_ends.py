@@ -261,7 +261,8 @@ def test_a_step_of_training_lowers_the_loss(name: str) -> None:
 def test_transformers_has_what_we_rely_on(row: Any) -> None:
     assert row.complaint() is None
     for module in row.used_in.split(", "):
-        assert row.name in (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+        (path,) = PACKAGE.rglob(f"{module}.py")
+        assert row.name in path.read_text(encoding="utf-8")
 
 
 def test_the_searches_were_tested_with_this_transformers() -> None:
@@ -283,7 +284,7 @@ NOT_OF_TRANSFORMERS = {
 
 def test_the_table_has_every_private_name_of_transformers_that_the_package_uses() -> None:
     used, defined = set(), set()
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         if path.stem == "transformers_names":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
