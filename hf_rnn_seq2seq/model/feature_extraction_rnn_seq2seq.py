@@ -16,8 +16,10 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 
 
-FEATURE_TYPES = ("log_mel", "mfcc", "none")
-NORMALIZATIONS = ("none", "utterance", "speaker", "global")
+_KNOWN = {
+    "feature_type": ("log_mel", "mfcc", "none"),
+    "normalization": ("none", "utterance", "speaker", "global"),
+}
 # Below any energy that 16 bits can hold, so that digital silence has a logarithm.
 _ENERGY_FLOOR = 1e-10
 # A coordinate that never changes is divided by this: it comes out as zero.
@@ -109,40 +111,36 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
 
     def _check(self, sampling_rate: int) -> None:
         """Refuse options out of range, and those that cannot work together."""
-        for name, known in (("feature_type", FEATURE_TYPES), ("normalization", NORMALIZATIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
-        at_least_one = ("num_mel_bins", "num_cepstra", "delta_window", "stack")
-        for name, value in (("sampling_rate", sampling_rate), *((name, getattr(self, name)) for name in at_least_one)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
-        if self.delta_order not in (0, 1, 2):
-            raise ValueError(f"delta_order must be 0, 1 or 2; got {self.delta_order}")
-        if not 0 <= self.preemphasis < 1:
-            raise ValueError(f"preemphasis must be at least 0 and less than 1; got {self.preemphasis}")
-        if self.dither < 0:
-            raise ValueError(f"dither must not be negative; got {self.dither}")
-        if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std must be given together, or neither")
+        for name, known in _KNOWN.items():
+            _refuse(getattr(self, name) not in known, f"{name} must be one of {', '.join(known)}", getattr(self, name))
+        _refuse(sampling_rate < 1, "sampling_rate must be at least 1", sampling_rate)
+        for name in ("num_mel_bins", "num_cepstra", "delta_window", "stack"):
+            _refuse(getattr(self, name) < 1, f"{name} must be at least 1", getattr(self, name))
+        _refuse(self.delta_order not in (0, 1, 2), "delta_order must be 0, 1 or 2", self.delta_order)
+        _refuse(not 0 <= self.preemphasis < 1, "preemphasis must be at least 0 and less than 1", self.preemphasis)
+        _refuse(self.dither < 0, "dither must not be negative", self.dither)
+        _refuse(
+            (self.mean is None) != (self.std is None), "mean and std must be given together", (self.mean, self.std)
+        )
         if self.feature_type == "none":
-            if self.frame_size is None or self.frame_size < 1:
-                raise ValueError(
-                    f"frame_size must be the numbers a frame with feature_type='none'; got {self.frame_size}"
-                )
+            size = self.frame_size or 0
+            _refuse(size < 1, "frame_size must be the numbers a frame with feature_type='none'", self.frame_size)
             return
-        if self.frame_size is not None:
-            raise ValueError(f"frame_size belongs to feature_type='none'; got feature_type={self.feature_type!r}")
-        if self.feature_type == "mfcc" and self.num_cepstra > self.num_mel_bins:
-            raise ValueError(f"num_cepstra={self.num_cepstra} must be at most num_mel_bins={self.num_mel_bins}")
+        _refuse(self.frame_size is not None, "frame_size belongs to feature_type='none'", self.feature_type)
+        too_many = self.feature_type == "mfcc" and self.num_cepstra > self.num_mel_bins
+        _refuse(too_many, f"num_cepstra must be at most num_mel_bins={self.num_mel_bins}", self.num_cepstra)
         for name in ("frame_length", "frame_shift"):
-            if round(sampling_rate * getattr(self, name) / 1000) < 2:
-                raise ValueError(f"{name} must be two samples or more; got {getattr(self, name)} milliseconds")
-        highest = sampling_rate / 2 if self.high_frequency is None else self.high_frequency
-        if not 0 <= self.low_frequency < highest <= sampling_rate / 2:
-            raise ValueError(
-                f"low_frequency and high_frequency must be from 0 to half of sampling_rate={sampling_rate}, the first "
-                f"below the second; got {self.low_frequency} and {highest}"
+            milliseconds = getattr(self, name)
+            _refuse(
+                round(sampling_rate * milliseconds / 1000) < 2, f"{name} must be two samples or more", milliseconds
             )
+        highest = sampling_rate / 2 if self.high_frequency is None else self.high_frequency
+        _refuse(
+            not 0 <= self.low_frequency < highest <= sampling_rate / 2,
+            f"low_frequency and high_frequency must be from 0 to half of sampling_rate={sampling_rate}, the first "
+            "below the second",
+            (self.low_frequency, highest),
+        )
 
     @property
     def num_static(self) -> int:
@@ -204,8 +202,6 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         frames = torch.cat([self._vectors(utterance) for utterance in self._utterances(raw_speech)]).double()
         self.mean, self.std = frames.mean(0).tolist(), frames.std(0, correction=0).tolist()
 
-    # ---- Input --------------------------------------------------------------------------------------------------
-
     def _utterances(self, raw_speech: Any) -> list[Tensor]:
         """Checked utterances, (N,) or (S, frame_size) each, float32."""
         several = isinstance(raw_speech, list | tuple) and not (raw_speech and isinstance(raw_speech[0], int | float))
@@ -229,8 +225,6 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         if not utterance.isfinite().all():
             raise ValueError(f"{name} holds numbers that are not finite")
         return utterance.detach().to("cpu", torch.float32)
-
-    # ---- Features -----------------------------------------------------------------------------------------------
 
     def _vectors(self, utterance: Tensor) -> Tensor:
         """Static features and their deltas: (N,) or (S, frame_size) -> (S, F), before normalisation."""
@@ -285,8 +279,6 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
             total += n * (padded[width + n : width + n + count] - padded[width - n : width - n + count])
         return total / (2 * sum(n * n for n in range(1, width + 1)))
 
-    # ---- Normalisation and stacking -----------------------------------------------------------------------------
-
     def _normalize(self, vectors: list[Tensor], speaker: Sequence[str] | None) -> list[Tensor]:
         """Utterances (S, F) each, to mean 0 and variance 1 as `normalization` says."""
         if self.normalization == "none":
@@ -298,21 +290,16 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
             if len(mean) != vectors[0].shape[1]:
                 raise ValueError(f"mean has {len(mean)} numbers; wanted {vectors[0].shape[1]}")
             return [_standardized(vector, mean, std) for vector in vectors]
-        groups: dict[object, list[int]] = {}
+        speakers: Sequence[Any] = range(len(vectors))
         if self.normalization == "speaker" and speaker is not None:
+            speakers = speaker
             if len(speaker) != len(vectors):
                 raise ValueError(f"speaker names {len(speaker)} utterances, but there are {len(vectors)}")
-            for number, name in enumerate(speaker):
-                groups.setdefault(name, []).append(number)
-        else:
-            groups = {number: [number] for number in range(len(vectors))}
-        normalized = list(vectors)
-        for numbers in groups.values():
-            frames = torch.cat([vectors[number] for number in numbers])
-            mean, std = frames.mean(0), frames.std(0, correction=0)
-            for number in numbers:
-                normalized[number] = _standardized(vectors[number], mean, std)
-        return normalized
+        moments = {}
+        for name in set(speakers):
+            frames = torch.cat([vector for vector, other in zip(vectors, speakers, strict=True) if other == name])
+            moments[name] = frames.mean(0), frames.std(0, correction=0)
+        return [_standardized(vector, *moments[name]) for vector, name in zip(vectors, speakers, strict=True)]
 
     def _stacked(self, vectors: Tensor) -> Tensor:
         """(S, F) -> (ceil(S / stack), F stack): the earlier frame's numbers first."""
@@ -322,5 +309,11 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
 
 
 def _standardized(vectors: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(S, F) of mean 0 and variance 1."""
+    """Return (S, F) of mean 0 and variance 1."""
     return (vectors - mean) / std.clamp(min=_STD_FLOOR)
+
+
+def _refuse(is_wrong: bool, wanted: str, got: object) -> None:
+    """Refuse an option."""
+    if is_wrong:
+        raise ValueError(f"{wanted}; got {got!r}")
