@@ -119,9 +119,8 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         _refuse(self.delta_order not in (0, 1, 2), "delta_order must be 0, 1 or 2", self.delta_order)
         _refuse(not 0 <= self.preemphasis < 1, "preemphasis must be at least 0 and less than 1", self.preemphasis)
         _refuse(self.dither < 0, "dither must not be negative", self.dither)
-        _refuse(
-            (self.mean is None) != (self.std is None), "mean and std must be given together", (self.mean, self.std)
-        )
+        moments = (self.mean, self.std)
+        _refuse(sum(part is None for part in moments) == 1, "mean and std must come together", moments)
         if self.feature_type == "none":
             size = self.frame_size or 0
             _refuse(size < 1, "frame_size must be the numbers a frame with feature_type='none'", self.frame_size)
@@ -130,10 +129,8 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         too_many = self.feature_type == "mfcc" and self.num_cepstra > self.num_mel_bins
         _refuse(too_many, f"num_cepstra must be at most num_mel_bins={self.num_mel_bins}", self.num_cepstra)
         for name in ("frame_length", "frame_shift"):
-            milliseconds = getattr(self, name)
-            _refuse(
-                round(sampling_rate * milliseconds / 1000) < 2, f"{name} must be two samples or more", milliseconds
-            )
+            length = getattr(self, name)
+            _refuse(round(sampling_rate * length / 1000) < 2, f"{name} must be two samples or more", length)
         highest = sampling_rate / 2 if self.high_frequency is None else self.high_frequency
         _refuse(
             not 0 <= self.low_frequency < highest <= sampling_rate / 2,
@@ -145,9 +142,8 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
     @property
     def num_static(self) -> int:
         """Numbers a frame before deltas and stacking."""
-        return {"log_mel": self.num_mel_bins, "mfcc": self.num_cepstra, "none": self.frame_size or 0}[
-            self.feature_type
-        ]
+        sizes = {"log_mel": self.num_mel_bins, "mfcc": self.num_cepstra, "none": self.frame_size or 0}
+        return sizes[self.feature_type]
 
     def __call__(
         self,
@@ -203,7 +199,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         self.mean, self.std = frames.mean(0).tolist(), frames.std(0, correction=0).tolist()
 
     def _utterances(self, raw_speech: Any) -> list[Tensor]:
-        """Checked utterances, (N,) or (S, frame_size) each, float32."""
+        """Return checked utterances, (N,) or (S, frame_size) each, float32."""
         several = isinstance(raw_speech, list | tuple) and not (raw_speech and isinstance(raw_speech[0], int | float))
         utterances = list(raw_speech) if several else [raw_speech]
         if not utterances:
@@ -211,7 +207,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         return [self._checked(torch.as_tensor(item), number) for number, item in enumerate(utterances)]
 
     def _checked(self, utterance: Tensor, number: int) -> Tensor:
-        """One utterance as float32 on the CPU."""
+        """Return one utterance as float32 on the CPU."""
         name, shape = f"raw_speech: utterance {number}", tuple(utterance.shape)
         if self.feature_type == "none":
             if utterance.dim() != 2 or shape[1] != self.frame_size:
@@ -227,7 +223,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         return utterance.detach().to("cpu", torch.float32)
 
     def _vectors(self, utterance: Tensor) -> Tensor:
-        """Static features and their deltas: (N,) or (S, frame_size) -> (S, F), before normalisation."""
+        """Return static features and their deltas: (N,) or (S, frame_size) -> (S, F), before normalisation."""
         static = utterance if self.feature_type == "none" else self._spectral(utterance)
         blocks = [static]
         for _ in range(self.delta_order):
@@ -235,7 +231,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         return torch.cat(blocks, dim=1)
 
     def _spectral(self, samples: Tensor) -> Tensor:
-        """(N,) -> log-mel energies (S, num_mel_bins) or cepstra (S, num_cepstra)."""
+        """Compute log-mel energies (S, num_mel_bins) or cepstra (S, num_cepstra) of samples (N,)."""
         length, shift = (round(self.sampling_rate * time / 1000) for time in (self.frame_length, self.frame_shift))
         if self.dither > 0:
             samples = samples + self.dither * torch.randn_like(samples)
@@ -250,7 +246,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         return log_mel if self.feature_type == "log_mel" else log_mel @ self._cosines()
 
     def _mel_filters(self, bins: int) -> Tensor:
-        """(bins / 2 + 1, num_mel_bins): triangles of height 1, their corners evenly spaced in mel."""
+        """Return filters (bins / 2 + 1, num_mel_bins): triangles of height 1, their corners evenly spaced in mel."""
         filters = mel_filter_bank(
             num_frequency_bins=bins // 2 + 1,
             num_mel_filters=self.num_mel_bins,
@@ -263,7 +259,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         return torch.from_numpy(filters).float()
 
     def _cosines(self) -> Tensor:
-        """(num_mel_bins, num_cepstra): the orthonormal cosine transform (DCT-II)."""
+        """Return the orthonormal cosine transform, DCT-II, (num_mel_bins, num_cepstra) (Davis 1980)."""
         place = torch.arange(self.num_mel_bins).double().unsqueeze(1) + 0.5
         order = torch.arange(self.num_cepstra).double()
         matrix = torch.cos(torch.pi / self.num_mel_bins * place * order) * (2 / self.num_mel_bins) ** 0.5
@@ -271,7 +267,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         return matrix.float()
 
     def _slopes(self, features: Tensor) -> Tensor:
-        """(S, F) -> (S, F): the regression line's slope over 2 W + 1 frames."""
+        """Compute the slopes of regression lines over 2 W + 1 frames, (S, F) -> (S, F) (Furui 1986)."""
         width, count = self.delta_window, len(features)
         padded = torch.cat([features[:1].expand(width, -1), features, features[-1:].expand(width, -1)])
         total = torch.zeros_like(features)
@@ -280,7 +276,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         return total / (2 * sum(n * n for n in range(1, width + 1)))
 
     def _normalize(self, vectors: list[Tensor], speaker: Sequence[str] | None) -> list[Tensor]:
-        """Utterances (S, F) each, to mean 0 and variance 1 as `normalization` says."""
+        """Normalise utterances (S, F) each to mean 0 and variance 1 as `normalization` says."""
         if self.normalization == "none":
             return vectors
         if self.normalization == "global":
@@ -302,7 +298,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         return [_standardized(vector, *moments[name]) for vector, name in zip(vectors, speakers, strict=True)]
 
     def _stacked(self, vectors: Tensor) -> Tensor:
-        """(S, F) -> (ceil(S / stack), F stack): the earlier frame's numbers first."""
+        """Stack frames, (S, F) -> (ceil(S / stack), F stack): the earlier frame's numbers first."""
         missing = -len(vectors) % self.stack
         padded = torch.cat([vectors, vectors[-1:].expand(missing, -1)])
         return padded.reshape(len(padded) // self.stack, -1)
