@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .recurrence import Padding
+from .padding import Padding
 
 
 # What a label that is ruled out adds to a score: exp of it is exactly zero, and yet no difference of two is NaN.

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .fast import is_traced, may_look, replaceable
-from .fast_words import read_each_once
-from .recurrence import RecurrentStack, padding_of
+from .fast import is_traced, read_words, replaceable
+from .padding import padding_of
+from .recurrence import RecurrentStack
 
 
 def known_symbols(ids: Tensor, config: Any, name: str) -> Tensor:
@@ -67,10 +67,8 @@ class CharacterEncoder(nn.Module):
         if mask is not None:
             character_ids = character_ids.masked_fill(~mask[..., None], self.pad_token_id)
         words = character_ids.flatten(0, 1)  # (N, W)
-        if words.device.type == "cpu" and may_look(self):
-            vectors = read_each_once(self._read, words, self.pad_token_id)
-        else:
-            vectors = self._read(words)
+        vectors = read_words(self, words)
+        vectors = self._read(words) if vectors is None else vectors  # (N, H)
         return vectors.view(*character_ids.shape[:2], -1)  # (B, S, H)
 
     def _read(self, words: Tensor) -> Tensor:

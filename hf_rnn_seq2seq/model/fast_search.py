@@ -82,7 +82,7 @@ def may_search(
         and search_is_known()
         and not model.training
         and not torch.is_grad_enabled()  # as in an undecorated generate(), whose scores have gradients
-        and may_look(model.model.bridge, model.model.decoder, model.lm_head)
+        and may_look(model.model.bridge, model.model.decoder, model.lm_head, by="search")
         and is_own(model)
         and is_own(model.model)
         and isinstance(model.lm_head, torch.nn.Linear)

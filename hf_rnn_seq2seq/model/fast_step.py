@@ -12,8 +12,7 @@ from .attention import Attention
 from .copying import Pointer, log_mixture
 from .decoder import RnnSeq2SeqDecoder
 from .embedding import known_symbols
-from .fast_prepared import PreparedLinear, PreparedLstm
-from .fast_products import matrix_product
+from .fast_products import PreparedLinear, PreparedLstm, matrix_product
 from .recurrence import LayerState
 from .state import DecoderState, SourceMemory
 

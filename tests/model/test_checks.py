@@ -22,7 +22,8 @@ from hf_rnn_seq2seq import (
     RnnSeq2SeqForTokenClassification,
 )
 from hf_rnn_seq2seq.evaluation.ensemble import RnnSeq2SeqEnsemble
-from hf_rnn_seq2seq.model.recurrence import Padding, RecurrentStack
+from hf_rnn_seq2seq.model.padding import Padding
+from hf_rnn_seq2seq.model.recurrence import RecurrentStack
 from hf_rnn_seq2seq.model.state import new_cache
 
 
