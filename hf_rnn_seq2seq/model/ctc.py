@@ -39,7 +39,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, blank: int, ignore
 
 def greedy_ctc(logits: Tensor, lengths: Tensor, blank: int) -> Tensor:
     """
-    Return the text of the most probable path: repetitions are one symbol, then blanks are taken out (Graves 2006, 3.2).
+    Return the text of the most probable path: repetitions are one symbol, then blanks go (Graves 2006, 3.2).
 
     Args:
         logits: (B, S, V).
