@@ -359,13 +359,20 @@ def check_decoder_state(config: Any, rows: int, state: Any, source: Any) -> None
 
 
 def check_stack(
-    x: Tensor, states: Sequence[Sequence[Tensor]], layers: int, hidden_size: int, mask: Tensor | None = None
+    x: Tensor,
+    states: Sequence[Sequence[Tensor]],
+    layers: int,
+    hidden_size: int,
+    width: int,
+    mask: Tensor | None = None,
 ) -> None:
-    """Refuse inputs (B, S, I) or (B, I), first states (B, D) of each layer and a mask (B, S) that do not fit."""
+    """Refuse inputs (B, S, width) or (B, width), first states (B, D) of the layers, a mask (B, S) that do not fit."""
     if is_traced():
         return
     if x.dim() not in (2, 3):
         raise ValueError(f"x has shape {tuple(x.shape)}, wanted (batch, length, size)")
+    if x.shape[-1] != width:
+        raise ValueError(f"the recurrence's input has width {x.shape[-1]}, wanted {width} as its weights")
     if len(states) != layers:
         raise ValueError(f"states has {len(states)} layers, wanted {layers}")
     for state in states:

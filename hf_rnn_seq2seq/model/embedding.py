@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .checks import check_ids
-from .fast import is_traced, may_look, replaceable
-from .fast_words import read_each_once
+from .fast import is_traced, read_words, replaceable
 from .padding import padding_of
 from .recurrence import RecurrentStack
 
@@ -70,10 +69,8 @@ class CharacterEncoder(nn.Module):
             character_ids = character_ids.masked_fill(~mask[..., None], self.pad_token_id)
         check_ids("character_ids", character_ids, self.vocab_size)
         words = character_ids.flatten(0, 1)  # (N, W)
-        if words.device.type == "cpu" and may_look(self, by="words"):
-            vectors = read_each_once(self._read, words, self.pad_token_id)
-        else:
-            vectors = self._read(words)
+        vectors = read_words(self, words)
+        vectors = self._read(words) if vectors is None else vectors  # (N, H)
         return vectors.view(*character_ids.shape[:2], -1)  # (B, S, H)
 
     def _read(self, words: Tensor) -> Tensor:

@@ -141,6 +141,32 @@ def only_trails(mask: Tensor | None) -> bool:
     return bool(mask.any()) and bool((mask[:, 1:] <= mask[:, :-1]).all())
 
 
+def read_words(encoder: Any, words: Tensor) -> Tensor | None:
+    """Return the vectors (N, H) of a `CharacterEncoder` for words (N, W): distinct ones are read once."""
+    if words.device.type != "cpu" or not may_look(encoder, by="words"):
+        return None
+    from .fast_words import read_each_once
+
+    return read_each_once(encoder._read, words, encoder.pad_token_id)
+
+
+def search(
+    model: Any,
+    input_ids: Tensor,
+    logits_processor: Any,
+    stopping_criteria: Any,
+    generation_config: Any,
+    model_kwargs: dict[str, Any],
+    streamer: Any = None,
+) -> Any:
+    """Return what `GenerationMixin._sample` or `_beam_search` find from prompts (N, T), where no symbol is drawn."""
+    if not may_look(model.model.bridge, model.model.decoder, model.lm_head, by="search"):
+        return None
+    from .fast_search import search as run
+
+    return run(model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs, streamer)
+
+
 def training_products(decoder: Any) -> AbstractContextManager:
     """Return a context in which a decoder's products in training make their gradients themselves, or one in which
     nothing is different."""

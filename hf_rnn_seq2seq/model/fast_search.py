@@ -29,7 +29,7 @@ from transformers.generation import (
 )
 from transformers.utils import ModelOutput
 
-from .fast import is_own, may_look
+from .fast import is_own
 from .fast_step import DecoderStep, select_state
 from .state import (
     DecoderState,
@@ -65,24 +65,30 @@ REPLACED = (
 )
 
 
-def may_search(
-    model: Any, input_ids: Tensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any]
-) -> bool:
+def search(
+    model: Any,
+    input_ids: Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    model_kwargs: dict[str, Any],
+    streamer: Any = None,
+) -> Any:
     """
-    Return whether a request for greedy or beam search is one for the loops of this file.
+    Return what `GenerationMixin._sample` or `_beam_search` do, from prompts (N, T); None: the request is not for here.
 
-    It is, without sampling, with the dynamic cache that `generate()` makes by itself, without attentions or hidden
-    states in the output and without gradients; of a model in evaluation mode that is not compiled, traced or under
-    autocast; and of a model whose methods, decoder, bridge and output layer nothing replaces, wraps or watches (see
-    `fast`). Any logits processors, stopping criteria, streamer or prompts will do, but no mask for the prompts.
+    It is, if it is greedy or beam search without sampling, with the dynamic cache that `generate()` makes by itself,
+    without attentions or hidden states in the output and without gradients; of a model in evaluation mode that is not
+    compiled, traced or under autocast; and of a model whose methods, decoder, bridge and output layer nothing
+    replaces, wraps or watches (see `fast`). Any logits processors, stopping criteria, streamer or prompts will do, but
+    no mask for the prompts.
     """
     cache, options = model_kwargs.get(CACHE_NAME), generation_config
-    return (
+    fits = (
         model.use_fast_generation
         and search_is_known()
         and not model.training
         and not torch.is_grad_enabled()  # as in an undecorated generate(), whose scores have gradients
-        and may_look(model.model.bridge, model.model.decoder, model.lm_head, by="search")
         and is_own(model)
         and is_own(model.model)
         and isinstance(model.lm_head, torch.nn.Linear)
@@ -98,6 +104,12 @@ def may_search(
         and _is_own_and_empty(cache)
         and input_ids.device == model.device
     )
+    if not fits:
+        return None
+    limits = Limits.of(logits_processor, stopping_criteria, model.config.target_vocab_size, input_ids.device)
+    if options.num_beams > 1:
+        return _beam_search(model, input_ids, limits, options, model_kwargs)
+    return _greedy_search(model, input_ids, limits, options, model_kwargs, streamer)
 
 
 def _is_own_and_empty(cache: EncoderDecoderCache) -> bool:
@@ -113,17 +125,15 @@ def _is_own_and_empty(cache: EncoderDecoderCache) -> bool:
     )
 
 
-def greedy_search(
+def _greedy_search(
     model: Any,
     input_ids: Tensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
+    limits: "Limits",
     generation_config: GenerationConfig,
     model_kwargs: dict[str, Any],
-    streamer: Any = None,
+    streamer: Any,
 ) -> Any:
-    """Return what `GenerationMixin._sample` does without sampling, from prompts (B, T); `may_search` must hold."""
-    limits = Limits.of(logits_processor, stopping_criteria, model.config.target_vocab_size, input_ids.device)
+    """Return what `GenerationMixin._sample` does without sampling, from prompts (B, T)."""
     with_dict = generation_config.return_dict_in_generate
     all_scores: Any = () if with_dict and generation_config.output_scores else None
     all_logits: Any = () if with_dict and generation_config.output_logits else None
@@ -192,21 +202,19 @@ class _BeamRules(GenerationMixin):
 _RULES: Any = _BeamRules()
 
 
-def beam_search(
+def _beam_search(
     model: Any,
     input_ids: Tensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
+    limits: "Limits",
     generation_config: GenerationConfig,
     model_kwargs: dict[str, Any],
 ) -> Any:
     """
-    Return what `GenerationMixin._beam_search` does without sampling, from prompts (N, T); `may_search` must hold.
+    Return what `GenerationMixin._beam_search` does without sampling, from prompts (N, T).
 
     The rules of `GenerationMixin` are called themselves; in place of each sequence they are given the number of its
     last symbol.
     """
-    limits = Limits.of(logits_processor, stopping_criteria, model.config.target_vocab_size, input_ids.device)
     beams, returned = generation_config.num_beams, generation_config.num_return_sequences
     penalty, early_stopping = generation_config.length_penalty, generation_config.early_stopping
     pad, eos = generation_config._pad_token_tensor, generation_config._eos_token_tensor

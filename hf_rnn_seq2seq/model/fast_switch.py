@@ -52,7 +52,7 @@ def _off_in_this_process() -> frozenset[str]:
     names = _ALL if value == "1" else frozenset(value.split(","))
     if not names <= _ALL:
         raise ValueError(
-            f"the environment variable {_VARIABLE} must be 0, 1 or some of {','.join(_ALL)}; got {value!r}"
+            f"the environment variable {_VARIABLE} must be 0, 1 or some of {','.join(ACCELERATIONS)}; got {value!r}"
         )
     return names
 

@@ -1,9 +1,9 @@
 """`generate()` of a model with an RNN decoder: what `GenerationMixin` of transformers needs to know about it.
 
 All ways of decoding are those of transformers: greedy search, beam search, sampling, prompt lookup, an assistant
-model. A request for greedy or beam search is first shown to `fast_search`, which returns the same sooner or leaves it
-to transformers. B sources, K beams of each, N = B * K, T symbols so far. This file travels to the Hub: it imports only
-the standard library, torch, transformers and its flat siblings.
+model. `fast.search` is asked first for what greedy and beam search find, and may have it sooner. B sources, K beams of
+each, N = B * K, T symbols so far. This file travels to the Hub: it imports only the standard library, torch,
+transformers and its flat siblings.
 """
 
 import copy
@@ -20,8 +20,8 @@ from transformers.generation import (
 )
 
 from .checks import check_request
-from .fast import replaceable
-from .fast_search import REPLACED, beam_search, greedy_search, may_search
+from .fast import replaceable, search
+from .fast_search import REPLACED
 from .transformers_names import named, one_cache
 
 
@@ -48,7 +48,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
 
     `use_fast_generation` is a class attribute that can be set on a model too; False: leave all to transformers. A
     class that overrides a method which the fast search replaces, such as `forward`, has to set it to True again if its
-    decoding is still that of this class. Which requests are searched fast is told in `fast_search.may_search`.
+    decoding is still that of this class. Which requests are searched fast is said in `fast_search.search`.
     """
 
     use_fast_generation = True
@@ -78,9 +78,10 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         **model_kwargs: Any,
     ) -> Any:
         """Search greedily, or sample."""
-        if not synced_gpus and may_search(self, input_ids, generation_config, model_kwargs):
-            request = (input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
-            return greedy_search(self, *request, streamer)
+        request = (input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
+        found = None if synced_gpus else search(self, *request, streamer)
+        if found is not None:
+            return found
         stock: Any = super()
         return stock._sample(
             input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, streamer, **model_kwargs
@@ -96,8 +97,10 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         **model_kwargs: Any,
     ) -> Any:
         """Search with beams."""
-        if not synced_gpus and may_search(self, input_ids, generation_config, model_kwargs):
-            return beam_search(self, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
+        request = (input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
+        found = None if synced_gpus else search(self, *request)
+        if found is not None:
+            return found
         stock: Any = super()
         return stock._beam_search(
             input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, **model_kwargs

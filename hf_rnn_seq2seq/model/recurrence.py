@@ -219,7 +219,8 @@ class RecurrentStack(nn.Module):
             Outputs (B, S, D); of a layer that reduces, and of those above it, shorter: real positions to the left.
         """
         states = self.zero_states(x) if states is None else states
-        check_stack(x, states, self.num_layers, self.hidden_size, None if padding is None else padding.mask)
+        width = self.weights(0)[0].shape[1] // self.reductions[0]
+        check_stack(x, states, self.num_layers, self.hidden_size, width, None if padding is None else padding.mask)
         if x.dim() == 2:
             return self.step(x, states, recurrent_masks)
         layers = run_layers(self, x, states, padding, lookup)
@@ -270,7 +271,7 @@ class RecurrentStack(nn.Module):
         Returns:
             Outputs (B, H) and the states after the step.
         """
-        check_stack(x, states, self.num_layers, self.hidden_size)
+        check_stack(x, states, self.num_layers, self.hidden_size, x.shape[-1])
         w_ih, _, b_ih, _ = self.weights(0)
         return self.step_from_gates(F.linear(x, w_ih, b_ih), states, recurrent_masks)
 

@@ -218,7 +218,7 @@ def new_cache(config: PreTrainedConfig) -> EncoderDecoderCache:
     return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
 
 
-def check_cache_layers(cache: Any, layers: int) -> None:
+def check_cache_layers(cache: Cache, layers: int) -> None:
     """
     Refuse a cache whose layers are not the decoder's. One without any layers (`DynamicCache()`) is given them.
 
@@ -227,11 +227,8 @@ def check_cache_layers(cache: Any, layers: int) -> None:
         layers: L, of the decoder.
 
     Raises:
-        TypeError: It is no cache of transformers.
         ValueError: Its layers are of another kind or number.
     """
-    if not isinstance(cache, Cache):
-        raise TypeError(f"cache is {type(cache).__name__}, wanted a Cache of transformers")
     halves = [cache]
     if isinstance(cache, EncoderDecoderCache):
         halves = [cache.self_attention_cache, cache.cross_attention_cache]

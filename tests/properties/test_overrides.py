@@ -22,8 +22,7 @@ from transformers import EosTokenCriteria, LogitsProcessorList, StoppingCriteria
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
 
 from hf_rnn_seq2seq import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
-from hf_rnn_seq2seq.model import embedding as characters_file
-from hf_rnn_seq2seq.model import fast_loss, fast_recurrence, fast_training
+from hf_rnn_seq2seq.model import fast_loss, fast_recurrence, fast_training, fast_words
 from hf_rnn_seq2seq.model import fast_search as search_file
 from hf_rnn_seq2seq.model.fast import is_own, may_look, plain
 from hf_rnn_seq2seq.model.fast_search import REPLACED
@@ -355,7 +354,7 @@ FAST = [
     (fast_loss, "linear_cross_entropy"),
     (fast_loss, "checkpoint"),
     (fast_loss, "with_later_logits"),
-    (characters_file, "read_each_once"),
+    (fast_words, "read_each_once"),
 ]
 
 
