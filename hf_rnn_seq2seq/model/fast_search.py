@@ -366,7 +366,7 @@ class Limits(NamedTuple):
     """
 
     max_length: int | None
-    ends: list[Tensor]  # ids of the end symbols, of each criterion
+    eos_ids: list[Tensor]  # of each criterion
     criteria: StoppingCriteriaList | None  # the others
     forbidden: list[tuple[int, Tensor]]  # (length, ids): these ids may not come before that length
     processors: LogitsProcessorList | None  # all, or None if `forbidden` says all
@@ -376,40 +376,40 @@ class Limits(NamedTuple):
         cls, processors: LogitsProcessorList, criteria: StoppingCriteriaList, vocab_size: int, device: torch.device
     ) -> "Limits":
         max_length: int | None = None
-        ends, others, forbidden = [], StoppingCriteriaList(), []
+        eos_ids, others, forbidden = [], StoppingCriteriaList(), []
         if type(criteria) is not StoppingCriteriaList:
             criteria, others = StoppingCriteriaList(), criteria
         for criterion in criteria:
             if type(criterion) is MaxLengthCriteria and criterion.max_position_embeddings is None:
                 max_length = criterion.max_length if max_length is None else min(max_length, criterion.max_length)
             elif type(criterion) is EosTokenCriteria:
-                ends.append(criterion.eos_token_id.to(device))
+                eos_ids.append(criterion.eos_token_id.to(device))
             else:
                 others.append(criterion)
         rest: StoppingCriteriaList | None = others if others or type(others) is not StoppingCriteriaList else None
         if type(processors) is not LogitsProcessorList:
-            return cls(max_length, ends, rest, [], processors)
+            return cls(max_length, eos_ids, rest, [], processors)
         for processor in processors:
             if type(processor) is MinLengthLogitsProcessor:
                 shortest, symbols = processor.min_length, processor.eos_token_id
             elif type(processor) is MinNewTokensLengthLogitsProcessor:
                 shortest, symbols = processor.prompt_length_to_skip + processor.min_new_tokens, processor.eos_token_id
             else:
-                return cls(max_length, ends, rest, [], processors)
+                return cls(max_length, eos_ids, rest, [], processors)
             forbidden.append((shortest, symbols[symbols < vocab_size].to(device)))
-        return cls(max_length, ends, rest, forbidden, None)
+        return cls(max_length, eos_ids, rest, forbidden, None)
 
     @property
     def may_end(self) -> bool:
         """Whether a symbol can end a sequence."""
-        return bool(self.ends) or any(hasattr(criterion, "eos_token_id") for criterion in self.criteria or ())
+        return bool(self.eos_ids) or any(hasattr(criterion, "eos_token_id") for criterion in self.criteria or ())
 
     @property
     def needs_sequences(self) -> bool:
         return self.processors is not None or self.criteria is not None
 
     def process(self, ids: Any, length: int, scores: Tensor, in_place: bool) -> Tensor:
-        """Scores (N, V) of the next symbols of hypotheses of this length; `ids` if sequences are needed."""
+        """Return scores (N, V) of the next symbols of hypotheses of this length; `ids` if sequences are needed."""
         for shortest, symbols in self.forbidden:
             if length < shortest:
                 scores = (scores if in_place else scores.clone()).index_fill_(1, symbols, -torch.inf)
@@ -417,8 +417,8 @@ class Limits(NamedTuple):
         return scores if self.processors is None else self.processors(ids, scores)
 
     def stopped(self, ids: Any, length: int, last: Tensor, scores: tuple[Tensor, ...] | None) -> Tensor:
-        """Of hypotheses that have `last`, of any shape, as the last of `length` symbols: which are at their end."""
-        found = [last == symbols if len(symbols) == 1 else torch.isin(last, symbols) for symbols in self.ends]
+        """Return which hypotheses are at their end: `last`, of any shape, is the last of their `length` symbols."""
+        found = [last == symbols if len(symbols) == 1 else torch.isin(last, symbols) for symbols in self.eos_ids]
         if self.criteria is not None:
             found.append(self.criteria(ids, scores).view_as(last))
         if self.max_length is not None and length >= self.max_length:
@@ -428,7 +428,9 @@ class Limits(NamedTuple):
 
 def best_extensions(scores: Tensor, running: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
-    The best `count` of all extensions of a source's hypotheses, best first.
+    Return the best `count` of all extensions of a source's hypotheses, best first.
+
+    Plain twin: `topk` of all, as `GenerationMixin._get_top_k_continuations` has it.
 
     Of a large vocabulary only those blocks of symbols are sorted whose best symbol is among the best count + 1 of all
     blocks: that finds what sorting all finds if the best count + 1 extensions differ, which is looked at.
@@ -464,7 +466,7 @@ def best_extensions(scores: Tensor, running: Tensor, count: int) -> tuple[Tensor
 
 def follow_back(history: list[Tensor], best: Tensor, vocab: int, fill: Any) -> tuple[Tensor, Tensor]:
     """
-    The hypotheses whose last extensions are `best` (B, M), -1 for none; T is the length of the longest.
+    Return the hypotheses whose last extensions are `best` (B, M), -1 for none; T is the length of the longest.
 
     Returns:
         Symbols (B, M, T) with `fill` behind them, and of each the beam that it extended, with -1 behind.
