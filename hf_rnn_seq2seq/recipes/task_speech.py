@@ -28,7 +28,7 @@ from ..evaluation.saved_model import load_model
 from ..evaluation.speech_ensemble import RnnSeq2SeqSpeechEnsemble
 from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
-from ..training.spec_augment import SpecAugmentOptions, spec_augment
+from ..training.augmentation import SpecAugmentOptions, spec_augment
 from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind
 from .scoring import Scorer, check_metrics

@@ -19,8 +19,8 @@ from ..data.tokenizers import load_tokenizers, save_tokenizers, train_tokenizer
 from ..evaluation.ensemble import RnnSeq2SeqEnsemble, average_models, load_ensemble
 from ..evaluation.saved_model import load_model
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
+from ..training.augmentation import BpeDropout
 from ..training.batches import pad_rows
-from ..training.bpe_dropout import BpeDropout
 from .options import OptionsError
 from .recipe import SEQ2SEQ, Recipe
 from .scoring import Scorer, check_metrics, write_predictions
