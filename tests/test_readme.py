@@ -138,7 +138,7 @@ def test_links_and_pictures_exist() -> None:
 
 
 def test_the_results_table_is_that_of_the_results_files() -> None:
-    run([sys.executable, "-m", "hf_rnn_seq2seq.sharing.results", "README.md", "scripts/results", "--check"], ROOT)
+    run([sys.executable, "scripts/benchmark/results_table.py", "README.md", "scripts/results", "--check"], ROOT)
 
 
 @pytest.mark.slow

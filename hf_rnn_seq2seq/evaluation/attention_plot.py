@@ -1,8 +1,8 @@
 """Pictures of what the attention looked at, as in Bahdanau et al. 2015, Figure 3.
 
 A pixel of row t and column j is the weight alpha_tj: how much of the source symbol j went into the context vector of
-the target symbol t. `model.alignments(...)` gives these weights for what `generate()` returned. Nothing of the model
-files is imported here, and no state of matplotlib.pyplot is used or changed.
+the target symbol t. `model.alignments(...)` gives these weights for what `generate()` returned. No state of
+matplotlib.pyplot is used or changed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def plot_attention(
     path: str | os.PathLike[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draws attention weights as a heat map: source from left to right, target from top to bottom.
+    """Draw attention weights as a heat map: source from left to right, target from top to bottom.
 
     Args:
         weights (array of shape `(target_length, source_length)`): attention of each target symbol over the source,
@@ -120,7 +120,7 @@ def plot_attention(
 
 
 def _font_families(text: str) -> list[str]:
-    """The standard font, and after it installed ones that have the symbols which it lacks (matplotlib falls back)."""
+    """Return the standard font, and after it installed ones with symbols that it lacks (matplotlib falls back)."""
     families = list(rcParams["font.family"])
     missing = {ord(symbol) for symbol in text}
     for family in families:

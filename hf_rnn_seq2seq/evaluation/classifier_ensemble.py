@@ -2,26 +2,21 @@
 
 Without a CRF the members' probabilities are averaged. With one, their emissions and transition scores are, which is
 again a CRF: its probability of a label sequence is the normalised geometric mean of the members', and Viterbi stays
-exact. Needs torch and transformers; must not be imported by the model files.
+exact. Needs torch and transformers.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..model.crf import LinearChainCRF
-from ..model.modeling_classification import (
-    RnnSeq2SeqClassifier,
-    RnnSeq2SeqForSequenceClassification,
-    RnnSeq2SeqForTokenClassification,
-)
-from .ensemble import EnsembleModel, check_members
+from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
+from .ensemble import EnsembleModel
 
 
 # What members must have in common: what they read, and the labels by their numbers.
@@ -31,19 +26,8 @@ _SHARED = (
 )
 
 
-class _ClassifierEnsemble(EnsembleModel):
-    """What both kinds share: the members, in evaluation mode. `config` is a copy of the first member's."""
-
-    def __init__(self, models: Sequence[RnnSeq2SeqClassifier]) -> None:
-        check_members(models, _SHARED)
-        super().__init__(copy.deepcopy(models[0].config))
-        self.members = cast("Sequence[Any]", nn.ModuleList(models))
-        self.eval()
-
-
-class RnnSeq2SeqTokenClassificationEnsemble(_ClassifierEnsemble):
-    """
-    Several taggers of the same vocabulary and labels, whatever their sizes and cells.
+class RnnSeq2SeqTokenClassificationEnsemble(EnsembleModel):
+    """Several taggers of the same vocabulary and labels, whatever their sizes and cells.
 
     Args:
         models: the members, at least one; with a CRF all or none.
@@ -53,10 +37,11 @@ class RnnSeq2SeqTokenClassificationEnsemble(_ClassifierEnsemble):
     """
 
     member_class = RnnSeq2SeqForTokenClassification
+    shared = _SHARED
 
     @torch.no_grad()
     def decode(self, *args: Any, **model_inputs: Any) -> Tensor:
-        """Arguments and labels (B, S) as of `RnnSeq2SeqForTokenClassification.decode`, of the members together."""
+        """Return the labels (B, S) of the members together; arguments as of a member's `decode`."""
         if self.config.use_crf:
             crf, emissions, mask = self._mean_crf(*args, **model_inputs)
             return crf.decode(emissions, mask)
@@ -66,7 +51,7 @@ class RnnSeq2SeqTokenClassificationEnsemble(_ClassifierEnsemble):
 
     @torch.no_grad()
     def probabilities(self, *args: Any, **model_inputs: Any) -> Tensor:
-        """The probability of each label at each position, (B, S, C), zero at padding."""
+        """Return the probability of each label at each position, (B, S, C), zero at padding."""
         if self.config.use_crf:
             crf, emissions, mask = self._mean_crf(*args, **model_inputs)
             p = crf.log_marginals(emissions, mask).exp()
@@ -74,13 +59,13 @@ class RnnSeq2SeqTokenClassificationEnsemble(_ClassifierEnsemble):
         return torch.stack([member.probabilities(*args, **model_inputs) for member in self.members]).mean(0)
 
     def _scores(self, number: int, *args: Any, **model_inputs: Any) -> tuple[Tensor, Tensor | None]:
-        """A member's scores (B, S, C) of its labels, and the mask (B, S) or None."""
+        """Return a member's scores (B, S, C) of its labels, and the mask (B, S) or None."""
         member = self.members[number]
         outputs = member.model(*args, **model_inputs, return_dict=True)
         return member.classifier(outputs.last_hidden_state), outputs.mask
 
     def _mean_crf(self, *args: Any, **model_inputs: Any) -> tuple[LinearChainCRF, Tensor, Tensor | None]:
-        """The CRF of the mean scores, the mean emissions (B, S, C), and the mask (B, S) or None."""
+        """Return the CRF of the mean scores, the mean emissions (B, S, C), and the mask (B, S) or None."""
         scored = [self._scores(number, *args, **model_inputs) for number in range(len(self.members))]
         emissions = torch.stack([scores for scores, _ in scored]).mean(0)
         crf = LinearChainCRF(emissions.shape[-1]).to(emissions)
@@ -89,9 +74,8 @@ class RnnSeq2SeqTokenClassificationEnsemble(_ClassifierEnsemble):
         return crf, emissions, scored[0][1]
 
 
-class RnnSeq2SeqSequenceClassificationEnsemble(_ClassifierEnsemble):
-    """
-    Several classifiers of whole sequences, with the same vocabulary and labels.
+class RnnSeq2SeqSequenceClassificationEnsemble(EnsembleModel):
+    """Several classifiers of whole sequences, with the same vocabulary and labels.
 
     Args:
         models: the members, at least one; one label a sequence, not several and not a number.
@@ -101,6 +85,7 @@ class RnnSeq2SeqSequenceClassificationEnsemble(_ClassifierEnsemble):
     """
 
     member_class = RnnSeq2SeqForSequenceClassification
+    shared = _SHARED
 
     def __init__(self, models: Sequence[RnnSeq2SeqForSequenceClassification]) -> None:
         super().__init__(models)
@@ -111,7 +96,7 @@ class RnnSeq2SeqSequenceClassificationEnsemble(_ClassifierEnsemble):
 
     @torch.no_grad()
     def forward(self, *args: Any, **model_inputs: Any) -> SequenceClassifierOutput:
-        """Arguments as of a member, without labels; `logits` (B, C) are the log of the mean probabilities."""
+        """Return the log of the mean probabilities as `logits` (B, C); arguments as of a member, without labels."""
         if model_inputs.get("labels") is not None:
             raise TypeError("labels: an ensemble of classifiers has no loss, wanted the inputs alone")
         logits = [member(*args, **{**model_inputs, "return_dict": True}).logits for member in self.members]

@@ -1,12 +1,12 @@
-"""Decoding a whole split: sources sorted by length, decoded in batches by `generate()`, n-best texts in their order.
+"""Decoding of a whole split: sources sorted by length, batches through `generate()`, n-best texts in their order.
 
-Also the log-probabilities of given targets (one forward pass with the reference fed), which score hypotheses whatever
-search found them. Works with any encoder-decoder of `transformers`, of ids or of vectors (speech); needs only torch
-and transformers.
+Also the log-probabilities of given targets (one forward pass with teacher forcing), which score hypotheses whatever
+search found them. Works with any encoder-decoder of `transformers`, of ids or of vectors (speech).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +26,8 @@ class Hypothesis:
 
     Args:
         text: the text, unknown symbols shown as `<unk>`.
-        tokens: its ids, without start, end and padding, slots included.
-        score: natural log-probability of the tokens and the end, summed; `None` if it was not asked for.
+        tokens: its ids, without start, eos and padding, slots included.
+        score: natural log-probability of the tokens and eos, summed; `None` if it was not asked for.
     """
 
     text: str
@@ -36,7 +36,7 @@ class Hypothesis:
 
 
 def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Item numbers in batches, longest first, so that little is padded and memory runs out at once or never."""
+    """Yield item numbers in batches, longest first: little is padded, and memory runs out at once or never."""
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}, wanted at least 1")
     order = sorted(range(len(lengths)), key=lambda item: -lengths[item])
@@ -45,13 +45,13 @@ def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
 
 
 def _pad(sequences: Sequence[Sequence[int]], value: int, device: torch.device) -> torch.Tensor:
-    """(B, longest): the sequences padded on the right."""
+    """Return the sequences padded on the right, (B, longest)."""
     longest = max(len(sequence) for sequence in sequences)
     return torch.tensor([[*sequence, *[value] * (longest - len(sequence))] for sequence in sequences], device=device)
 
 
 def _inputs(model: Any, sources: Sequence[Any]) -> dict[str, torch.Tensor]:
-    mask = _pad([[1] * len(source) for source in sources], 0, model.device)
+    mask = _pad([[1] * len(source) for source in sources], 0, model.device)  # (B, S)
     if getattr(sources[0], "ndim", 1) == 2:
         vectors = [torch.as_tensor(source, dtype=torch.float32) for source in sources]
         features = torch.nn.utils.rnn.pad_sequence(vectors, batch_first=True)  # (B, S, F)
@@ -59,31 +59,24 @@ def _inputs(model: Any, sources: Sequence[Any]) -> dict[str, torch.Tensor]:
     return {"input_ids": _pad(sources, model.config.pad_token_id, model.device), "attention_mask": mask}
 
 
-def _hypothesis_tokens(sequence: Sequence[int], start: int, end: set[int], pad: int) -> tuple[int, ...]:
-    """What `generate()` returned, without the start symbol and from the first end symbol on."""
-    tokens: list[int] = []
-    for position, token in enumerate(sequence):
-        if token in end:
-            break
-        if not (position == 0 and token == start) and token != pad:
-            tokens.append(token)
-    return tuple(tokens)
+def _hypothesis_tokens(sequence: Sequence[int], start: int, eos_ids: set[int], pad: int) -> tuple[int, ...]:
+    """Return the tokens that `generate()` chose before the first eos, without the start symbol and padding."""
+    chosen = sequence[1:] if sequence[0] == start else sequence
+    before_eos = itertools.takewhile(lambda token: token not in eos_ids, chosen)
+    return tuple(token for token in before_eos if token != pad)
 
 
 @torch.no_grad()
 def target_log_probabilities(
     model: Any, sources: Sequence[Any], targets: Sequence[Sequence[int]], batch_size: int = 64
 ) -> list[list[float]]:
-    """Natural log-probability of every token of given targets.
+    """Return the natural log-probability of every token of given targets, one list an item.
 
     Args:
         model: an encoder-decoder with `prepare_decoder_input_ids_from_labels`.
         sources: source ids, one list an item, or vectors, one array (S, F) an item.
         targets: target ids ending in `</s>`, as many lists.
         batch_size: items a forward pass.
-
-    Returns:
-        One list an item, as long as its target.
     """
     was_training = model.training
     model.eval()
@@ -113,7 +106,7 @@ def decode(
     with_scores: bool = False,
     words: Sequence[Sequence[str]] | None = None,
 ) -> list[list[Hypothesis]]:
-    """Decode sources into texts.
+    """Decode sources into texts; return for each its hypotheses, best first as the search ranked them.
 
     Args:
         model: an encoder-decoder with `generate()`.
@@ -123,9 +116,6 @@ def decode(
         batch_size: items decoded at a time.
         with_scores: also compute log-probabilities (one more forward pass).
         words: for each source what `unknown_words` gave for it; only a model with `copy_slots` needs them.
-
-    Returns:
-        For each item its hypotheses, best first as the search ranked them.
 
     Raises:
         ValueError: a model with `copy_slots` got no `words`.
@@ -140,31 +130,26 @@ def decode(
     was_training = model.training
     model.eval()
     number = generation_config.num_return_sequences or 1
-    end = generation_config.eos_token_id
-    ends = set(end) if isinstance(end, list) else {end}
+    eos = generation_config.eos_token_id
+    eos_ids = set(eos) if isinstance(eos, list) else {eos}
+    start, pad = generation_config.decoder_start_token_id, generation_config.pad_token_id
     found: list[list[tuple[int, ...]]] = [[] for _ in sources]
     for batch in _batches([len(source) for source in sources], batch_size):
         inputs = _inputs(model, [sources[item] for item in batch])
-        # (B x number, T)
-        sequences = model.generate(**inputs, generation_config=generation_config).tolist()
+        sequences = model.generate(**inputs, generation_config=generation_config).tolist()  # (B * number, T)
         for row, sequence in enumerate(sequences):
-            found[batch[row // number]].append(
-                _hypothesis_tokens(
-                    sequence, generation_config.decoder_start_token_id, ends, generation_config.pad_token_id
-                )
-            )
+            found[batch[row // number]].append(_hypothesis_tokens(sequence, start, eos_ids, pad))
     model.train(was_training)
 
-    flat = [tokens for hypotheses in found for tokens in hypotheses]
-    texts = [
-        decode_with_slots(list(tokens), target_tokenizer, own, model.config)
-        for hypotheses, own in zip(found, words, strict=True)
-        for tokens in hypotheses
-    ]
-    scores: list[float | None] = [None] * len(flat)
+    scores: Iterator[float | None] = itertools.repeat(None)
     if with_scores:
-        repeated = [source for source, hypotheses in zip(sources, found, strict=True) for _ in hypotheses]
-        ended = [[*tokens, target_tokenizer.eos_token_id] for tokens in flat]
-        scores = [sum(values) for values in target_log_probabilities(model, repeated, ended, batch_size)]
-    every = iter([Hypothesis(*values) for values in zip(texts, flat, scores, strict=True)])
-    return [[next(every) for _ in hypotheses] for hypotheses in found]
+        repeated = [source for source, hypotheses in zip(sources, found) for _ in hypotheses]
+        ended = [[*tokens, target_tokenizer.eos_token_id] for tokens in itertools.chain(*found)]
+        scores = map(sum, target_log_probabilities(model, repeated, ended, batch_size))
+    return [
+        [
+            Hypothesis(decode_with_slots(list(tokens), target_tokenizer, own, model.config), tokens, next(scores))
+            for tokens in hypotheses
+        ]
+        for hypotheses, own in zip(found, words, strict=True)
+    ]

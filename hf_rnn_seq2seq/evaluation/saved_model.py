@@ -1,21 +1,39 @@
-"""One way to load a saved model: what the folder holds is the model that is wanted, or an error says what it is.
+"""Load saved models: one, several as an ensemble, or the mean of the weights of several checkpoints.
 
 `from_pretrained` makes up at random what a folder lacks, and only logs it: a tagger that is loaded as a translator, or
 a tagger as a classifier of sentences, answers, and is never right. Every program of this package loads through here.
-Needs torch and transformers; must not be imported by the model files.
+Models that belong together read the same: tokenizers, features and preprocessing beside them are compared. Needs torch
+and transformers, for the mean of weights also the extra `train`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import FEATURE_EXTRACTOR_NAME
 
-from ..data.files import DataError
+from ..data.files import DataError, read_json
+from ..data.preprocessing import Preprocessing
+from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers, save_tokenizers
+from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
+from ..model.pretrained import RnnSeq2SeqPreTrainedModel
+from .ensemble import EnsembleModel, RnnSeq2SeqEnsemble
+
+
+# Options that the computation at evaluation does not see: checkpoints of one model may differ in them.
+_TRAINING_ONLY = {
+    *("token_dropout", "embedding_dropout", "hidden_dropout", "output_dropout", "recurrent_dropout"),
+    *("classifier_dropout", "label_smoothing", "coverage_loss_weight", "init_scheme", "init_std", "use_cache"),
+}
+
+Ensemble = TypeVar("Ensemble", bound=EnsembleModel)
 
 
 def load_model(model_class: Any, directory: str | Path) -> Any:
@@ -25,17 +43,13 @@ def load_model(model_class: Any, directory: str | Path) -> Any:
         model_class: the model's class, or an Auto class of transformers.
         directory: its folder; a checkpoint will do.
 
-    Returns:
-        The model.
-
     Raises:
         FileNotFoundError: the folder holds no model.
         DataError: it holds a model of another kind, or weights that are not those of its configuration.
     """
     folder = Path(directory)
     saved = _saved_classes(folder)
-    own_class = isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)
-    if own_class:
+    if isinstance(model_class, type) and issubclass(model_class, PreTrainedModel):
         _check_kind(folder, saved, model_class.__name__)
     try:
         model, loading = model_class.from_pretrained(str(folder), output_loading_info=True)
@@ -55,7 +69,7 @@ def load_model(model_class: Any, directory: str | Path) -> Any:
 
 
 def _saved_classes(folder: Path) -> list[str]:
-    """Names of the classes that a folder says its model is of; none if it does not say."""
+    """Return the names of the classes that a folder says its model is of; none if it does not say."""
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no config.json: it is not the folder of a saved model")
@@ -72,6 +86,125 @@ def _check_kind(folder: Path, saved: list[str], wanted: str) -> None:
 
 
 def _some(names: Collection[str]) -> str:
-    """The first few names of many."""
+    """Return the first few names of many."""
     shown = sorted(names)
     return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+
+
+def load_ensemble(
+    directories: Sequence[str | Path],
+    kind: type[Ensemble] = RnnSeq2SeqEnsemble,  # type: ignore[assignment]  # mypy knows no defaults of type variables
+    **options: Any,
+) -> Ensemble:
+    """Load saved models as an ensemble.
+
+    Args:
+        directories: their folders; checkpoints will do. The tokenizers, the feature extractors and the preprocessing
+            beside the models must be the same.
+        kind: the ensemble's class, which names that of its members.
+        **options: of the ensemble, such as `average`.
+
+    Raises:
+        FileNotFoundError: a folder holds no model.
+        ValueError: no directories, a model of another kind, or models of different vocabularies, special ids, labels,
+            tokenizers, features or preprocessing.
+    """
+    _check_folders(directories)
+    ensemble = kind([load_model(kind.member_class, directory) for directory in directories], **options)
+    # After the numbers, which say more where they differ.
+    _check_inputs(directories)
+    return ensemble
+
+
+def average_models(
+    directories: Sequence[str | Path],
+    output_dir: str | Path,
+    model_class: type[RnnSeq2SeqPreTrainedModel] = RnnSeq2SeqForConditionalGeneration,
+) -> RnnSeq2SeqPreTrainedModel:
+    """Save the mean of the weights of several checkpoints of one run (Junczys-Dowmunt et al. 2016), and return it.
+
+    Models trained from different seeds have no useful mean, although they have the same parameters: make them an
+    ensemble.
+
+    Args:
+        directories: the checkpoints' folders.
+        output_dir: the model goes here, with configuration, generation configuration, tokenizers and preprocessing of
+            the first.
+        model_class: the class of the checkpoints.
+
+    Raises:
+        FileNotFoundError: a folder holds no model, or the first no tokenizer.
+        ValueError: no directories, they are not checkpoints of one model, or `output_dir` is one of them.
+    """
+    # Here, because the rest of this file does without what training needs.
+    from ..training.checkpoints import average_checkpoints
+
+    _check_folders(directories)
+    if Path(output_dir).resolve() in {Path(directory).resolve() for directory in directories}:
+        raise ValueError(f"output_dir: {output_dir} is one of the models to average, wanted another folder")
+    inherited = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    options = {field.name for field in dataclasses.fields(RnnSeq2SeqConfig)} - inherited - _TRAINING_ONLY
+    first, *others = (RnnSeq2SeqConfig.from_pretrained(str(directory)) for directory in directories)
+    for directory, other in zip(directories[1:], others):
+        for name in sorted({*options, "id2label"}):
+            if getattr(other, name) != getattr(first, name):
+                raise ValueError(
+                    f"directories: {directory} has {name}={getattr(other, name)!r}, {directories[0]} has "
+                    f"{getattr(first, name)!r}; only checkpoints of one model have a mean"
+                )
+    _check_inputs(directories)
+    tokenizers = load_tokenizers(directories[0])
+    preprocessing = Preprocessing.load(directories[0])
+    model: RnnSeq2SeqPreTrainedModel = load_model(model_class, directories[0])
+    # strict=False: tied weights are in a checkpoint once.
+    model.load_state_dict(average_checkpoints(directories), strict=False)
+    model.save_pretrained(str(output_dir))
+    save_tokenizers(output_dir, *tokenizers)
+    if preprocessing is not None:
+        preprocessing.save(output_dir)
+    return model
+
+
+def _check_folders(directories: Sequence[str | Path]) -> None:
+    """Refuse no folders, and those that hold no model, before the first is loaded."""
+    if not directories:
+        raise ValueError("directories: got none, wanted at least one")
+    for directory in directories:
+        _saved_classes(Path(directory))
+
+
+def _check_inputs(directories: Sequence[str | Path]) -> None:
+    """Refuse models that read the same source in different ways: equal sizes of vocabularies do not show it."""
+    first = _reading(Path(directories[0]))
+    for directory in directories[1:]:
+        for problem, own in _reading(Path(directory)).items():
+            wanted = first[problem]
+            differing = sorted(name for name in wanted.keys() | own.keys() if wanted.get(name) != own.get(name))
+            if differing:
+                raise ValueError(
+                    f"directories: {directory} {problem} {directories[0]}: they differ in {', '.join(differing)}"
+                )
+
+
+def _reading(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the options by which a model reads its source; the key is what to say where they differ."""
+    target = Path(TARGET_TOKENIZER_FOLDER) / "tokenizer.json"
+    return {
+        "reads other features than": _json(folder / FEATURE_EXTRACTOR_NAME),
+        "reads its sources otherwise than": dataclasses.asdict(Preprocessing.load(folder) or Preprocessing()),
+        "has another tokenizer.json than": _tokenizer_rules(folder / "tokenizer.json"),
+        f"has another {target} than": _tokenizer_rules(folder / target),
+    }
+
+
+def _tokenizer_rules(path: Path) -> dict[str, Any]:
+    """Return the parts of a saved tokenizer, without what the last call left in it, and the alphabet of its words."""
+    alphabet = _json(path.with_name("tokenizer_config.json")).get("character_vocab")
+    rules = {name: part for name, part in _json(path).items() if name not in ("padding", "truncation")}
+    return {**rules, "character_vocab": alphabet}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file; nothing if there is none."""
+    content: dict[str, Any] = read_json(path) if path.is_file() else {}
+    return content

@@ -1,14 +1,13 @@
 """Several trained speech models as one at evaluation: their attention decoders and their CTC branches.
 
 The decoders' distributions are averaged as in `ensemble.py`, and so are the log-probabilities that CTC gives each next
-symbol (Watanabe 2017), so that members may reduce time by different factors. Needs torch and transformers; must not be
-imported by the model files.
+symbol (Watanabe 2017), so that members may reduce time by different factors. Needs torch and transformers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,8 +19,7 @@ from .ensemble import RnnSeq2SeqEnsemble, member_output
 
 
 class RnnSeq2SeqSpeechEnsemble(RnnSeq2SeqEnsemble):
-    """
-    Several speech models of the same vocabulary and features, with a CTC branch all or none.
+    """Several speech models of the same vocabulary and features, with a CTC branch all or none.
 
     `generate()` takes `ctc_weight` as `RnnSeq2SeqForSpeechSeq2Seq` does; the default is the first member's.
 
@@ -48,16 +46,13 @@ class RnnSeq2SeqSpeechEnsemble(RnnSeq2SeqEnsemble):
     def _prepare_generation_config(
         self, generation_config: GenerationConfig | None, **kwargs: Any
     ) -> tuple[GenerationConfig, dict[str, Any]]:
-        """As a member does it: it finds out the weight of CTC, and refuses one out of range."""
-        member: Any = self.members[0]
-        if generation_config is None:
-            generation_config = self.generation_config
-        return member._prepare_generation_config(generation_config, **kwargs)
+        """Let a member find the weight of CTC, and refuse one out of range."""
+        return self.members[0]._prepare_generation_config(generation_config or self.generation_config, **kwargs)
 
     def _get_logits_processor(
         self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
     ) -> LogitsProcessorList:
-        """The members' CTC scores come first, as in a member."""
+        """Return the processors with the members' CTC scores first, as in a member."""
         processors: LogitsProcessorList = super()._get_logits_processor(  # type: ignore[misc]
             generation_config, *args, **kwargs
         )
@@ -67,16 +62,16 @@ class RnnSeq2SeqSpeechEnsemble(RnnSeq2SeqEnsemble):
         inputs = kwargs["model_kwargs"]
         repeats = max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
         end = generation_config.eos_token_id
-        ends = end if isinstance(end, list) else [] if end is None else [end]
+        eos_ids = end if isinstance(end, list) else [] if end is None else [end]
         blank = self.config.pad_token_id
         assert blank is not None
         branches = []
-        for number, member in enumerate(cast("Sequence[RnnSeq2SeqForSpeechSeq2Seq]", self.members)):
+        for number, member in enumerate(self.members):
             outputs = member_output(inputs["encoder_outputs"], number)
             assert outputs is not None
             logits, lengths = member._ctc_logits(outputs, inputs.get("attention_mask"))
             scorer = CTCPrefixScorer(logits[::repeats], lengths[::repeats], blank)
-            branches.append(CTCPrefixLogitsProcessor(scorer, 1.0, generation_config.decoder_start_token_id, ends))
+            branches.append(CTCPrefixLogitsProcessor(scorer, 1.0, generation_config.decoder_start_token_id, eos_ids))
         processors.insert(0, _MeanCTCLogitsProcessor(branches, weight))
         return processors
 
@@ -88,7 +83,7 @@ class _MeanCTCLogitsProcessor(LogitsProcessor):
         self.branches, self.weight = branches, weight
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Of hypotheses (B * G, length) and their scores (B * G, V)."""
+        """Return new scores (B * G, V) of hypotheses (B * G, T)."""
         ctc = torch.stack([branch(input_ids, scores) for branch in self.branches]).mean(0)
         if self.weight == 1:
             return ctc

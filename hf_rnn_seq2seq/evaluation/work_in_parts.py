@@ -1,8 +1,8 @@
-"""Work on a long list in parts: shared between processes, kept as it is done, gone on with after a kill.
+"""Work on a long list in parts: shared between processes, kept as it is done, continued after a kill.
 
-Each part is a file of its own until all are there and become the output, so that what was done is never done again,
-the order is that of the list, and the output is the same whoever did which part. Needs only torch, for several
-processes also accelerate (the extra `train`); must not be imported by the model files.
+Each part is a file of its own until all are there and become the output, so that nothing is done twice, the order is
+that of the list, and the output is the same whoever did which part. Several processes need accelerate (the extra
+`train`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import distributed
 from transformers.utils import logging as transformers_logging
 
 from ..data.files import read_json
+from ..data.outputs import replacing
 
 
 logger = logging.getLogger(__name__)
@@ -30,19 +31,14 @@ _JOB_FILE = "job.json"
 
 
 def start_processes() -> torch.device:
-    """Join the processes that torchrun or `accelerate launch` started, if it did.
-
-    Returns:
-        The device of this process: its own GPU, or the CPU.
-    """
+    """Join the processes that torchrun or `accelerate launch` started, if any; return this one's GPU, or the CPU."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return accelerator or torch.device("cpu")
     from accelerate import PartialState
 
     # Those that finish first wait for the others, and longer than the ten minutes after which NCCL gives up.
-    state = PartialState(cpu=accelerator is None, timeout=timedelta(days=7))
-    return state.device
+    return PartialState(cpu=accelerator is None, timeout=timedelta(days=7)).device
 
 
 def work_in_parts(
@@ -56,16 +52,16 @@ def work_in_parts(
 ) -> None:
     """Write one line for each item, in their order.
 
-    Called by every process, with the same arguments, it shares the parts out between them (they have to see the same
+    Called by every process, with the same arguments, it divides the parts among them (they have to see the same
     files). The parts lie in `OUTPUT_FILE.parts` until all are done. Called again after a kill it does what is missing,
     with any number of processes.
 
     Args:
         items: what there is to do.
-        work: makes of consecutive items as many lines. It must depend on them alone: then the output is the same byte
-            by byte, whether or not there was a kill.
+        work: turns consecutive items into as many lines. It must depend on them alone: then the output is the same
+            byte by byte, whether or not there was a kill.
         output_file: where the lines go.
-        job: what the lines depend on besides, as JSON can say it; parts of another job are not mixed in.
+        job: what else the lines depend on, as JSON can say it; parts of another job are not mixed in.
         part_size: items of a part: what a kill can cost each process.
         overwrite: start again, whatever is there.
 
@@ -116,7 +112,7 @@ def _part_file(folder: Path, part: int) -> Path:
 
 
 def _begin(folder: Path, output_file: Path, job: Mapping[str, Any], overwrite: bool) -> None:
-    """Make the folder of the parts, or make sure that what it holds is of this job."""
+    """Create the folder of the parts, or check that what it holds is of this job."""
     record = folder / _JOB_FILE
     if overwrite and folder.exists():
         shutil.rmtree(folder)
@@ -138,17 +134,15 @@ def _begin(folder: Path, output_file: Path, job: Mapping[str, Any], overwrite: b
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Under its name a file is there with all its content, or not at all."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    with unfinished.open("w", encoding="utf-8", newline="") as handle:
+    """Write a file so that it is there with all its content, or not at all."""
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as handle:
         handle.write(text)
         handle.flush()
         os.fsync(handle.fileno())
-    unfinished.replace(path)
 
 
 def _finish(folder: Path, output_file: Path, number: int) -> None:
-    """Make the output of the parts, and delete them; the record goes last, so that a kill here is mended too."""
+    """Join the parts into the output, and delete them; the record goes last, so that a kill here is mended too."""
     joined = folder / "joined"
     with joined.open("wb") as output:
         for part in range(number):

@@ -23,8 +23,7 @@ from ..data.files import TRANSCRIPTS_HEADER, write_table
 from ..data.speech import SpeechDataOptions, load_speech_data, make_dataset
 from ..data.tokenizers import TokenizerOptions, load_tokenizers, train_tokenizer
 from ..evaluation.decoding import IGNORE_INDEX
-from ..evaluation.ensemble import average_models, load_ensemble
-from ..evaluation.saved_model import load_model
+from ..evaluation.saved_model import average_models, load_ensemble, load_model
 from ..evaluation.speech_ensemble import RnnSeq2SeqSpeechEnsemble
 from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq

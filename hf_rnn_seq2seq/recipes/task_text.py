@@ -16,8 +16,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTo
 from ..data.pairs import encode_dataset, evaluation_items, load_data, pair_lengths, vocabulary_texts
 from ..data.preprocessing import Preprocessing
 from ..data.tokenizers import load_tokenizers, save_tokenizers, train_tokenizer
-from ..evaluation.ensemble import RnnSeq2SeqEnsemble, average_models, load_ensemble
-from ..evaluation.saved_model import load_model
+from ..evaluation.ensemble import RnnSeq2SeqEnsemble
+from ..evaluation.saved_model import average_models, load_ensemble, load_model
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from ..training.augmentation import BpeDropout
 from ..training.batches import pad_rows

@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from results_table import update_document
+
 from hf_rnn_seq2seq.data.files import read_json
-from hf_rnn_seq2seq.sharing.results import replace_file, update_document
+from hf_rnn_seq2seq.data.outputs import replacing
 
 
 T = TypeVar("T")
@@ -153,9 +155,9 @@ class Speed:
     peers: list[Peer] = field(default_factory=list)
 
     def write(self, path: str | Path) -> None:
-        """Writes the file in one step; its folder is made if need be."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        replace_file(Path(path), json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        """Write the file in one step; its folder is made if need be."""
+        with replacing(path) as file:
+            file.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: str | Path) -> Speed:

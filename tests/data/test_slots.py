@@ -26,7 +26,8 @@ from hf_rnn_seq2seq.recipes.options import OptionsError, write_yaml
 from hf_rnn_seq2seq.recipes.recipe import build_recipe
 from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask
 from hf_rnn_seq2seq.sharing.card import save_model_card
-from hf_rnn_seq2seq.sharing.export import export, write_graphs
+from hf_rnn_seq2seq.sharing.export import export
+from hf_rnn_seq2seq.sharing.onnx_graphs import write_graphs
 
 
 PREDICT = runpy.run_path(str(Path(__file__).parents[2] / "scripts/predict.py"))["main"]

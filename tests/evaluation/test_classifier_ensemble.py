@@ -17,7 +17,7 @@ from hf_rnn_seq2seq.evaluation.classifier_ensemble import (
     RnnSeq2SeqSequenceClassificationEnsemble,
     RnnSeq2SeqTokenClassificationEnsemble,
 )
-from hf_rnn_seq2seq.evaluation.ensemble import average_models, load_ensemble
+from hf_rnn_seq2seq.evaluation.saved_model import average_models, load_ensemble
 
 
 OTHER: dict[str, Any] = {"rnn_type": "gru", "encoder_layers": 1, "encoder_hidden_size": 6}

@@ -14,7 +14,8 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, load_tokenizers, save_tokenizers, train_tokenizer
 from hf_rnn_seq2seq.evaluation.decoding import decode, target_log_probabilities
-from hf_rnn_seq2seq.evaluation.ensemble import RnnSeq2SeqEnsemble, average_models, load_ensemble
+from hf_rnn_seq2seq.evaluation.ensemble import RnnSeq2SeqEnsemble
+from hf_rnn_seq2seq.evaluation.saved_model import average_models, load_ensemble
 
 
 Model = RnnSeq2SeqForConditionalGeneration
@@ -254,9 +255,9 @@ def test_folders_that_do_not_belong_together_are_refused(tmp_path: Path) -> None
     other_target = saved(tmp_path / "target", tiny_model("luong"), target="b a c d e f g i")
     one_tokenizer = saved(tmp_path / "one", tiny_model("luong"))
     for function in (load_ensemble, lambda folders: average_models(folders, tmp_path / "mean")):
-        with pytest.raises(ValueError, match=r"target_tokenizer.tokenizer.json of .*target is not that of .*model"):
+        with pytest.raises(ValueError, match=r"target has another target_tokenizer.tokenizer.json than .*model"):
             function([first, other_target])
-        with pytest.raises(ValueError, match=r"target_tokenizer.tokenizer.json of .*one is not that of .*first"):
+        with pytest.raises(ValueError, match=r"one has another target_tokenizer.tokenizer.json than .*first"):
             function([first, one_tokenizer])
 
 

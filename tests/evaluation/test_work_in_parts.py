@@ -103,10 +103,12 @@ def test_a_kill_while_the_parts_are_joined_and_deleted_is_mended(
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             original = getattr(Path, name)
 
-            def dies(path: Path, *arguments: str, name: str = name, original: Callable = original) -> object:
+            def dies(
+                path: Path, *given: str, name: str = name, original: Callable = original, **options: bool
+            ) -> object:
                 if path.name == ("joined" if name == "replace" else "00000001"):
                     raise KeyboardInterrupt
-                return original(path, *arguments)
+                return original(path, *given, **options)
 
             patch.setattr(Path, name, dies)
             work_in_parts(items, upper, output, job={}, part_size=1, overwrite=name == "unlink")

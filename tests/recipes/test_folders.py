@@ -27,8 +27,7 @@ from hf_rnn_seq2seq import (
 from hf_rnn_seq2seq.data.pairs import DataOptions
 from hf_rnn_seq2seq.data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from hf_rnn_seq2seq.data.tokenizers import load_tokenizers, save_tokenizers
-from hf_rnn_seq2seq.evaluation.ensemble import average_models, load_ensemble
-from hf_rnn_seq2seq.evaluation.saved_model import load_model
+from hf_rnn_seq2seq.evaluation.saved_model import average_models, load_ensemble, load_model
 from hf_rnn_seq2seq.recipes.command import main
 from hf_rnn_seq2seq.recipes.options import write_yaml
 from hf_rnn_seq2seq.recipes.recipe import build_recipe

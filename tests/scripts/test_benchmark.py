@@ -15,11 +15,10 @@ import rounds as benchmark
 import speed
 import torch
 import workload
+from results_table import SPEED_FILE, results_table
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging as transformers_logging
 from workload import WORKS, Shape
-
-from hf_rnn_seq2seq.sharing.results import SPEED_FILE, results_table
 
 
 ROOT = Path(__file__).parents[2]

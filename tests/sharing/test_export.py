@@ -19,7 +19,8 @@ from tiny import STRUCTURES, padded_batch, random_ids, tiny_config, tiny_model, 
 
 from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, save_tokenizers, train_tokenizer
-from hf_rnn_seq2seq.sharing.export import decoder_inputs, decoder_step_program, export, write_graphs
+from hf_rnn_seq2seq.sharing.export import export
+from hf_rnn_seq2seq.sharing.onnx_graphs import write_graphs
 
 
 # One of each kind, and what only the decoder's step shows: copying, and coverage inside and beside a score.
@@ -78,24 +79,6 @@ def test_graphs_equal_the_model_for_any_batch_and_length(name: str, tmp_path: Pa
         assert found.keys() == expected.keys()
         for kind, values in expected.items():
             np.testing.assert_allclose(found[kind], values, atol=1e-5, rtol=0, err_msg=kind)
-
-
-@pytest.mark.parametrize("name", ["luong", "cho", "everything", "copy"])
-@torch.no_grad()
-def test_the_torch_program_of_a_step_equals_the_model_for_any_batch_and_length(name: str) -> None:
-    model = tiny_model(**EXPORTED[name])
-    program = decoder_step_program(model).module()
-    for lengths, width in (([7, 1, 4], 7), ([2], 2)):
-        batch = padded_batch("left", lengths, width)
-        targets = random_ids(len(lengths), 4)
-        tensors = decoder_inputs(model, batch.input_ids, batch.attention_mask)
-        found = []
-        for previous in targets.T:
-            scores, *rest = program(previous, *tensors.values())
-            tensors.update(zip([name for name in tensors if name.startswith("state.")], rest))
-            found.append(scores)
-        expected = model(batch.input_ids, batch.attention_mask, decoder_input_ids=targets).logits.log_softmax(-1)
-        torch.testing.assert_close(torch.stack(found, dim=1), expected)
 
 
 @pytest.mark.parametrize("name", ["luong", "everything", "cho", "textbook"])

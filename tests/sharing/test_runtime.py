@@ -22,7 +22,8 @@ from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from hf_rnn_seq2seq.data.pairs import encode_sources
 from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, save_tokenizers, train_tokenizer
 from hf_rnn_seq2seq.evaluation.decoding import _hypothesis_tokens
-from hf_rnn_seq2seq.sharing.export import export, write_graphs
+from hf_rnn_seq2seq.sharing.export import export
+from hf_rnn_seq2seq.sharing.onnx_graphs import write_graphs
 from hf_rnn_seq2seq.sharing.runtime import GenerationOptions, RnnSeq2SeqRuntime, _draw
 
 

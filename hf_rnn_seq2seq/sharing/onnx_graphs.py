@@ -1,0 +1,381 @@
+"""A model as two ONNX graphs, which `runtime.py` runs.
+
+`encoder.onnx` reads the source once: memory, projected keys, the decoder's first state. `decoder_step.onnx` makes one
+step. Both are traced from the model itself with free batch and length; only a recurrent layer is written as the ONNX
+operator of its kind, which onnxruntime runs fused and can quantise. Needs the extra `export`.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+try:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+except ImportError as error:
+    raise ImportError("export needs onnx and onnxruntime: pip install 'hf_rnn_seq2seq[export]'") from error
+
+from ..model.copying import Pointer
+from ..model.decoder import RnnSeq2SeqDecoder
+from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
+from ..model.padding import Padding
+from ..model.recurrence import GATES, LayerState, RecurrentStack, StackOutput
+from ..model.state import DecoderState, SourceMemory
+from . import runtime
+
+
+OPSET = 17  # the first with LayerNormalization
+# A changed step of recurrence.py is not exported: these operators are torch's cells. `Attention.forward` is traced.
+# Where ONNX has torch's gates: i, o, f, c for i, f, g, o; z, r, h for r, z, n.
+_GATE_ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,)}
+_OPERATOR = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN"}
+_LAYER_STATE = ("hidden", "cell")
+_SOURCE = ("keys", "memory", "mask", "context", "symbols")
+# Options of the configuration that the runtime has no input for, and the value that leaves them out.
+_NOT_EXPORTED = {"input_feature_size": None, "time_reduction": 1, "character_vocab_size": None}
+
+
+def write_graphs(
+    model: RnnSeq2SeqForConditionalGeneration, output_dir: str | Path, quantize: str | None = None
+) -> None:
+    """Write `encoder.onnx` and `decoder_step.onnx`.
+
+    The encoder's inputs are `input_ids` and `attention_mask`, (B, S) int64, padded on the right; its outputs are the
+    decoder's inputs by the same names: `state.*`, which each step gives back as `new_state.*`, and `source.*`, which
+    stay. A step is of N rows, as many for each source, those of a source side by side: `state.*` are (N, .), and
+    `source.*` stay (B, .) however many hypotheses read them. The decoder also reads `previous_ids` (N,), if the model
+    does, and gives `log_probabilities` (N, V) and, if it attends, `attention` (N, S).
+
+    Args:
+        model: the model; it is not changed.
+        output_dir: an existing folder.
+        quantize: as in `export`.
+
+    Raises:
+        ValueError: `quantize` is unknown, or the model has an option that cannot be exported.
+    """
+    if quantize not in (None, "int8"):
+        raise ValueError(f"quantize must be 'int8' or None; got {quantize!r}")
+    if model.config.copy_slots:
+        raise ValueError(
+            f"copy_slots={model.config.copy_slots} cannot be exported: the runtime's tokenizer gives unknown words no "
+            "slots; save the model with config.copy_slots = 0 to export it, it then gives the unknown symbol for them"
+        )
+    for name, value in _NOT_EXPORTED.items():
+        if getattr(model.config, name) != value:
+            raise ValueError(f"{name}={getattr(model.config, name)} cannot be exported: the runtime reads token ids")
+    model = copy.deepcopy(model).cpu().float().eval()
+    inner = model.model
+    _use_onnx_layers(inner.encoder.rnn, from_zero=True)
+    inner.encoder.rnn.register_forward_pre_hook(_padding_is_on_the_right, with_kwargs=True)
+    # There is no quantised GRU or RNN operator: there the steps stay matrix products, which can be quantised.
+    if model.config.rnn_type == "lstm" or quantize is None:
+        _use_onnx_layers(inner.decoder.rnn, from_zero=False)
+    inner.decoder.__class__ = _SharesSources
+    ids = torch.full((2, 3), min(2, model.config.vocab_size - 1))
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        encoder = _Encoder(model)
+        tensors = encoder.read(ids, mask)
+        step = _DecoderStep(model, list(tensors))
+        states = [name for name in tensors if name.startswith("state.")]
+        # Traced with two rows for each source.
+        rows = {name: part.repeat_interleave(2, dim=0) if name in states else part for name, part in tensors.items()}
+        outputs = ["log_probabilities", *(f"new_{name}" for name in states)]
+        if inner.decoder.attends:
+            outputs.append("attention")
+        graphs = {
+            runtime.ENCODER: (encoder, {"input_ids": ids, "attention_mask": mask}, list(tensors)),
+            runtime.DECODER_STEP: (step, {"previous_ids": ids[:, 0].repeat(2), **rows}, outputs),
+        }
+        for file, (module, inputs, names) in graphs.items():
+            target = Path(output_dir) / file
+            traced = target if quantize is None else Path(folder) / file
+            _trace(module, inputs, names, traced)
+            if quantize is not None:
+                quant_pre_process(traced, traced, skip_optimization=True, skip_symbolic_shape=True)
+                # Unsigned: with signed weights the products overflow on processors without VNNI instructions.
+                quantize_dynamic(traced, target, per_channel=True, weight_type=QuantType.QUInt8)
+
+
+def _free_axes(name: str, rows: str) -> dict[int, str]:
+    """Return the axes of an input or output that have any size."""
+    batch = "batch" if name.startswith("source.") else rows
+    if name == "source.symbols":
+        return {0: batch, 2: "source_length"}
+    along_source = ("input_ids", "attention_mask", "source.keys", "source.memory", "source.mask", "attention")
+    return {0: batch, 1: "source_length"} if name in along_source or "coverage" in name else {0: batch}
+
+
+def _trace(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], file: Path) -> None:
+    rows = "rows" if "previous_ids" in inputs else "batch"
+    axes = {name: _free_axes(name, rows) for name in [*inputs, *outputs]}
+    with warnings.catch_warnings():
+        # Tracing takes the branches of this configuration, as it should; the newer exporter freezes the time axis.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            str(file),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    onnx.checker.check_model(str(file))
+
+
+class _OnnxRecurrence(torch.autograd.Function):
+    """A recurrent layer as one ONNX node; run by torch it only gives tensors of the right shapes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w: Tensor,
+        r: Tensor,
+        b: Tensor,
+        lengths: Tensor | None,
+        hidden: Tensor | None,
+        cell: Tensor | None,
+        rnn_type: str,
+    ) -> tuple[Tensor, ...]:
+        size = r.shape[0] * r.shape[2]
+        states = [x.new_zeros(x.shape[0], size) for _ in range(2 if rnn_type == "lstm" else 1)]
+        return (x.new_zeros(*x.shape[:2], size), *states)
+
+    @staticmethod
+    def symbolic(
+        g: Any, x: Any, w: Any, r: Any, b: Any, lengths: Any, hidden: Any, cell: Any, rnn_type: str
+    ) -> tuple[Any, ...]:
+        directions, _, size = r.type().sizes()
+
+        def absent() -> Any:
+            value = g.op("prim::Constant")
+            value.setType(torch._C.OptionalType.ofTensor())
+            return value
+
+        def by_direction(state: Any) -> Any:  # (B, directions * H) -> (directions, B, H)
+            if state is None:
+                return absent()
+            shape = g.op("Constant", value_t=torch.tensor([0, -1, size]))
+            return g.op("Transpose", g.op("Reshape", state, shape), perm_i=[1, 0, 2])
+
+        def joined(value: Any, *axes: int | None) -> Any:  # (*axes, directions, H) -> (*axes, directions * H)
+            shape = g.op("Constant", value_t=torch.tensor([0] * len(axes) + [-1]))
+            return g.op("Reshape", value, shape).setType(x.type().with_sizes([*axes, directions * size]))
+
+        attributes: dict[str, Any] = {"hidden_size_i": size}
+        if directions == 2:
+            attributes["direction_s"] = "bidirectional"
+        if rnn_type == "gru":
+            attributes["linear_before_reset_i"] = 1
+        states = [by_direction(hidden), *([by_direction(cell)] if rnn_type == "lstm" else [])]
+        outputs = g.op(
+            _OPERATOR[rnn_type],
+            g.op("Transpose", x, perm_i=[1, 0, 2]),
+            *(w, r, b, absent() if lengths is None else lengths),
+            *states,
+            outputs=1 + len(states),
+            **attributes,
+        )
+        # Y is (S, directions, B, H), Y_h and Y_c are (directions, B, H). Without lengths there is one step: to say so
+        # spares the graph a test of the size wherever the model squeezes it.
+        return (
+            joined(g.op("Transpose", outputs[0], perm_i=[2, 0, 1, 3]), None, 1 if lengths is None else None),
+            *(joined(g.op("Transpose", final, perm_i=[1, 0, 2]), None) for final in outputs[1:]),
+        )
+
+
+class _OnnxLayer(nn.Module):
+    """A layer in place of a `RecurrentLayer`, with weights in the layout of ONNX."""
+
+    def __init__(self, rnn_type: str, weights: list[tuple[Tensor, Tensor, Tensor, Tensor]], from_zero: bool):
+        super().__init__()
+        self.rnn_type = rnn_type
+        self.from_zero = from_zero
+
+        def reordered(matrix: Tensor) -> Tensor:
+            gates = matrix.detach().chunk(GATES[rnn_type])
+            return torch.cat([gates[k] for k in _GATE_ORDER[rnn_type]])
+
+        each = [[reordered(matrix) for matrix in direction] for direction in weights]
+        w = torch.stack([direction[0] for direction in each])
+        self.reads_nothing = w.shape[2] == 0
+        self.w = nn.Parameter(w.new_zeros(*w.shape[:2], 1) if self.reads_nothing else w)
+        self.r = nn.Parameter(torch.stack([direction[1] for direction in each]))
+        self.b = nn.Parameter(torch.stack([torch.cat(direction[2:]) for direction in each]))
+
+    def forward(self, x: Tensor, *state: Tensor, weights: Any, padding: Padding | None) -> tuple[Tensor, ...]:
+        if self.reads_nothing:
+            x = state[0].new_zeros(x.shape[0], x.shape[1], 1)
+        lengths = None if padding is None else padding.lengths.int()
+        hidden, cell = (None, None) if self.from_zero else (*state, None)[:2]
+        outputs: tuple[Tensor, ...] = _OnnxRecurrence.apply(
+            x, self.w, self.r, self.b, lengths, hidden, cell, self.rnn_type
+        )
+        return outputs
+
+
+class _SteppedByLayers(RecurrentStack):
+    """A stack whose step is a sequence of length one, so that it, too, is made of whole layers."""
+
+    def step(
+        self, x: Tensor, states: tuple[LayerState, ...], recurrent_masks: tuple[Tensor, ...] | None = None
+    ) -> StackOutput:
+        stack = self(x.unsqueeze(1), states)
+        return StackOutput(stack.output.squeeze(1), stack.states, tuple(y.squeeze(1) for y in stack.layer_outputs))
+
+
+def _use_onnx_layers(stack: RecurrentStack, from_zero: bool) -> None:
+    for k in range(stack.num_layers):
+        weights = [stack.weights(k, suffix) for suffix in stack.suffixes]
+        stack.layers[k] = _OnnxLayer(stack.rnn_type, weights, from_zero)
+    stack.__class__ = _SteppedByLayers
+
+
+class _RightPadding(Padding):
+    """Padding behind the real positions only, which the ONNX operators skip by themselves."""
+
+    def compact(self, x: Tensor) -> Tensor:
+        return x
+
+    def spread(self, x: Tensor) -> Tensor:
+        return x.masked_fill(~self.mask[..., None], 0)
+
+
+def _padding_is_on_the_right(stack: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return args, {**kwargs, "padding": _RightPadding(*kwargs["padding"])}
+
+
+class _SharesSources(RnnSeq2SeqDecoder):
+    """A decoder whose step is of N rows, N / B for each of the B sources that it reads."""
+
+    def _attend(self, query: Tensor, source: SourceMemory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        assert source.memory is not None  # it attends
+        coverage = None if coverage is None else _by_source(coverage, source.memory)
+        query = _BySource.apply(query.squeeze(1), source.memory, self.config.decoder_hidden_size)
+        attended, weights = super()._attend(query, source, coverage)
+        return attended.reshape(-1, 1, self.config.encoder_hidden_size), _ByRow.apply(weights)
+
+    def _generation_gate(
+        self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory
+    ) -> Tensor | None:
+        if source.mask is not None:
+            source = source._replace(mask=_for_rows(source.mask, top))
+        return super()._generation_gate(top, attended, embedded, source)
+
+
+def _by_source(rows: Tensor, source: Tensor) -> Tensor:
+    """Reshape (N, D) to (B, N / B, D), for `source` (B, ...)."""
+    return rows.reshape(source.shape[0], -1, rows.shape[-1])
+
+
+def _for_rows(source: Tensor, rows: Tensor) -> Tensor:
+    """Repeat (B, D) to (N, D), for `rows` (N, ...)."""
+    return source.unsqueeze(1).expand(-1, rows.shape[0] // source.shape[0], -1).flatten(0, 1)
+
+
+class _BySource(torch.autograd.Function):
+    """`_by_source` where D is known: three nodes in place of six, each of which costs a step of one row time."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, source: Tensor, size: int) -> Tensor:
+        return _by_source(rows, source)
+
+    @staticmethod
+    def symbolic(g: Any, rows: Any, source: Any, size: int) -> Any:
+        count = g.op("Shape", source, start_i=0, end_i=1)
+        shape = g.op("Concat", count, g.op("Constant", value_t=torch.tensor([-1, size])), axis_i=0)
+        return g.op("Reshape", rows, shape).setType(source.type().with_sizes([None, None, size]))
+
+
+class _ByRow(torch.autograd.Function):
+    """A reshape of (B, K, S) to (B * K, 1, S)."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor) -> Tensor:
+        return weights.flatten(0, 1).unsqueeze(1)
+
+    @staticmethod
+    def symbolic(g: Any, weights: Any) -> Any:
+        length = g.op("Shape", weights, start_i=2, end_i=3)
+        shape = g.op("Concat", g.op("Constant", value_t=torch.tensor([-1, 1])), length, axis_i=0)
+        return g.op("Reshape", weights, shape).setType(weights.type().with_sizes([None, 1, None]))
+
+
+class _Encoder(nn.Module):
+    """Source -> all that the decoder starts from and reads at each step."""
+
+    def __init__(self, model: RnnSeq2SeqForConditionalGeneration):
+        super().__init__()
+        self.model = model
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """Return the tensors by name, in the order of the graph's outputs."""
+        inner = self.model.model
+        outputs = inner.encoder(input_ids, attention_mask, return_dict=True)
+        state, source = inner._read_source(outputs, outputs.mask, input_ids, needs_state=True)
+        if source.symbols is not None:
+            # As `copying.source_symbols()`, which has no ONNX form: the first position of the same symbol.
+            same = input_ids.unsqueeze(2) == input_ids.unsqueeze(1)
+            source = source._replace(symbols=torch.stack([input_ids, same.int().argmax(-1)], dim=1))
+        if self.model.config.attention_type == "dot":
+            source = source._replace(keys=None)  # the memory itself
+        named = {
+            f"state.{name}_{k}": tensor
+            for k, layer in enumerate(state.layers)
+            for name, tensor in zip(_LAYER_STATE, layer)
+        }
+        named |= {f"state.{name}": getattr(state, name) for name in ("feed", "coverage")}
+        named |= {f"source.{name}": getattr(source, name) for name in _SOURCE}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.read(input_ids, attention_mask).values())
+
+
+class _DecoderStep(nn.Module):
+    """y_{t-1}, state and source -> log P(y_t), new state, attention."""
+
+    def __init__(self, model: RnnSeq2SeqForConditionalGeneration, names: list[str]):
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, previous_ids: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        config, decoder = self.model.config, self.model.model.decoder
+        named = dict(zip(self.names, tensors))
+        layers = tuple(
+            tuple(named[f"state.{name}_{k}"] for name in _LAYER_STATE if f"state.{name}_{k}" in named)
+            for k in range(config.decoder_layers)
+        )
+        state = DecoderState(layers, named.get("state.feed"), named.get("state.coverage"))
+        source = SourceMemory(*(named.get(f"source.{name}") for name in _SOURCE))
+        if config.attention_type == "dot":
+            source = source._replace(keys=source.memory)
+        if source.context is not None:
+            source = source._replace(context=_for_rows(source.context, layers[0][0]))
+        step = decoder.step(decoder.embed(previous_ids.unsqueeze(1)).squeeze(1), state, source)
+        if source.symbols is not None:
+            output, gate, weights = (
+                _by_source(part, source.symbols) for part in (step.output, step.gate, step.weights)
+            )
+            scores = self.model._logits(output, Pointer(gate, weights, source.symbols)).flatten(0, 1)
+        else:
+            scores = self.model._logits(step.output, None).log_softmax(-1)
+        after = step.states[0]
+        new_state = [tensor for layer in after.layers for tensor in layer]
+        new_state += [tensor for tensor in (after.feed, after.coverage) if tensor is not None]
+        attention = [] if step.weights is None else [step.weights]
+        return (scores, *new_state, *attention)
