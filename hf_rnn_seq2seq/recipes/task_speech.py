@@ -86,6 +86,7 @@ class FeatureOptions:
 
 # Audio to text.
 SPEECH = RecipeKind(
+    "speech",
     SpeechDataOptions,
     TargetTokenizerOptions,
     generates=True,

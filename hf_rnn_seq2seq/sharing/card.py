@@ -302,7 +302,7 @@ def create_model_card(
         keep_trailing_newline=True,
         autoescape=False,
     )
-    template = resources.files("hf_rnn_seq2seq").joinpath("model_card_template.md").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("model_card_template.md").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         card_data=_front_matter(title, languages, task, datasets, metrics, license, config, kind),
         title=title,

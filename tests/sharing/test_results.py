@@ -149,7 +149,7 @@ def test_what_others_reached_stands_beside_our_numbers(tmp_path):
 
 
 def test_published_numbers_are_of_recipes_that_exist():
-    scripts = Path(__file__).parent.parent / "scripts"
+    scripts = Path(__file__).parents[2] / "scripts"
     lines = (scripts / "results" / PUBLISHED_FILE).read_text(encoding="utf-8").splitlines()
     assert {line.split("\t")[0] for line in lines} <= {path.stem for path in (scripts / "recipes").glob("*.yaml")}
 
