@@ -18,7 +18,7 @@ python=.venv/bin/python
 
 data=runs/quickstart_data model=runs/quickstart
 "$python" scripts/cmudict_splits.py "$data" --overwrite
-"$python" scripts/run_seq2seq.py scripts/recipes/quickstart_g2p.yaml --data_dir "$data" --output_dir "$model" --overwrite \
+"$python" scripts/run.py scripts/recipes/quickstart_g2p.yaml --data_dir "$data" --output_dir "$model" --overwrite \
   --results "$model/results.json"
 
 printf '\nTen words of the test set, their three best pronunciations and log-probabilities:\n'

@@ -51,11 +51,11 @@ def test_every_command_is_one_that_a_test_runs() -> None:
         'pip install ".[train,metrics]"',
         'pip install ".[audio]"',
         'pip install ".[export]"',
-        "python scripts/run_seq2seq.py",  # below
+        "python scripts/run.py",  # below
         "python scripts/predict.py",
         "python scripts/export.py",
         "python exported/rnn_seq2seq_runtime.py",
-        "torchrun --nproc_per_node 2 scripts/run_seq2seq.py",
+        "torchrun --nproc_per_node 2 scripts/run.py",
     )
     unknown = [command for command in commands() if not command.startswith(known)]
     assert not unknown
@@ -85,7 +85,7 @@ def test_recipe_commands_train_and_predict(tmp_path: Path, g2p_folder: Path) -> 
     for command in commands():
         words = [str(g2p_folder) if word == "DIR" else word for word in shlex.split(command)]
         words = [word.replace("scripts/results", "results") for word in words]
-        if words[:2] == ["python", "scripts/run_seq2seq.py"]:
+        if words[:2] == ["python", "scripts/run.py"]:
             extra = SMALLER + ([] if "toy" in words[2] else ["data.drop_validation_overlap=false"])
             run([sys.executable, *words[1:], *extra], tmp_path)
             trained = trained or "g2p" in words[2]
@@ -112,7 +112,7 @@ def test_commands_of_the_recipes_folder_are_accepted(monkeypatch: pytest.MonkeyP
     )
     predicted: list[list[str]] = []
     monkeypatch.setattr(
-        "hf_rnn_seq2seq.evaluation.work_in_parts.start_processes", lambda: predicted.append(sys.argv) or sys.exit(0)
+        "hf_rnn_seq2seq.recipes.predict.start_processes", lambda: predicted.append(sys.argv) or sys.exit(0)
     )
     for line in lines:
         words = shlex.split(line, comments=True)

@@ -12,10 +12,9 @@ import numpy as np
 from hf_rnn_seq2seq.recipes.command import main
 from hf_rnn_seq2seq.recipes.options import write_yaml
 from hf_rnn_seq2seq.recipes.task import Task
-from hf_rnn_seq2seq.recipes.task_sequence_labels import SequenceClassificationTask
+from hf_rnn_seq2seq.recipes.task_labels import SequenceClassificationTask, TokenClassificationTask
 from hf_rnn_seq2seq.recipes.task_speech import SpeechTask
 from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask
-from hf_rnn_seq2seq.recipes.task_token_labels import TokenClassificationTask
 
 
 SIZES = {"rnn_type": "gru", "embedding_size": 8, "encoder_hidden_size": 8, "encoder_layers": 1}

@@ -1,4 +1,4 @@
-"""The command line that the scripts share: a recipe, where the data lies, where the model goes.
+"""The command line of `run_recipe`: a recipe, where the data lies, where the model goes.
 
 Needs the extras `train` and `metrics`; must not be imported by the model files.
 """
@@ -16,25 +16,33 @@ from typing import Any
 import transformers
 
 from .arguments import file_to_write, folder_to_write, one_sentence
-from .recipe import build_recipe, read_recipe
+from .recipe import build_recipe, read_recipe, with_task
 from .run import run_recipe
 from .run_folder import check_output
 from .suite import SECTION, Run, expand, run_suite
-from .task import Task
+from .task import Task, task_class
 
 
-def main(task: type[Task], description: str | None, arguments: Sequence[str] | None = None) -> dict[str, float]:
+def main(
+    task: type[Task] | None = None,
+    description: str | None = None,
+    arguments: Sequence[str] | None = None,
+    program: str | None = None,
+) -> dict[str, float]:
     """Run a recipe from the command line, and print its metrics.
 
     Args:
-        task: the kind of output.
+        task: the only kind of output that is taken, also where the recipe does not say its task; `None`: the recipe's.
         description: what `--help` says of the script.
         arguments: what follows the program's name; `None`: those that the program was started with.
+        program: the program's name; `None`: it is a script.
 
     Returns:
         The metrics.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe", help="the recipe, a YAML file")
     parser.add_argument("--data_dir", default=".", help="folder of the files that the recipe names")
     parser.add_argument(
@@ -74,7 +82,8 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
         parser.error("--average needs --output_dir, a folder for the mean")
     if args.resume and (args.overwrite or args.eval_only):
         parser.error(f"--resume: leave out {'--overwrite' if args.overwrite else '--eval_only'}, or --resume")
-    command = ["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
+    started = ["python", sys.argv[0]] if program is None else program.split()
+    command = [*started, *(sys.argv[1:] if arguments is None else arguments)]
     name = Path(args.recipe).stem
     output_dir = Path(args.output_dir or f"runs/{name}")
 
@@ -87,20 +96,22 @@ def main(task: type[Task], description: str | None, arguments: Sequence[str] | N
         }
 
     def run(content: dict[str, Any], folder: Path, results: Path | None, run_name: str = "") -> dict[str, float]:
-        recipe = build_recipe(content, name, task.kind)
-        return run_recipe(task(recipe), args.data_dir, folder, **options(run_name), results=results, command=command)
+        recipe = build_recipe(content, name, chosen.kind)
+        return run_recipe(chosen(recipe), args.data_dir, folder, **options(run_name), results=results, command=command)
 
     def check(one: Run, folder: Path) -> None:
-        recipe = build_recipe(one.content, name, task.kind)
+        recipe = build_recipe(one.content, name, chosen.kind)
         check_output(recipe, folder, **options(one.name), results=args.results)
 
     with one_sentence():
         content = read_recipe(args.recipe, args.set)
+        chosen = task or task_class(content.get("task"))
+        content = with_task(content, chosen.kind)
         if SECTION not in content:
             metrics = run(content, output_dir, args.results)
         else:
             for one in expand(content):  # nothing is refused after the first run
-                task(build_recipe(one.content, name, task.kind))
+                chosen(build_recipe(one.content, name, chosen.kind))
             metrics = run_suite(
                 content,
                 name,

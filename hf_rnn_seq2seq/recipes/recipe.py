@@ -1,10 +1,10 @@
 """Recipes: one YAML file that says everything a training run depends on.
 
-Sections: `data`, `tokenizer`, `model`, `training`, `generation`, `evaluation`, `card`, and what a `RecipeKind` adds.
-Every key is checked before anything is read or trained: an unknown one is refused with the nearest known name, a wrong
-type with `section.key`. The sections map onto options classes of this package, `RnnSeq2SeqConfig`,
-`Seq2SeqTrainingArguments` and `GenerationConfig`. Needs the extras `train` and `metrics`; must not be imported by the
-model files.
+The key `task` names the kind of output. Sections: `data`, `tokenizer`, `model`, `training`, `generation`,
+`evaluation`, `card`, and what a `RecipeKind` adds. Every key is checked before anything is read or trained: an unknown
+one is refused with the nearest known name, a wrong type with `section.key`. The sections map
+onto options classes of this package, `RnnSeq2SeqConfig`, `Seq2SeqTrainingArguments` and `GenerationConfig`. Needs the
+extras `train` and `metrics`; must not be imported by the model files.
 """
 
 from __future__ import annotations
@@ -225,6 +225,7 @@ class RecipeKind:
     """The sections that recipes of one kind of task have, beside those of every recipe.
 
     Args:
+        task: what recipes of this kind say in the key `task`.
         data: options class of the section `data`.
         tokenizer: options class of the section `tokenizer`; its method `stand_in_sizes()` gives the sizes that a
             model's configuration takes from the tokenizers, for checking a recipe before they exist.
@@ -233,6 +234,7 @@ class RecipeKind:
         more: other sections and their options classes.
     """
 
+    task: str
     data: type
     tokenizer: type
     generates: bool = False
@@ -247,7 +249,7 @@ class RecipeKind:
 
 
 # Text to text.
-SEQ2SEQ = RecipeKind(DataOptions, TokenizerSection, generates=True)
+SEQ2SEQ = RecipeKind("seq2seq", DataOptions, TokenizerSection, generates=True)
 
 
 @dataclass
@@ -264,7 +266,7 @@ class Recipe:
         generation: fields of `GenerationConfig`, used for the reported splits.
         evaluation: metrics and selection.
         card: texts of the model card, or `None`.
-        content: the recipe as written, overrides included.
+        content: the recipe as written, overrides and `task` included.
         more: the other sections of the kind.
     """
 
@@ -367,6 +369,20 @@ def _check_subwords(data: DataOptions, tokenizers: TokenizerSection, config: Rnn
             )
 
 
+def with_task(content: dict[str, Any], kind: RecipeKind) -> dict[str, Any]:
+    """Return a recipe's content with its task as the first key, which recipes older than the key lack.
+
+    Raises:
+        RecipeError: it is a recipe of another task.
+    """
+    if content.get("task", kind.task) != kind.task:
+        raise RecipeError(
+            f"task: got {content['task']!r}, wanted {kind.task}, which is all that is run here; scripts/run.py runs "
+            "recipes of every task"
+        )
+    return {"task": kind.task, **content}
+
+
 def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ) -> Recipe:
     """Check a recipe's content.
 
@@ -383,8 +399,9 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
     """
     if not isinstance(content, dict):
         raise RecipeError(f"{name}: wanted the sections {', '.join(kind.sections)}, got {type(content).__name__}")
+    content = with_task(content, kind)
     for section in content:
-        if section not in kind.sections:
+        if section not in ("task", *kind.sections):
             raise RecipeError(f"{section}: unknown section{nearest(str(section), kind.sections)}")
     if content.get("data") is None:
         raise RecipeError("data: the section is missing")

@@ -29,6 +29,8 @@ from .task import REPORT_FILE, TrainingReport
 
 logger = logging.getLogger(__name__)
 
+# The code that a model is saved with.
+_MODEL_CODE = Path(__file__).parents[1] / "model"
 # Where the earlier run is while a new one takes its place.
 EARLIER_FOLDER = "earlier_run"
 CARD_FILE = "README.md"
@@ -60,7 +62,7 @@ def finished_work(folder: Path, with_card: bool = True) -> list[Path]:
 
 def run_files(folder: Path, with_card: bool) -> list[Path]:
     """All that belongs to the run in a folder: `finished_work`, its recipe, and the code and results beside it."""
-    code = [path for path in folder.glob("*.py") if (Path(__file__).parent / path.name).is_file()]
+    code = [path for path in folder.glob("*.py") if (_MODEL_CODE / path.name).is_file()]
     others = [folder / RECIPE_FILE, folder / RUN_FILE, earlier_results(folder)]
     work = finished_work(folder, with_card)
     return [*work, *(code if work else []), *(path for path in others if path.exists())]
@@ -81,7 +83,7 @@ def check_output(
     Args:
         recipe: of the run to begin or to go on with.
         output_dir: its folder.
-        resume, overwrite, eval_only, average, results: as for `experiment.run_recipe`.
+        resume, overwrite, eval_only, average, results: as for `run.run_recipe`.
 
     Returns:
         The checkpoint to go on from, or `None`.
@@ -170,7 +172,7 @@ def differences(recipe: Recipe, folder: Path, free: frozenset[str] = _FREE_AT_RE
     before = read_yaml(written.read_text(encoding="utf-8"), str(written))
     old, new = (
         {name: options or {} for name, options in content.items() if name not in _NOT_TRAINED_SECTIONS}
-        for content in (before, recipe.content)
+        for content in ({"task": recipe.content["task"], **before}, recipe.content)  # an old one does not say its task
     )
     return _differences(old, new, free)
 

@@ -1,8 +1,7 @@
 """What one kind of output means to the run of a recipe: its data, model, batches and scores.
 
-`experiment.py` trains and evaluates any `Task`; the kinds are in `seq2seq_task.py`, `token_classification_task.py`,
-`sequence_classification_task.py` and `speech_task.py`. Needs the extra `train`; must not be imported by the model
-files.
+`run.py` trains and evaluates any `Task`; `TASKS` says where the kinds are. Needs the extra `train`; must not be
+imported by the model files.
 """
 
 from __future__ import annotations
@@ -11,13 +10,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import PreTrainedModel
 
 from ..data.files import read_json, reading
-from .recipe import Recipe, RecipeKind
+from .recipe import Recipe, RecipeError, RecipeKind
 
 
 if TYPE_CHECKING:
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 
 REPORT_FILE = "training_report.json"
+# What the key `task` of a recipe may say -> the file and the class of it.
+TASKS = {
+    "seq2seq": ("task_text", "Seq2SeqTask"),
+    "speech": ("task_speech", "SpeechTask"),
+    "token_classification": ("task_labels", "TokenClassificationTask"),
+    "sequence_classification": ("task_labels", "SequenceClassificationTask"),
+}
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,22 @@ class TrainingReport:
             return cls(**read_json(path))
 
 
-class Task(ABC):
+def task_class(name: Any) -> type[Task]:
+    """Return the class of the task that a recipe names.
+
+    Raises:
+        RecipeError: it names none, or an unknown one.
     """
-    One kind of output, for one recipe. After `build` or `load` it holds the model.
+    if not isinstance(name, str) or name not in TASKS:
+        got = "missing" if name is None else f"got {name!r}"
+        raise RecipeError(f"task: {got}, wanted one of {', '.join(TASKS)}")
+    file, class_name = TASKS[name]
+    found: type[Task] = getattr(import_module(f".{file}", __package__), class_name)
+    return found
+
+
+class Task(ABC):
+    """One kind of output, for one recipe. After `build` or `load` it holds the model.
 
     Args:
         recipe: the recipe; its sections are those of `kind`.

@@ -1,7 +1,7 @@
-"""What the two classifiers share as tasks: tokenizer, label map, an encoder trained elsewhere, prediction, scores.
+"""The two classifiers as tasks: a label for each word (by a softmax or a CRF, Huang et al. 2015), or one for the text.
 
-The kinds are in `token_classification_task.py` and `sequence_classification_task.py`. Needs the extras `train` and
-`metrics`; must not be imported by the model files.
+Tokenizer, label map, an encoder trained elsewhere, prediction and scores. Needs the extras `train` and `metrics`; must
+not be imported by the model files.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, set_seed
+from transformers import set_seed
 
-from ..data.files import DataError
-from ..data.labels import label_map, load_labelled_data
+from ..data.files import TEXTS_HEADER, TOKENS_HEADER, DataError, table_line
+from ..data.labels import SequenceLabelDataOptions, TokenLabelDataOptions, label_map, load_labelled_data
 from ..data.preprocessing import Preprocessing
 from ..data.tokenizers import TokenizerOptions, load_tokenizers, train_tokenizer
 from ..data.word_vectors import set_word_vectors
 from ..evaluation.classifier_ensemble import RnnSeq2SeqSequenceClassificationEnsemble as SequenceEnsemble
 from ..evaluation.classifier_ensemble import RnnSeq2SeqTokenClassificationEnsemble as TokenEnsemble
-from ..evaluation.metrics import load_metric
+from ..evaluation.metrics import IGNORE_INDEX, load_metric
 from ..evaluation.saved_model import average_models, load_ensemble, load_model
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
+from .labelling import Labeller
 from .options import OptionsError
-from .recipe import RecipeError
+from .recipe import RecipeError, RecipeKind
 from .scoring import check_metrics, evenly_taken
 from .task import Scores, Task
 
@@ -75,14 +76,21 @@ class PretrainedOptions:
     encoder: str | None = None
 
 
-class ClassificationTask(Task):
+def _kind(task: str, data: type) -> RecipeKind:
+    return RecipeKind(task, data, ClassifierTokenizerOptions, more={"pretrained": PretrainedOptions})
+
+
+class ClassificationTask(Labeller, Task):
     """A label for each token, or one for the text. After `build` or `load` it also holds the tokenizer."""
 
     model_class: ClassVar[type[RnnSeq2SeqForTokenClassification | RnnSeq2SeqForSequenceClassification]]
     ensemble_class: ClassVar[type[TokenEnsemble | SequenceEnsemble]]
     model: RnnSeq2SeqForTokenClassification | RnnSeq2SeqForSequenceClassification | TokenEnsemble | SequenceEnsemble
-    tokenizer: PreTrainedTokenizerBase
     data_dir: Path
+
+    @property
+    def batch_size(self) -> int:  # type: ignore[override]  # read only, as the recipe says
+        return self.recipe.evaluation.batch_size
 
     @abstractmethod
     def texts(self, split: Dataset) -> list[str]:
@@ -156,16 +164,6 @@ class ClassificationTask(Task):
             raise RecipeError(f"pretrained.encoder: {directory} lacks the weights {', '.join(lacking)} of an encoder")
         logger.info("encoder of %s; new are only: %s", directory, ", ".join(new) or "no parameters")
 
-    @property
-    def id2label(self) -> dict[int, str]:
-        """Number -> label of the model."""
-        return cast("dict[int, str]", self.model.config.id2label)
-
-    @property
-    def label2id(self) -> dict[str, int]:
-        """Label -> number of the model."""
-        return cast("dict[str, int]", self.model.config.label2id)
-
     def load(self, directory: str | Path) -> None:
         self.tokenizer = load_tokenizers(directory)[0]
         self.model = load_model(self.model_class, directory)
@@ -201,56 +199,6 @@ class ClassificationTask(Task):
     def lengths(self, encoded: Dataset) -> list[tuple[int, int]]:
         return [(length, length) for length in map(len, encoded["input_ids"])]
 
-    def pad(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Rows of the model's inputs, padded, as tensors; `labels` of one number a row may be among them.
-
-        The tokenizer could pad the characters too, but making a tensor of its nested lists takes half as long as
-        training on it.
-        """
-        words = [row.pop("character_ids") for row in rows if "character_ids" in row]
-        batch: dict[str, torch.Tensor] = dict(DataCollatorWithPadding(self.tokenizer)(rows))
-        if words:
-            real = batch["attention_mask"].bool()
-            lengths = torch.zeros_like(batch["input_ids"])
-            lengths[real] = torch.tensor([len(word) for row in words for word in row])
-            places = torch.arange(int(lengths.max()))
-            characters = torch.full((*real.shape, len(places)), cast("int", self.tokenizer.pad_token_id))
-            characters[places < lengths[..., None]] = torch.tensor([c for row in words for word in row for c in word])
-            batch["character_ids"] = characters
-        return batch
-
-    def batches(self, encoded: Sequence[Mapping[str, Any]]) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-        """The rows of batches, and the model's inputs, in evaluation mode; rows of like length go together.
-
-        Args:
-            encoded: what the tokenizer gave for each item.
-        """
-        order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]["input_ids"]))
-        size = self.recipe.evaluation.batch_size
-        training = self.model.training
-        self.model.eval()
-        try:
-            for start in range(0, len(order), size):
-                rows = order[start : start + size]
-                batch = self.pad([dict(encoded[row]) for row in rows])
-                with torch.no_grad():
-                    yield rows, {name: tensor.to(self.model.device) for name, tensor in batch.items()}
-        finally:
-            self.model.train(training)
-
-    def tokenize(self, texts: list[str], name: str) -> list[dict[str, Any]]:
-        """The model's inputs of each text, neither padded nor tensors.
-
-        Raises:
-            DataError: the tokenizer finds nothing in a text.
-        """
-        inputs = self.tokenizer(texts)
-        rows = [dict(zip(inputs, values, strict=True)) for values in zip(*inputs.values(), strict=True)]
-        for number, (row, text) in enumerate(zip(rows, texts, strict=True), start=1):
-            if not row["input_ids"]:
-                raise DataError(f"{name}: item {number} has no token: {text!r}")
-        return rows
-
     def metrics(self, references: list[Any], predictions: list[Any]) -> Scores:
         """The recipe's metrics."""
         numbers: dict[str, float] = {}
@@ -283,3 +231,79 @@ class ClassificationTask(Task):
     @abstractmethod
     def prediction_lines(self, split: Dataset, predicted: list[Any]) -> Iterator[str]:
         """The lines of the predictions file, a header first."""
+
+
+class TokenClassificationTask(ClassificationTask):
+    """A label for each word of a sentence."""
+
+    kind = _kind("token_classification", TokenLabelDataOptions)
+    model_class = RnnSeq2SeqForTokenClassification
+    ensemble_class = TokenEnsemble
+    model: RnnSeq2SeqForTokenClassification | TokenEnsemble
+
+    def texts(self, split: Dataset) -> list[str]:
+        return [" ".join(tokens) for tokens in split["tokens"]]
+
+    def references(self, split: Dataset) -> list[list[str]]:
+        return list(split["labels"])
+
+    def encode(self, split: Dataset, name: str) -> Dataset:
+        rows = self.tokenize(self.texts(split), name)
+        ids = self.label2id
+        for row, starts, labels in zip(rows, self.word_starts(split["tokens"], name), split["labels"], strict=True):
+            row["labels"] = [IGNORE_INDEX] * len(row["input_ids"])
+            for start, label in zip(starts, labels, strict=True):
+                row["labels"][start] = ids.get(label, IGNORE_INDEX)
+        return type(split).from_list(rows)
+
+    def collate(self, rows: list[dict[str, Any]]) -> Mapping[str, Any]:
+        labels = [label for row in rows for label in row["labels"]]
+        batch = self.pad([{name: value for name, value in row.items() if name != "labels"} for row in rows])
+        batch["labels"] = torch.full_like(batch["input_ids"], IGNORE_INDEX)
+        batch["labels"][batch["attention_mask"].bool()] = torch.tensor(labels)
+        return batch
+
+    def predict(self, split: Dataset) -> list[list[str]]:
+        return self.tags(split["tokens"])
+
+    def prediction_lines(self, split: Dataset, predicted: list[Any]) -> Iterator[str]:
+        """One line a word, and a blank line after each sentence."""
+        yield table_line(TOKENS_HEADER)
+        for words, labels, guesses in zip(split["tokens"], split["labels"], predicted, strict=True):
+            for fields in zip(words, labels, guesses, strict=True):
+                yield table_line(fields)
+            yield "\n"
+
+
+class SequenceClassificationTask(ClassificationTask):
+    """One label for each text."""
+
+    kind = _kind("sequence_classification", SequenceLabelDataOptions)
+    model_class = RnnSeq2SeqForSequenceClassification
+    ensemble_class = SequenceEnsemble
+    model: RnnSeq2SeqForSequenceClassification | SequenceEnsemble
+
+    def texts(self, split: Dataset) -> list[str]:
+        return list(split["text"])
+
+    def references(self, split: Dataset) -> list[str]:
+        return list(split["label"])
+
+    def encode(self, split: Dataset, name: str) -> Dataset:
+        rows = self.tokenize(self.texts(split), name)
+        ids = self.label2id
+        for row, label in zip(rows, split["label"], strict=True):
+            row["labels"] = ids.get(label, IGNORE_INDEX)
+        return type(split).from_list(rows)
+
+    def collate(self, rows: list[dict[str, Any]]) -> Mapping[str, Any]:
+        return self.pad(rows)
+
+    def predict(self, split: Dataset) -> list[str]:
+        return [ranked[0][0] for ranked in self.classes(self.texts(split))]
+
+    def prediction_lines(self, split: Dataset, predicted: list[Any]) -> Iterator[str]:
+        """One line a text."""
+        yield table_line(TEXTS_HEADER)
+        for fields in zip(split["text"], split["label"], predicted, strict=True):
+            yield table_line(fields)

@@ -85,6 +85,7 @@ class FeatureOptions:
 
 # Audio to text.
 SPEECH = RecipeKind(
+    "speech",
     SpeechDataOptions,
     TargetTokenizerOptions,
     generates=True,

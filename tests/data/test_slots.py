@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import runpy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,14 +22,12 @@ from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, train_tokenizer
 from hf_rnn_seq2seq.evaluation.decoding import decode
 from hf_rnn_seq2seq.recipes.command import main as run_command
 from hf_rnn_seq2seq.recipes.options import OptionsError, write_yaml
+from hf_rnn_seq2seq.recipes.predict import main as predict
 from hf_rnn_seq2seq.recipes.recipe import build_recipe
 from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask
 from hf_rnn_seq2seq.sharing.card import save_model_card
 from hf_rnn_seq2seq.sharing.export import export
 from hf_rnn_seq2seq.sharing.onnx_graphs import write_graphs
-
-
-PREDICT = runpy.run_path(str(Path(__file__).parents[2] / "scripts/predict.py"))["main"]
 
 
 def tokenizer_of(**options: Any) -> PreTrainedTokenizerFast:
@@ -181,10 +178,10 @@ def test_a_saved_model_predicts_words_never_seen(
     folder, pairs = str(run[0] / "model"), dialogues(5, 3)
     texts = tmp_path / "in.txt"
     texts.write_text("".join(f"{source}\n" for source, _ in pairs))
-    PREDICT([folder, "--input_file", str(texts), "--output_file", str(tmp_path / "out.txt")])
+    predict([folder, "--input_file", str(texts), "--output_file", str(tmp_path / "out.txt")])
     assert (tmp_path / "out.txt").read_text().splitlines() == [target for _, target in pairs]
     capsys.readouterr()
-    PREDICT([folder, pairs[0][0], "--num_beams", "1", "--attention", str(tmp_path / "attention.png")])
+    predict([folder, pairs[0][0], "--num_beams", "1", "--attention", str(tmp_path / "attention.png")])
     assert capsys.readouterr().out.splitlines()[0].endswith(f"  {pairs[0][1]}")
     assert (tmp_path / "attention.png").stat().st_size > 0
 

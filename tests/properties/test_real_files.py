@@ -41,10 +41,9 @@ from hf_rnn_seq2seq.recipes.command import main as run_command
 from hf_rnn_seq2seq.recipes.options import OptionsError
 from hf_rnn_seq2seq.recipes.recipe import build_recipe
 from hf_rnn_seq2seq.recipes.scoring import Scorer, greater_is_better
-from hf_rnn_seq2seq.recipes.task_sequence_labels import SequenceClassificationTask
+from hf_rnn_seq2seq.recipes.task_labels import SequenceClassificationTask, TokenClassificationTask
 from hf_rnn_seq2seq.recipes.task_speech import SpeechTask
 from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask
-from hf_rnn_seq2seq.recipes.task_token_labels import TokenClassificationTask
 
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

@@ -26,7 +26,7 @@ from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask, build_model, build_tok
 from hf_rnn_seq2seq.sharing.results import read_results
 
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "run_seq2seq.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "run_seq2seq.py"
 
 # Dropout, scheduled sampling and averaging, so that a run depends on every source of randomness there is.
 CONTENT: dict[str, Any] = {

@@ -507,17 +507,17 @@ def test_pictures_and_data_are_replaced_only_by_overwrite(
     predictions = f"a={out / 'predictions_test.tsv'}"
     recipe = SCRIPTS / "recipes" / "weaknesses.yaml"
     for name, arguments in (
-        ("error_by_length", [picture, predictions]),
-        ("error_by_length", [picture, "a", "--overwrite"]),
-        ("error_by_length", [picture, predictions, "--smallest", "99", "--overwrite"]),
-        ("weaknesses", [recipe, "--output_dir", tmp_path / "w", "--picture", picture]),
-        ("weaknesses", [recipe, "--output_dir", tmp_path / "w", "--results", results]),
-        ("benchmark", ["--quick", "--results", results]),
-        ("benchmark", ["--quick", "--picture", picture]),
+        ("studies/error_by_length", [picture, predictions]),
+        ("studies/error_by_length", [picture, "a", "--overwrite"]),
+        ("studies/error_by_length", [picture, predictions, "--smallest", "99", "--overwrite"]),
+        ("studies/weaknesses", [recipe, "--output_dir", tmp_path / "w", "--picture", picture]),
+        ("studies/weaknesses", [recipe, "--output_dir", tmp_path / "w", "--results", results]),
+        ("benchmark/run", ["--quick", "--results", results]),
+        ("benchmark/run", ["--quick", "--picture", picture]),
     ):
         refused(capsys, lambda name=name, arguments=arguments: program(name, *arguments))
         assert snapshot(tmp_path) == before, (name, arguments)
-    program("error_by_length", picture, predictions, "--smallest", "1", "--overwrite")
+    program("studies/error_by_length", picture, predictions, "--smallest", "1", "--overwrite")
     assert picture.read_bytes().startswith(b"\x89PNG")
 
     splits = runpy.run_path(str(SCRIPTS / "cmudict_splits.py"))
@@ -542,7 +542,7 @@ def test_weaknesses_do_not_take_the_models_of_another_recipe(
     changed["data"] = {"dataset_name": "toy:copy", "toy": {"train": 20, "validation": 4, "test": 4, "max_length": 4}}
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(write_yaml(changed))
-    weaknesses = runpy.run_path(str(SCRIPTS / "weaknesses.py"))
+    weaknesses = runpy.run_path(str(SCRIPTS / "studies/weaknesses.py"))
     weaknesses["train"](str(recipe), [], tmp_path / "out")
     before = snapshot(tmp_path)
     with pytest.raises(ValueError, match=r"holds a model of another recipe: model.encoder_layers \(1 -> 2\)"):

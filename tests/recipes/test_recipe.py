@@ -11,7 +11,7 @@ from hf_rnn_seq2seq.recipes.options import OptionsError, read_yaml, write_yaml
 from hf_rnn_seq2seq.recipes.recipe import _LEAST, Recipe, RecipeError, apply_overrides, build_recipe, load_recipe
 
 
-RECIPES = sorted((Path(__file__).parent.parent / "scripts" / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "scripts" / "recipes").glob("*.yaml"))
 
 CONTENT: dict[str, Any] = {
     "data": {"dataset_name": "toy:copy", "toy": {"symbols": 5}},

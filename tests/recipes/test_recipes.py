@@ -10,12 +10,11 @@ from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from hf_rnn_seq2seq.recipes.options import read_yaml
 from hf_rnn_seq2seq.recipes.recipe import SEQ2SEQ, Recipe, RecipeKind, build_recipe
 from hf_rnn_seq2seq.recipes.suite import SECTION, expand
-from hf_rnn_seq2seq.recipes.task_sequence_labels import SequenceClassificationTask
+from hf_rnn_seq2seq.recipes.task_labels import SequenceClassificationTask, TokenClassificationTask
 from hf_rnn_seq2seq.recipes.task_speech import SpeechTask
-from hf_rnn_seq2seq.recipes.task_token_labels import TokenClassificationTask
 
 
-FOLDER = Path(__file__).parent.parent / "scripts" / "recipes"
+FOLDER = Path(__file__).parents[2] / "scripts" / "recipes"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 # What scripts other than run_seq2seq.py train.
 KINDS: dict[str, RecipeKind] = {

@@ -18,12 +18,12 @@ from hf_rnn_seq2seq.data.files import DataError
 from hf_rnn_seq2seq.recipes.command import main as run_command
 from hf_rnn_seq2seq.recipes.options import OptionsError, write_yaml
 from hf_rnn_seq2seq.recipes.recipe import build_recipe
-from hf_rnn_seq2seq.recipes.task_sequence_labels import SequenceClassificationTask
+from hf_rnn_seq2seq.recipes.task_labels import SequenceClassificationTask
 from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask
 from hf_rnn_seq2seq.sharing.results import read_results
 
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 SIZES = {"rnn_type": "gru", "embedding_size": 8, "encoder_hidden_size": 16, "encoder_layers": 1}
 CONTENT: dict[str, Any] = {
     "data": {

@@ -19,11 +19,11 @@ from hf_rnn_seq2seq.data.files import DataError
 from hf_rnn_seq2seq.recipes.command import main as run_command
 from hf_rnn_seq2seq.recipes.options import write_yaml
 from hf_rnn_seq2seq.recipes.recipe import build_recipe
-from hf_rnn_seq2seq.recipes.task_token_labels import TokenClassificationTask
+from hf_rnn_seq2seq.recipes.task_labels import TokenClassificationTask
 from hf_rnn_seq2seq.sharing.results import read_results
 
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "run_token_classification.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "run_token_classification.py"
 PEOPLE, PLACES = ["anna", "bob", "mary ann"], ["rome", "new york"]
 
 CONTENT: dict[str, Any] = {

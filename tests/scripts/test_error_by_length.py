@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts/error_by_length.py"))
+SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts/studies/error_by_length.py"))
 
 
 @pytest.fixture

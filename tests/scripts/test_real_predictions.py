@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -27,16 +26,14 @@ from hf_rnn_seq2seq.data.pairs import DataOptions, load_data
 from hf_rnn_seq2seq.data.preprocessing import Preprocessing
 from hf_rnn_seq2seq.evaluation.attention_plot import plot_attention
 from hf_rnn_seq2seq.evaluation.decoding import Hypothesis
+from hf_rnn_seq2seq.recipes.predict import TextPredictor, main, read_inputs
 from hf_rnn_seq2seq.recipes.scoring import write_predictions
-from hf_rnn_seq2seq.recipes.task_sequence_labels import SequenceClassificationTask
+from hf_rnn_seq2seq.recipes.task_labels import SequenceClassificationTask, TokenClassificationTask
 from hf_rnn_seq2seq.recipes.task_speech import write_transcripts
-from hf_rnn_seq2seq.recipes.task_token_labels import TokenClassificationTask
 from hf_rnn_seq2seq.sharing.export import export
 from hf_rnn_seq2seq.sharing.runtime import RnnSeq2SeqRuntime
 
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-PREDICT = runpy.run_path(str(SCRIPTS / "predict.py"))
 SYMBOLS = {"pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 2}
 few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # What UTF-8 can say, with more of what tables trip over.
@@ -81,7 +78,7 @@ def test_predictions_of_texts_read_back_exactly(rows: list[tuple[str, str, list[
     options = DataOptions(train=path.name, source_column="source", target_column="prediction")
     data = load_data(options, tmp_path)["train"].to_list()
     assert data == [{"source": s, "target": p} for s, p, _ in rows]
-    assert PREDICT["read_texts"](path, "references") == [row[-1] for row in wanted]
+    assert read_inputs(path, "references", TextPredictor) == [row[-1] for row in wanted]
 
 
 @few
@@ -142,7 +139,7 @@ def test_tables_of_others_have_no_quotes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["--num_beams", "--num_return_sequences", "--batch_size", "--part_size"])
 def test_numbers_out_of_range_are_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        PREDICT["main"](["no model", "abc", f"{option}={value}"])
+        main(["no model", "abc", f"{option}={value}"])
     assert stopped.value.code == 2
     assert f"argument {option}: got {value!r}, wanted a whole number, at least 1" in capsys.readouterr().err
 
@@ -150,7 +147,7 @@ def test_numbers_out_of_range_are_refused(option: str, value: str, capsys: pytes
 @pytest.mark.parametrize("beams", [[], ["--num_beams", "4"]])
 def test_more_hypotheses_than_beams_are_refused(beams: list[str], model_dir: Path) -> None:
     with pytest.raises(SystemExit, match=rf"--num_return_sequences: got 9, wanted at most the {4 if beams else 2} of"):
-        PREDICT["main"]([str(model_dir), "abc", "--num_return_sequences", "9", *beams])
+        main([str(model_dir), "abc", "--num_return_sequences", "9", *beams])
 
 
 @pytest.mark.parametrize(
@@ -169,7 +166,7 @@ def test_a_column_that_is_not_there_is_refused(
     (tmp_path / name).write_text({"csv": "a,b\n", "tsv": "a\tb\n", "jsonl": '{"a": "b"}\n'}[name.partition(".")[2]])
     files = ["--input_file", str(tmp_path / name), "--output_file", str(tmp_path / "out.txt")]
     with pytest.raises(SystemExit, match=message):
-        PREDICT["main"]([str(model_dir), *files, f"--column={column}"])
+        main([str(model_dir), *files, f"--column={column}"])
 
 
 INPUTS = {
@@ -185,12 +182,12 @@ INPUTS = {
 def test_there_is_a_line_for_each_line_of_the_input(
     case: str, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    PREDICT["main"]([str(model_dir), "abc", "", "h"])
+    main([str(model_dir), "abc", "", "h"])
     wanted = capsys.readouterr().out
     first, blank, last = wanted.splitlines()
     assert first.startswith("abc ") and blank == "" and last.startswith("h ")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(INPUTS[case]), encoding="ascii"))
-    PREDICT["main"]([str(model_dir)])
+    main([str(model_dir)])
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         line.split() for line in wanted.splitlines()
     ]
@@ -200,20 +197,20 @@ def test_an_input_of_blank_lines_and_one_that_is_no_text(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("\n\n"))
-    PREDICT["main"]([str(model_dir)])
+    main([str(model_dir)])
     assert capsys.readouterr().out == "\n\n"
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"abc\n\xff\n")))
     with pytest.raises(SystemExit, match="standard input, line 2: not UTF-8"):
-        PREDICT["main"]([str(model_dir)])
+        main([str(model_dir)])
     with pytest.raises(SystemExit, match="the text holds U\\+DCFF, half of a surrogate pair"):
-        PREDICT["main"]([str(model_dir), "a\udcff"])
+        main([str(model_dir), "a\udcff"])
 
 
 @pytest.mark.parametrize("name", ["picture", "picture.png", "a.b/picture", "picture.svg"])
 def test_a_picture_has_the_name_that_it_was_given(
     name: str, model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    PREDICT["main"]([str(model_dir), "abc", "--attention", str(tmp_path / name)])
+    main([str(model_dir), "abc", "--attention", str(tmp_path / name)])
     assert f"drawn to {tmp_path / name}\n" in capsys.readouterr().out
     start = b"<?xml" if name.endswith("svg") else b"\x89PNG"
     assert (tmp_path / name).read_bytes().startswith(start)
@@ -226,7 +223,7 @@ def test_a_model_without_attention_has_no_picture(tmp_path: Path) -> None:
     tiny_model("sutskever", dtype=torch.float32).save_pretrained(str(tmp_path))
     tiny_tokenizer().save_pretrained(str(tmp_path))
     with pytest.raises(SystemExit, match=r"--attention: the model in .* has no attention"):
-        PREDICT["main"]([str(tmp_path), "abc", "--attention", str(tmp_path / "a.png")])
+        main([str(tmp_path), "abc", "--attention", str(tmp_path / "a.png")])
 
 
 # ---- The runtime ------------------------------------------------------------------------------------------------
@@ -263,7 +260,7 @@ def test_an_option_that_would_be_ignored_is_refused(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        PREDICT["main"](["no model", *arguments])
+        main(["no model", *arguments])
     assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 

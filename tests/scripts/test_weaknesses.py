@@ -13,7 +13,7 @@ from hf_rnn_seq2seq.sharing.results import read_results
 
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = runpy.run_path(str(ROOT / "scripts/weaknesses.py"))
+SCRIPT = runpy.run_path(str(ROOT / "scripts/studies/weaknesses.py"))
 
 
 class KnowsTheFirstSymbol(torch.nn.Module):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Measure the three weaknesses of a fixed context vector C, and what attention does to them.
 
-    python scripts/weaknesses.py scripts/recipes/weaknesses.yaml --output_dir runs/weaknesses \\
+    python scripts/studies/weaknesses.py scripts/recipes/weaknesses.yaml --output_dir runs/weaknesses \\
         --results scripts/results/weaknesses.json --picture scripts/results/weaknesses.png --overwrite
 
 Random strings are read by three models of one size: structure 1 (C is the decoder's first state), structure 2 (C is an

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Draw the error rate of several runs against the length of the source: the first weakness of a fixed context vector.
 
-    python scripts/error_by_length.py PNG NAME=PREDICTIONS.tsv [NAME=PREDICTIONS.tsv ...] [--overwrite]
+    python scripts/studies/error_by_length.py PNG NAME=PREDICTIONS.tsv [NAME=PREDICTIONS.tsv ...] [--overwrite]
 
 PREDICTIONS.tsv is the predictions_test.tsv that run_seq2seq.py writes. Prints, and draws, the share of sources whose
 best hypothesis is none of the references, by source length in characters (as Cho et al. 2014, Fig. 4, and Bahdanau et
