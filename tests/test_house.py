@@ -40,7 +40,7 @@ TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", *sys.stdlib_module_n
 
 
 def imports_of(file: Path, when_loaded: bool = False) -> Iterator[str]:
-    """The absolute names of the modules that a file imports, wherever in it; or only those when it is loaded itself."""
+    """The absolute names of the modules that a file imports, wherever in it; or only when it is loaded itself."""
     parts = (PACKAGE.name, *file.relative_to(PACKAGE).parts[:-1])
     tree = ast.parse(file.read_text(encoding="utf-8"))
     inside = {id(node) for kind in ast.walk(tree) if isinstance(kind, ast.FunctionDef) for node in ast.walk(kind)}
@@ -82,7 +82,7 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
 
 
 def test_modules_import_in_no_circle() -> None:
-    """When they are loaded. `fast.py` imports the appendix when it is asked: the appendix computes what the book does."""
+    """When they are loaded: `fast.py` imports the appendix only when it is asked."""
     graph: dict[str, set[str]] = {}
     for file in PACKAGE.rglob("*.py"):
         name = ".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
