@@ -197,7 +197,7 @@ class _Layer:
     """
     A recurrent layer's step from products: `lstm_step`, `gru_step` and `rnn_tanh_step` of `recurrence`.
 
-    A change of those is not seen here, nor in packed.py: it is to be made in each.
+    A change of those is not seen here, nor in fast_recurrence.py: it is to be made in each.
     """
 
     def __init__(self, rnn_type: str, weights: tuple[Tensor, Tensor, Tensor, Tensor], rows: int):
