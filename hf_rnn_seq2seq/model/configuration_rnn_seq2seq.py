@@ -229,7 +229,7 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "RnnSeq2SeqConfig":
         """
-        A classic of the literature as a ready configuration.
+        Return a classic of the literature as a ready configuration.
 
         Args:
             name (`str`): `"sutskever2014"`, `"cho2014"`, `"bahdanau2015"`, `"luong2015"` or `"textbook"`.
@@ -275,7 +275,7 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
         return (self.layer_norm or (self.residual and self.encoder_layers > 1)) and not self.raw_last_state
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "RnnSeq2SeqConfig":
-        """The configuration itself; for the decoder, with the number of its logits as `vocab_size`."""
+        """Return the configuration itself; for the decoder, with the number of its logits as `vocab_size`."""
         if decoder and not encoder and self.target_vocab_size + self.copy_slots != self.vocab_size:
             text_config = self.plain_copy()
             text_config.vocab_size, text_config.copy_slots = self.target_vocab_size + self.copy_slots, 0
