@@ -190,16 +190,87 @@ def _greedy_search(
     )
 
 
-class _BeamRules(GenerationMixin):
-    """The rules of transformers by which beams go on, end and are ranked, and by which the search stops."""
+class _Beams(GenerationMixin):
+    """
+    The hypotheses of a beam search, by the rules of transformers: which go on and which end, and when all is over.
+
+    The rules of `GenerationMixin` are called themselves; in place of each sequence they are given the number of its
+    last extension: beam * V + symbol, as in the step's (B, K * V) scores, and over all steps that + t * K * V.
+    """
+
+    def __init__(self, options: GenerationConfig, batch: int, prompt_length: int, device: torch.device):
+        beams, eos = options.num_beams, options._eos_token_tensor
+        self.options, self.prompt_length = options, prompt_length
+        self.count = max(2, 1 + (0 if eos is None else len(eos))) * beams  # enough if the best ones all end
+        self.among_best = torch.arange(self.count, device=device) < beams
+        # At first only the first beam counts, since all are the same.
+        self.running_scores = torch.zeros(batch, beams, device=device)
+        self.running_scores[:, 1:] = -1e9
+        self.best = torch.full((batch, beams), -1, device=device)  # numbers of the last extensions of what has ended
+        self.best_scores = torch.full((batch, beams), -1e9, device=device)
+        self.is_finished = torch.zeros(batch, beams, dtype=torch.bool, device=device)
+        self.improvable = torch.ones(batch, 1, dtype=torch.bool, device=device)
+
+    def advance(
+        self, scores: Tensor, extensions: Tensor, ended: Tensor, first_number: int, length: int
+    ) -> tuple[Tensor, bool]:
+        """
+        Take one step.
+
+        Args:
+            scores, extensions, ended: (B, count) of the best extensions of hypotheses of this length.
+            first_number: The number of this step's extension 0.
+
+        Returns:
+            The extensions (B, K) that go on, and whether the search does.
+        """
+        rules: Any = self
+        options: Any = self.options
+        chosen, self.running_scores, _ = rules._get_running_beams_for_next_iteration(
+            topk_log_probs=scores,
+            topk_running_sequences=extensions,
+            topk_running_beam_indices=extensions,
+            next_token_hits_stopping_criteria=ended,
+            num_beams=options.num_beams,
+        )
+        numbered = extensions + first_number
+        self.best, self.best_scores, _, self.is_finished = rules._update_finished_beams(
+            sequences=self.best,
+            topk_running_sequences=numbered,
+            beam_scores=self.best_scores,
+            topk_log_probs=scores,
+            beam_indices=self.best,
+            topk_running_beam_indices=numbered,
+            is_early_stop_heuristic_unsatisfied=self.improvable,
+            is_sent_finished=self.is_finished,
+            next_token_hits_stopping_criteria=ended,
+            top_num_beam_mask=self.among_best,
+            num_beams=options.num_beams,
+            cur_len=length,
+            decoder_prompt_len=self.prompt_length,
+            length_penalty=options.length_penalty,
+            early_stopping=options.early_stopping,
+        )
+        self.improvable = rules._check_early_stop_heuristic(
+            is_early_stop_heuristic_unsatisfied=self.improvable,
+            running_beam_scores=self.running_scores,
+            beam_scores=self.best_scores,
+            is_sent_finished=self.is_finished,
+            cur_len=length + 1,
+            max_length=options.max_length,
+            decoder_prompt_len=self.prompt_length,
+            early_stopping=options.early_stopping,
+            length_penalty=options.length_penalty,
+        )
+        unfinished = rules._beam_search_has_unfinished_sequences(
+            self.improvable, self.is_finished, ended, options.early_stopping
+        )
+        return chosen, bool(unfinished)
 
     @staticmethod
     def _gather_beams(tensor: Tensor, beam_indices: Tensor) -> Tensor:
         """Select beams of (B, M) by a cheaper operation: five times a step, 8 in place of 24 microseconds each."""
         return tensor.gather(1, beam_indices)
-
-
-_RULES: Any = _BeamRules()
 
 
 def _beam_search(
@@ -209,36 +280,18 @@ def _beam_search(
     generation_config: GenerationConfig,
     model_kwargs: dict[str, Any],
 ) -> Any:
-    """
-    Return what `GenerationMixin._beam_search` does without sampling, from prompts (N, T).
-
-    The rules of `GenerationMixin` are called themselves; in place of each sequence they are given the number of its
-    last symbol.
-    """
+    """Return what `GenerationMixin._beam_search` does without sampling, from prompts (N, T)."""
     beams, returned = generation_config.num_beams, generation_config.num_return_sequences
-    penalty, early_stopping = generation_config.length_penalty, generation_config.early_stopping
     pad, eos = generation_config._pad_token_tensor, generation_config._eos_token_tensor
     with_dict = generation_config.return_dict_in_generate
     all_scores: Any = () if with_dict and generation_config.output_scores else None
     all_logits: Any = () if with_dict and generation_config.output_logits else None
-    batch, prompt_length = len(input_ids) // beams, input_ids.shape[1]
-    device = input_ids.device
-    count = max(2, 1 + (0 if eos is None else len(eos))) * beams  # enough if the best ones all end
-    among_best = torch.arange(count, device=device) < beams
-    offset = torch.arange(batch, device=device).unsqueeze(1) * beams
-
-    tokens, length = input_ids[:, -1], prompt_length
+    batch, length = len(input_ids) // beams, input_ids.shape[1]
+    offset = torch.arange(batch, device=input_ids.device).unsqueeze(1) * beams
+    hypotheses = _Beams(generation_config, batch, length, input_ids.device)
+    tokens = input_ids[:, -1]
     ids = input_ids if limits.needs_sequences else None
-    # At first only the first beam counts, since all are the same.
-    running = torch.zeros(batch, beams, device=device)
-    running[:, 1:] = -1e9
-    # An extension is numbered by beam * V + symbol, as in the last one's (B, K * V) scores; over all steps by
-    # that + t * K * V. The first of them make up the running hypotheses, the second the finished ones.
-    history: list[Tensor] = []  # (B, K), of each step
-    best = torch.full((batch, beams), -1, device=device)
-    best_scores = torch.full((batch, beams), -1e9, device=device)
-    is_finished = torch.zeros(batch, beams, dtype=torch.bool, device=device)
-    improvable = torch.ones(batch, 1, dtype=torch.bool, device=device)
+    history: list[Tensor] = []  # (B, K) extensions that went on, of each step
     with nullcontext() if with_dict or limits.needs_sequences else torch.inference_mode():
         step, state = start_search(model, input_ids, model_kwargs, beams)
         while True:
@@ -248,55 +301,20 @@ def _beam_search(
             all_scores = None if all_scores is None else (*all_scores, scores.clone())
             all_logits = None if all_logits is None else (*all_logits, logits)
             vocab = scores.shape[-1]
-            top_scores, extensions = best_extensions(scores.view(batch, beams, vocab), running, count)
-            parents, symbols = extensions // vocab, extensions % vocab
+            scores = scores.view(batch, beams, vocab)
+            top_scores, extensions = best_extensions(scores, hypotheses.running_scores, hypotheses.count)
+            parents, symbols = extensions // vocab, extensions % vocab  # (B, count)
             longer = None
             if ids is not None:
                 longer = torch.cat([ids[(parents + offset).flatten()], symbols.view(-1, 1)], dim=1)
             ended = limits.stopped(longer, length + 1, symbols, all_scores)
-            numbered = extensions + len(history) * beams * vocab
-            chosen, running, _ = _RULES._get_running_beams_for_next_iteration(
-                topk_log_probs=top_scores,
-                topk_running_sequences=extensions,
-                topk_running_beam_indices=extensions,
-                next_token_hits_stopping_criteria=ended,
-                num_beams=beams,
-            )
-            best, best_scores, _, is_finished = _RULES._update_finished_beams(
-                sequences=best,
-                topk_running_sequences=numbered,
-                beam_scores=best_scores,
-                topk_log_probs=top_scores,
-                beam_indices=best,
-                topk_running_beam_indices=numbered,
-                is_early_stop_heuristic_unsatisfied=improvable,
-                is_sent_finished=is_finished,
-                next_token_hits_stopping_criteria=ended,
-                top_num_beam_mask=among_best,
-                num_beams=beams,
-                cur_len=length,
-                decoder_prompt_len=prompt_length,
-                length_penalty=penalty,
-                early_stopping=early_stopping,
-            )
+            number = len(history) * beams * vocab
+            chosen, goes_on = hypotheses.advance(top_scores, extensions, ended, number, length)
             history.append(chosen)
             length += 1
-            improvable = _RULES._check_early_stop_heuristic(
-                is_early_stop_heuristic_unsatisfied=improvable,
-                running_beam_scores=running,
-                beam_scores=best_scores,
-                is_sent_finished=is_finished,
-                cur_len=length,
-                max_length=generation_config.max_length,
-                decoder_prompt_len=prompt_length,
-                early_stopping=early_stopping,
-                length_penalty=penalty,
-            )
-            unfinished = _RULES._beam_search_has_unfinished_sequences(improvable, is_finished, ended, early_stopping)
-            goes_on = bool(unfinished)
             if not (goes_on or with_dict):
                 break
-            parent_rows = (chosen // vocab + offset).flatten()
+            parent_rows = (chosen // vocab + offset).flatten()  # (N,)
             state = select_state(state, parent_rows)
             if not goes_on:
                 break
@@ -305,15 +323,16 @@ def _beam_search(
                 ids = torch.cat([ids.index_select(0, parent_rows), tokens[:, None]], dim=1)
 
     fill = pad or eos[0] if eos is not None else -1  # as transformers has it
-    sequences, beam_indices = follow_back(history, best[:, :returned], vocab, fill)
+    sequences, beam_indices = follow_back(history, hypotheses.best[:, :returned], vocab, fill)
     prompts = input_ids.view(batch, beams, -1)[:, :returned].flatten(0, 1)
     whole: Any = torch.cat([prompts, sequences.flatten(0, 1)], dim=1)
     if not with_dict:
         return whole
     among_all: Any = torch.where(beam_indices < 0, -1, beam_indices + offset.unsqueeze(-1)).flatten(0, 1).int()
+    best_scores = hypotheses.best_scores[:, :returned].flatten() if generation_config.output_scores else None
     return GenerateBeamEncoderDecoderOutput(
         sequences=whole,
-        sequences_scores=best_scores[:, :returned].flatten() if generation_config.output_scores else None,
+        sequences_scores=best_scores,
         scores=all_scores,
         logits=all_logits,
         beam_indices=among_all,
@@ -340,8 +359,7 @@ def start_search(
     if prompt.shape[1] > 0:
         cache = new_cache(config)
         decoder(prompt, state, source, past_key_values=cache)
-        feed_size = config.output_size * config.input_feeding if config.coverage else None
-        state = load_state(cache, decoder.has_cell, config.decoder_hidden_size, feed_size)
+        state = load_state(cache, config)
     if beams > 1:
         state = select_state(state, torch.arange(len(input_ids), device=input_ids.device) // beams)
     return DecoderStep(decoder, source, model.lm_head, beams, len(input_ids)), state
