@@ -1,7 +1,8 @@
 """Attention over the encoder's memory: (query, keys, memory, mask) -> context vector c_t and weights.
 
 dot and general: Luong 2015, section 3.1. additive: Bahdanau 2015, appendix A.1.2. Keys are projected once a source
-sequence, outside the steps. Nothing is kept on the module between calls. This file travels to the Hub: it imports only
+sequence, outside the steps. Nothing is kept on the module between calls. B batch, S source length, T queries, H of the
+decoder, K size of a key, A of the additive score, D of a memory vector. This file travels to the Hub: it imports only
 torch and its flat siblings.
 """
 
@@ -40,20 +41,19 @@ class Attention(nn.Module):
             self.coverage_weight = nn.Parameter(torch.zeros(attention_size if attention_type == "additive" else 1))
 
     def keys(self, memory: Tensor) -> Tensor:
-        """What queries are scored against, (B, S, K), from the memory (B, S, D). Once a source sequence."""
+        """Return what queries are scored against, (B, S, K), from the memory (B, S, D). Once a source sequence."""
         return memory if self.attention_type == "dot" else self.key_projection(memory)
 
     def forward(
         self, query: Tensor, keys: Tensor, memory: Tensor, mask: Tensor | None, coverage: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """
-        The scores, their softmax, and the mix. For search `_Products` of decoder_step.py has the same once more, and
-        `DeferredGradients` takes over the products with keys and memory in training: what is changed here is to be
-        changed there.
+        Compute the scores, their softmax, and the mix: what `plain()` computes, everywhere. Else a search takes
+        `_Products` of fast_step.py, and training lets `DeferredGradients` take over the products with keys and memory.
 
         Args:
             query: (B, T, H), all steps at once or one (T = 1).
-            keys: (B, S, K), of `keys()`.
+            keys: (B, S, K), which `keys()` returns.
             memory: (B, S, D), zero at padding.
             mask: (B, S) bool, True at real positions; None if there is no padding.
             coverage: (B, S), sum of the weights so far, where the scores read it; (B, T, S) if each query has its own.
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         if self.attention_type == "additive":
             keys = keys.unsqueeze(1) if covered is None else keys.unsqueeze(1) + covered
             # (B, T, 1, A) + (B, 1, S, A): the one score that cannot be a matrix product
-            hidden = torch.tanh(self.query_projection(query).unsqueeze(2) + keys)
+            hidden = torch.tanh(self.query_projection(query).unsqueeze(2) + keys)  # (B, T, S, A)
             scores = self.score_projection(hidden).squeeze(-1)  # (B, T, S)
         else:
             scores = query @ keys.transpose(1, 2)  # (B, T, S)
@@ -81,5 +81,5 @@ class Attention(nn.Module):
         if mask is not None:
             # Not -inf: a source that is all padding must give zeros (its memory), not NaN.
             scores = scores.masked_fill(~mask.unsqueeze(1), torch.finfo(scores.dtype).min)
-        weights = scores.softmax(dim=-1)
+        weights = scores.softmax(dim=-1)  # (B, T, S)
         return weights.to(memory.dtype) @ memory, weights

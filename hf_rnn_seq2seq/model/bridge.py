@@ -14,8 +14,8 @@ from .recurrence import LayerState
 
 def last_output(memory: Tensor, mask: Tensor | None, bidirectional: bool) -> Tensor:
     """
-    What the encoder's top layer hands upward last, (B, D): its forward half of the last position, its backward half of
-    the first one. This is the layer's last state where there is neither `layer_norm` nor `residual`.
+    Return what the encoder's top layer hands upward last, (B, D): its forward half of the last position, its backward
+    half of the first one. This is the layer's last state where there is neither `layer_norm` nor `residual`.
 
     Args:
         memory: (B, S, D) outputs of the encoder's top layer, zero at padding.
@@ -24,7 +24,7 @@ def last_output(memory: Tensor, mask: Tensor | None, bidirectional: bool) -> Ten
     """
     length = memory.shape[1]
     if mask is None:
-        first, last = memory[:, 0], memory[:, -1]
+        first, last = memory[:, 0], memory[:, -1]  # (B, D) each
     else:
         position = torch.arange(length, device=memory.device)[None]  # (1, S)
         rows = torch.arange(memory.shape[0], device=memory.device)
@@ -38,7 +38,7 @@ def last_output(memory: Tensor, mask: Tensor | None, bidirectional: bool) -> Ten
 
 def context_vector(kind: str, memory: Tensor, mask: Tensor | None, last: Tensor) -> Tensor:
     """
-    The fixed-size context vector C.
+    Compute the fixed-size context vector C.
 
     Args:
         kind: `"last"`, `"mean"` or `"max"`.
@@ -53,8 +53,8 @@ def context_vector(kind: str, memory: Tensor, mask: Tensor | None, last: Tensor)
         return last
     if mask is None:
         return memory.mean(1) if kind == "mean" else memory.amax(1)
-    mask = mask.unsqueeze(-1)
-    count = mask.sum(1)
+    mask = mask.unsqueeze(-1)  # (B, S, 1)
+    count = mask.sum(1)  # (B, 1)
     if kind == "mean":
         return memory.masked_fill(~mask, 0).sum(1) / count.clamp(min=1).to(memory.dtype)
     peak = memory.masked_fill(~mask, torch.finfo(memory.dtype).min).amax(1)
@@ -105,6 +105,8 @@ class Bridge(nn.Module):
 
     def forward(self, context: Tensor, final_states: tuple[LayerState, ...] | None) -> tuple[LayerState, ...]:
         """
+        Make the first states: tanh(W h_1) of Bahdanau 2015, appendix A.2.2, and what others have in its place.
+
         Args:
             context: C, (B, D).
             final_states: Of each encoder layer, (B, D) tensors; only read with context_vector "last".
@@ -124,7 +126,7 @@ class Bridge(nn.Module):
             if self.bridge_type == "copy":
                 state = source if self.context_kind == "last" else (context, *([zero] * self.has_cell))
             else:
-                hidden = self.hidden_projections[k](source[0])
+                hidden = self.hidden_projections[k](source[0])  # (B, H)
                 state = (hidden.tanh() if self.bridge_type == "mlp" else hidden,)
                 if self.has_cell:
                     state = (*state, self.cell_projections[k](source[1]))

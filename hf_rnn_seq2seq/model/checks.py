@@ -1,4 +1,4 @@
-"""What enters a forward is looked at once: that its keywords are known, and its tensors fit each other.
+"""Checks of what enters a forward, once: its keywords are known, and its tensors fit each other.
 
 Only shapes are compared, which costs microseconds and waits for no device; nothing is compared while a model is
 compiled, traced or exported. torch's fused kernels of recurrences, which look at nothing themselves, write beyond the
@@ -22,7 +22,7 @@ Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 def only_known_keywords(forward: Forward) -> Forward:
     """
-    A forward that takes the keywords that it names, and no others.
+    Return a forward that takes the keywords that it names, and no others.
 
     `**kwargs` of a forward, which then is always empty, tells Trainer that it takes `num_items_in_batch`.
     """
@@ -269,7 +269,7 @@ def check_labels_shape(
 
 
 def state_layers(cache: Any) -> list[Any]:
-    """The layers of a cache that hold the decoder's state."""
+    """Return the layers of a cache that hold the decoder's state, one a decoder layer."""
     layers: list[Any] = getattr(cache, "self_attention_cache", cache).layers
     return layers
 
@@ -285,8 +285,6 @@ def check_cache(config: Any, cache: Any, rows: int, attention_mask: Tensor | Non
             name = f"cache: the state of layer {number}"
             check_shape(name, layer.keys, (rows, 1, "steps", config.decoder_hidden_size), "batch, 1, steps, hidden")
             check_shape(name, layer.values, (rows, 1, layer.keys.shape[2], "size"), "as its first part")
-    if states and states[0].is_initialized and len(states) != config.decoder_layers:
-        raise ValueError(f"cache has the states of {len(states)} layers, wanted {config.decoder_layers}")
     source = getattr(cache, "cross_attention_cache", None)
     if source is not None and source.layers and source.layers[0].is_initialized:
         keys = source.layers[0].keys

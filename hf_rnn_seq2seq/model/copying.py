@@ -17,18 +17,18 @@ from .fast import is_traced
 
 
 class Pointer(NamedTuple):
-    """What some steps need to copy: how likely they are not to, and from where they would."""
+    """How likely some steps are not to copy, and from where they would."""
 
     gate: Tensor  # (B, T, 1) logit of p_gen
     weights: Tensor  # (B, T, S) attention
     symbols: Tensor  # (B, 2, S), of `source_symbols()`
 
     def at(self, positions: slice | Tensor) -> "Pointer":
-        """Return the pointer of some of the steps."""
+        """Return some of the steps only."""
         return Pointer(self.gate[:, positions], self.weights[:, positions], self.symbols)
 
     def of_steps(self, row: Tensor, step: Tensor) -> "Pointer":
-        """Return the pointer of N single steps (N,), each as a batch row of its own."""
+        """Return N single steps (N,), each as a batch row of its own."""
         return Pointer(self.gate[row, step].unsqueeze(1), self.weights[row, step].unsqueeze(1), self.symbols[row])
 
 
@@ -42,7 +42,7 @@ def source_symbols(ids: Tensor) -> Tensor:
     Returns:
         (B, 2, S) int64: `[:, 0]` the symbols, `[:, 1]` the first position that holds the same symbol.
     """
-    ordered, order = ids.sort(dim=1, stable=True)
+    ordered, order = ids.sort(dim=1, stable=True)  # (B, S) each, as all that follows
     starts = F.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0), value=True)  # of runs of one symbol
     run = torch.where(starts, torch.arange(ids.shape[1], device=ids.device), 0).cummax(dim=1).values
     first = torch.empty_like(order).scatter(1, order, order.gather(1, run))
@@ -71,7 +71,7 @@ def check_labels(labels: Tensor, pointer: Pointer | None, config: Any) -> None:
 
 def log_mixture(logits: Tensor, pointer: Pointer, slots: int = 0) -> Tensor:
     """
-    Compute log P(w), always finite: what is added to p_gen P_vocab(w) is added at the source's symbols only.
+    Return log P(w), always finite: what is added to p_gen P_vocab(w) is added at the source's symbols only.
 
     With g = log(p_gen P_vocab(w)) and c = log((1 - p_gen) sum_j a_j), log P(w) = log(e^g + e^c) = g + softplus(c - g).
     Only one more (B, T, V) tensor than the vocabulary's distribution needs, and it is written in place.
@@ -93,9 +93,9 @@ def log_mixture(logits: Tensor, pointer: Pointer, slots: int = 0) -> Tensor:
         copies = _log_copies(gate, weights, pointer.symbols[:, 0] - logits.shape[-1], slots)
         unknown = symbols >= logits.shape[-1]
         weights, symbols = weights.masked_fill(unknown, 0), symbols.masked_fill(unknown, 0)
-    vocabulary, open_gate = logits.log_softmax(-1, dtype=dtype), F.logsigmoid(gate)
+    vocabulary, open_gate = logits.log_softmax(-1, dtype=dtype), F.logsigmoid(gate)  # (B, T, V), (B, T, 1)
     # The weight of a symbol is gathered at its first position: at the others, and at padding, it is zero.
-    mass = torch.zeros_like(weights).scatter_add(2, first, weights)
+    mass = torch.zeros_like(weights).scatter_add(2, first, weights)  # (B, T, S)
     copied = mass.clamp(min=torch.finfo(dtype).tiny).log() + F.logsigmoid(-gate)
     generated = vocabulary.gather(2, symbols) + open_gate
     added = F.softplus(copied - generated, threshold=40).masked_fill(mass <= 0, 0)
@@ -104,7 +104,7 @@ def log_mixture(logits: Tensor, pointer: Pointer, slots: int = 0) -> Tensor:
 
 
 def _log_copies(gate: Tensor, weights: Tensor, slot: Tensor, slots: int) -> Tensor:
-    """Compute log P of the slots (B, T, Z), which can only be copied; `slot` (B, S) is negative at words."""
+    """Return log P of the slots (B, T, Z), which can only be copied; `slot` (B, S) is negative at known words."""
     place = slot.clamp(min=-1) + 1  # the first one is for all words of the vocabulary
     mass = weights.new_zeros(*weights.shape[:2], slots + 1)
     mass = mass.scatter_add(2, place.unsqueeze(1).expand_as(weights), weights)[..., 1:]

@@ -71,7 +71,7 @@ class RnnSeq2SeqModelOutput(Seq2SeqModelOutput):
 
 
 class StepResults(NamedTuple):
-    """What steps give: of T steps with the axes shown, of one step without T."""
+    """The results of T steps with the axes shown, or of one step without T."""
 
     output: Tensor  # (B, T, R) readouts
     weights: Tensor | None  # (B, T, S) attention

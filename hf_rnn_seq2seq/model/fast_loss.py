@@ -3,7 +3,7 @@
 | here | plain twin | compared by |
 |---|---|---|
 | `chunked_cross_entropy`, `linear_cross_entropy` | `loss.cross_entropy` of all logits | test_fast_training |
-| `with_later_logits` | logits made at once | test_later_logits |
+| `with_later_logits` | logits made at once | test_fast_training |
 
 Of N readouts, a few rows at a time become logits, their loss, and at once the gradients of both factors; then the
 logits are dropped, so that memory does not grow with the vocabulary times the batch. Few programs read the logits of a

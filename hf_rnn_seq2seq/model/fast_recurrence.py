@@ -320,7 +320,7 @@ def _gru_step(gates: Tensor, recurrent: Tensor, before: list[Tensor], h: Tensor,
 
 
 def _gru_local(gates: Tensor, before: list[Tensor], h: Tensor, h_n: Tensor) -> tuple[Tensor, ...]:
-    """Of h': (N, 3H) by W_hh h + b_hh, (N, H) by the candidate's W_ih x + b_ih, (N, H) by h."""
+    """Return derivatives of h': (N, 3H) by W_hh h + b_hh, (N, H) by the candidate's W_ih x + b_ih, (N, H) by h."""
     r, z, n = gates.chunk(3, dim=1)
     by_n = torch.ops.aten.tanh_backward(1 - z, n)
     by_r = torch.ops.aten.sigmoid_backward(by_n * h_n, r)

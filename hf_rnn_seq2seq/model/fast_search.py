@@ -359,8 +359,7 @@ def start_search(
     if prompt.shape[1] > 0:
         cache = new_cache(config)
         decoder(prompt, state, source, past_key_values=cache)
-        feed_size = config.output_size * config.input_feeding if config.coverage else None
-        state = load_state(cache, decoder.has_cell, config.decoder_hidden_size, feed_size)
+        state = load_state(cache, config)
     if beams > 1:
         state = select_state(state, torch.arange(len(input_ids), device=input_ids.device) // beams)
     return DecoderStep(decoder, source, model.lm_head, beams, len(input_ids)), state

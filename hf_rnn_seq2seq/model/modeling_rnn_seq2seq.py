@@ -23,7 +23,6 @@ from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
 from .fast import chunked_loss, logits_wait, replaceable, steps_that_count, with_later_logits
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
 from .loss import cross_entropy, loss_beyond_logits, shift_tokens_right
-from .padding import Padding
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState
 from .scheduled_sampling import ScheduledSampling
@@ -63,7 +62,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         return side.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
-        """As one table, or as the source's; `share_embeddings` says which."""
+        """Set the source's table, and the target's where it is the same or the only one."""
         if self.config.input_feature_size is None:
             self.encoder.embed_tokens = value
         if self.config.share_embeddings or self.config.input_feature_size is not None:
@@ -130,11 +129,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         if past_key_values is None and (config.use_cache if use_cache is None else use_cache) and not self.training:
             past_key_values = new_cache(config)
 
-        feed_size = config.output_size if config.input_feeding else 0
-        state = None if past_key_values is None else load_state(
-            past_key_values, config.rnn_type == "lstm", config.decoder_hidden_size,
-            feed_size if config.coverage else None,
-        )  # fmt: skip
+        state = None if past_key_values is None else load_state(past_key_values, config)
         mask = self.encoder.memory_mask(input_ids, attention_mask)
         if mask is None:
             mask = getattr(encoder_outputs, "mask", None)
@@ -192,28 +187,28 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         source_ids: Tensor | None,
         needs_state: bool,
     ) -> tuple[DecoderState | None, SourceMemory]:
-        """The decoder's first state, and what its steps read of the source."""
+        """Return the decoder's first state, and what its steps read of the source."""
         config = self.config
         if encoder_outputs is None:
             return None, SourceMemory(None, None, None, None)
         needs_context = config.feeds_context or (needs_state and config.bridge_type != "zeros")
         finals, context = None, None
         if needs_context:
-            memory = encoder_outputs.last_hidden_state
-            last = memory[:, 0]
+            memory = encoder_outputs.last_hidden_state  # (B, S, D)
+            last = memory[:, 0]  # (B, D)
             if config.context_vector == "last" and not (config.last_is_output and config.bridge_type == "zeros"):
                 finals = self._final_states(encoder_outputs, mask)
                 last = finals[-1][0]
             if config.last_is_output:
                 last = last_output(memory, mask, config.bidirectional_encoder)
-            context = context_vector(config.context_vector, memory, mask, last)
+            context = context_vector(config.context_vector, memory, mask, last)  # (B, D)
         source = self.decoder.source_memory(
             encoder_outputs, mask, context if config.feeds_context else None, source_ids
         )
         if not needs_state:
             return None, source
         like = encoder_outputs.last_hidden_state[:, 0] if context is None else context
-        feed = like.new_zeros(like.shape[0], config.output_size) if config.input_feeding else None
+        feed = like.new_zeros(like.shape[0], config.output_size) if config.input_feeding else None  # (B, R)
         coverage = None
         if config.coverage:
             memory = encoder_outputs.last_hidden_state
@@ -221,7 +216,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         return DecoderState(self.bridge(like, finals), feed, coverage), source
 
     def _final_states(self, encoder_outputs: BaseModelOutput, mask: Tensor | None) -> tuple[LayerState, ...]:
-        """Final states of the encoder's layers; of a plain `BaseModelOutput` as far as its memory tells them."""
+        """Return the last states of the encoder's layers; of a plain `BaseModelOutput` where its memory has them."""
         is_whole = self.config.rnn_type != "lstm" or getattr(encoder_outputs, "final_cell", None) is not None
         if getattr(encoder_outputs, "final_hidden", None) is not None and is_whole:
             return encoder_outputs.final_states  # type: ignore[attr-defined]
@@ -231,14 +226,7 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
                 "encoder_outputs has no final_hidden (and final_cell), of which the decoder's first state is made: "
                 f"pass what model.get_encoder()(...) returns, got {type(encoder_outputs).__name__}"
             )
-        memory = encoder_outputs.last_hidden_state
-        directions = memory.chunk(2, -1) if config.bidirectional_encoder else (memory,)
-        if mask is None:
-            return ((torch.cat([d[:, -1 if i == 0 else 0] for i, d in enumerate(directions)], -1),),)
-        padding = Padding.from_mask(mask)
-        compact = [padding.compact(d) for d in directions]
-        zero = torch.zeros_like(compact[0][:, 0])
-        return ((torch.cat([padding.last(c, zero) if i == 0 else c[:, 0] for i, c in enumerate(compact)], -1),),)
+        return ((last_output(encoder_outputs.last_hidden_state, mask, config.bidirectional_encoder),),)
 
 
 @replaceable("_logits")
@@ -273,7 +261,7 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         cache: Cache | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Of all symbols, which `generate()` gives where it goes on from a state, only those that it has not read."""
+        """Pass on only those of all symbols that the state has not read, where `generate()` goes on from one."""
         past_key_values = one_cache(past_key_values, cache)
         for name in ("tokenizer", "assistant_tokenizer"):  # of stop strings and drafts: `generate()` hands them on
             kwargs.pop(name, None)
@@ -392,7 +380,7 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         return loss_beyond_logits(self.config, self.teacher_forcing_ratio if self.training else 1)
 
     def _scheduled_sampling(self, reference: Tensor | None) -> ScheduledSampling | None:
-        """What chooses the decoder's inputs in place of the reference (B, T); None if all are the reference."""
+        """Return what chooses the decoder's inputs in place of the reference (B, T); None if all are the reference."""
         if not self.training or self.teacher_forcing_ratio == 1 or reference is None:
             return None
         ratio, unit = self.teacher_forcing_ratio, self.teacher_forcing_unit
@@ -412,9 +400,9 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         outputs: RnnSeq2SeqModelOutput,
     ) -> Tensor:
         """
-        Cross entropy over the labels that are not -100, smoothed in training only, and in training the weighted
-        coverage loss (B, T) of the same positions (See 2017, eq. 13). `outputs` are those of the bare model; of them
-        the logits are made if there are none.
+        Return the cross entropy over the labels that are not -100, smoothed in training only, and in training the
+        weighted coverage loss (B, T) of the same positions (See 2017, eq. 13). `outputs` are those of the bare model;
+        of them the logits are made if there are none.
         """
         readout = outputs.last_hidden_state if logits is None else logits
         if readout.shape[:2] != labels.shape:
@@ -445,15 +433,15 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
 
     def compute_transition_scores(self, *args: Any, **kwargs: Any) -> Tensor:
-        """As in `GenerationMixin`, which takes the number of target symbols from `vocab_size`: here the source's."""
+        """Score by the target's number of symbols: `GenerationMixin` takes it from `vocab_size`, the source's."""
         target_side = SimpleNamespace(config=self.config.get_text_config(decoder=True))
         return GenerationMixin.compute_transition_scores(target_side, *args, **kwargs)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def alignments(self, sequences: Tensor, input_ids: Tensor | None = None, **model_inputs: Any) -> Tensor:
         """
-        Attention of given target sequences to their sources: of hypotheses as `generate()` returns them (greedy, beam,
-        n-best, sampled), or of references.
+        Return the attention of given target sequences to their sources: of hypotheses as `generate()` returns them
+        (greedy, beam, n-best, sampled), or of references.
 
         Args:
             sequences (`torch.LongTensor` of shape `(num_sequences, target_length + 1)`): Targets with their start

@@ -1,4 +1,4 @@
-"""What all models of the family share: initialisation, tied parameters, and what transformers has to know.
+"""The base of all models of the family: initialisation, tied parameters, and what transformers has to know.
 
 This file travels to the Hub: it imports only the standard library, torch, transformers and the flat files beside it.
 """
@@ -51,7 +51,7 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
             self.main_input_name = "input_features"
 
     def train(self, mode: bool = True) -> "RnnSeq2SeqPreTrainedModel":
-        """As in torch; Trainer calls this after it has set special ids by its tokenizer, which are looked at here."""
+        """Set the mode; Trainer calls this after it has set special ids by its tokenizer, which are looked at here."""
         settle_special_ids(self.config, getattr(self, "generation_config", None))
         if mode and self.base_model is not self:
             ids = [getattr(self.config, name) for name in (*SPECIAL_IDS, "vocab_size")]
@@ -102,7 +102,7 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         return self._tied_weights_keys
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """As in transformers; where one of several tied tables was set apart, each is written as it is."""
+        """Save; where one of several tied tables was set apart, each is written as it is."""
         tied = self.get_expanded_tied_weights_keys(all_submodels=True)
         if any(_weight(self, target) is not _weight(self, source) for target, source in tied.items()):
             # Else a name left out, since its values are also there under another one, is tied to a third on loading.
@@ -142,7 +142,7 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
             )
 
     def _loss_beyond_logits(self) -> str | None:
-        """What a loss made of the logits alone would miss, or None."""
+        """Return what a loss made of the logits alone would miss, or None."""
         return None
 
     def _resize_token_embeddings(
@@ -176,6 +176,6 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
 
 
 def _weight(model: nn.Module, name: str) -> Any:
-    """What stands under a parameter's name, be it a parameter or what is made of one."""
+    """Return what stands under a parameter's name, be it a parameter or what is made of one."""
     module, _, attribute = name.rpartition(".")
     return getattr(model.get_submodule(module), attribute, None)

@@ -1,4 +1,4 @@
-"""What a step of the decoder reads in training: the reference or, in scheduled sampling, the model's own symbol.
+"""The inputs of the decoder's steps in training: the reference or, in scheduled sampling, the model's own symbol.
 
 B batch, T target length, R size of a readout. This file travels to the Hub: it imports only torch and its flat
 siblings.
@@ -52,20 +52,20 @@ class ScheduledSampling:
         self.ended: list[Tensor] = []
 
     def __call__(self, t: int, previous_output: Tensor, pointer: Pointer | None = None) -> Tensor:
-        """The ids (B,) that step t reads: of the reference, or what the readout (B, R) of the last step says."""
+        """Return the ids (B,) that step t reads: the reference's, or what the last step's readout (B, R) says."""
         forced = self.forced[:, t]
         with torch.no_grad():
             logits = self.logits(previous_output.unsqueeze(1), pointer).squeeze(1)
             if self.unit == "step":
                 own = logits.float().softmax(-1).multinomial(1).squeeze(1)
-                return torch.where(forced, self.reference[:, t], own)
+                return torch.where(forced, self.reference[:, t], own)  # (B,)
             chosen = torch.where(forced, self.reference[:, t], logits.argmax(-1))
             before = self.ended[-1] if self.ended else torch.zeros_like(forced)
             self.ended.append(before | (~forced & torch.isin(chosen, self.ends.to(chosen))))
             return chosen
 
     def learnt(self, labels: Tensor) -> Tensor:
-        """Labels (B, T) without those behind the end that a sequence read of its own."""
+        """Return labels (B, T) without those behind the end that a sequence read of its own."""
         if not self.ended:
             return labels
         ended = torch.stack([torch.zeros_like(self.ended[0]), *self.ended], 1)

@@ -14,11 +14,12 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, EncoderDecoderCache, StaticLayer
 
+from .checks import state_layers
 from .recurrence import LayerState
 
 
 class SourceMemory(NamedTuple):
-    """What every decoder step may read of the source; made once a source sequence."""
+    """The part of the source that every decoder step may read; made once a source sequence."""
 
     keys: Tensor | None  # (B, S, K) attention keys
     memory: Tensor | None  # (B, S, D) the encoder's top states
@@ -246,35 +247,29 @@ def check_cache_layers(cache: Cache, layers: int) -> None:
             )
 
 
-def recurrent_layers(cache: Cache) -> list:
-    """The layers that hold the decoder's state, one a decoder layer."""
-    return (cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache).layers
-
-
-def load_state(cache: Cache, has_cell: bool, hidden_size: int, feed_size: int | None = None) -> DecoderState | None:
-    """
-    The decoder's state after the last step in the cache; None if there was none yet. `feed_size` is that of the vector
-    fed back where there is coverage behind it; None: there is no coverage.
-    """
-    layers = recurrent_layers(cache)
+def load_state(cache: Cache, config: Any) -> DecoderState | None:
+    """Return the decoder's state after the last step in the cache; None if there was none yet."""
+    layers = state_layers(cache)
     if not layers[0].is_initialized:
         return None
+    size = config.decoder_hidden_size
+    feed_start = size if config.rnn_type == "lstm" else 0
     states: list[LayerState] = []
-    feed_start = hidden_size if has_cell else 0
     carried = coverage = None
     for layer in layers:
         hidden, carried = layer.keys[:, 0, -1], layer.values[:, 0, -1]  # (B, H), (B, *)
-        if feed_size is not None and layer is layers[-1]:
-            carried, coverage = carried.split([feed_start + feed_size, carried.shape[-1] - feed_start - feed_size], -1)
+        if config.coverage and layer is layers[-1]:
+            feed_end = feed_start + config.output_size * config.input_feeding
+            carried, coverage = carried.tensor_split([feed_end], dim=-1)
             carried = carried.to(hidden.dtype)  # coverage is of a higher precision than half, and so all is
-        states.append((hidden, carried[:, :hidden_size]) if has_cell else (hidden,))
-    feed = carried[:, feed_start:]
+        states.append((hidden, carried[:, :size]) if feed_start else (hidden,))
+    feed = carried[:, feed_start:]  # (B, R)
     return DecoderState(tuple(states), feed if feed.shape[-1] else None, coverage)
 
 
 def save_states(cache: Cache, states: list[DecoderState], steps: int) -> None:
     """Append the states after each of the last `steps` steps (or only after the very last) to the cache."""
-    layers = recurrent_layers(cache)
+    layers = state_layers(cache)
     for k, layer in enumerate(layers):
         hidden = torch.stack([state.layers[k][0] for state in states], dim=1)  # (B, n, H)
         carried = [torch.stack([state.layers[k][1] for state in states], 1)] if len(states[0].layers[k]) == 2 else []
@@ -288,11 +283,11 @@ def save_states(cache: Cache, states: list[DecoderState], steps: int) -> None:
 
 def is_recording(cache: Cache) -> bool:
     """Whether the cache wants the state after every step, to be able to go back."""
-    return any(getattr(layer, "record_past", False) for layer in recurrent_layers(cache))
+    return any(getattr(layer, "record_past", False) for layer in state_layers(cache))
 
 
 def load_source(cache: Cache | None, mask: Tensor | None) -> SourceMemory | None:
-    """What `save_source` stored; None if there is nothing yet."""
+    """Return what `save_source` stored; None if there is nothing yet."""
     if not isinstance(cache, EncoderDecoderCache):
         return None
     layer: Any = cache.cross_attention_cache.layers[0]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 def reduction_plan(time_reduction: int, num_layers: int) -> tuple[int, ...]:
     """
-    How many consecutive vectors each layer reads as one: two from the second layer on, until their product is
+    Return how many consecutive vectors each layer reads as one: two from the second layer on, until their product is
     `time_reduction` (a power of two), and in the first layer what the others leave over.
     """
     halvings = min(time_reduction.bit_length() - 1, num_layers - 1)
@@ -20,15 +20,15 @@ def reduction_plan(time_reduction: int, num_layers: int) -> tuple[int, ...]:
 
 
 def stack_frames(x: Tensor, factor: int) -> Tensor:
-    """(B, S, D) -> (B, ceil(S / factor), factor * D): each group of consecutive vectors as one."""
+    """Join each group of consecutive vectors: (B, S, D) -> (B, ceil(S / factor), factor * D)."""
     x = F.pad(x, (0, 0, 0, -x.shape[1] % factor))
     return x.reshape(x.shape[0], -1, factor * x.shape[2])
 
 
 def reduced_mask(mask: Tensor, factor: int) -> Tensor:
     """
-    The mask (B, ceil(S / factor)) of what a mask (B, S), non-zero at real positions, leaves: ceil(n / factor) real
-    positions of n, to the left, since padding between them was taken out before they were grouped.
+    Return the mask (B, ceil(S / factor)) of what a mask (B, S), non-zero at real positions, leaves: ceil(n / factor)
+    real positions of n, to the left, since padding between them was taken out before they were grouped.
     """
     lengths = (mask.bool().sum(1) + factor - 1) // factor
     return torch.arange((mask.shape[1] + factor - 1) // factor, device=mask.device)[None] < lengths[:, None]

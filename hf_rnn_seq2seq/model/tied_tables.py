@@ -36,7 +36,7 @@ class TiedTables:
                 _take_weight(self.model.encoder.embed_tokens, value)
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """As of the inner model; with `tie_word_embeddings` the output layer follows the decoder's table."""
+        """Set the inner model's table; with `tie_word_embeddings` the output layer follows the decoder's."""
         self.model.set_input_embeddings(value)
         if self.config.tie_word_embeddings and self.model.decoder.embed_tokens is value:
             _take_weight(self.lm_head, value)

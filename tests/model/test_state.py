@@ -10,6 +10,7 @@ from tiny import STRUCTURES, padded_batch, random_ids, tiny_config, tiny_model
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
+from hf_rnn_seq2seq.model.checks import state_layers
 from hf_rnn_seq2seq.model.state import (
     DecoderState,
     RecurrentStateLayer,
@@ -19,7 +20,6 @@ from hf_rnn_seq2seq.model.state import (
     load_source,
     load_state,
     new_cache,
-    recurrent_layers,
     save_source,
     save_states,
 )
@@ -68,7 +68,7 @@ def test_a_state_comes_back_as_it_was_saved(cell: bool, feed: bool, make: Any) -
 def test_generate_builds_these_layers_by_itself(make: Any) -> None:
     cache = make(tiny_config(decoder_layers=3))
     wanted = RecurrentStateLayer if make is new_cache else StaticRecurrentStateLayer
-    assert [type(layer) for layer in recurrent_layers(cache)] == [wanted] * 3
+    assert [type(layer) for layer in state_layers(cache)] == [wanted] * 3
     assert isinstance(DynamicCache(config=tiny_config()).layers[0], RecurrentStateLayer)
 
 
@@ -87,7 +87,7 @@ def test_recorded_states_can_be_undone() -> None:
     cache.crop(0)
     assert cache.get_seq_length() == 5
     assert_equal_states(load_state(cache, True, 4), states[4])
-    assert all(layer.keys.shape[-2] == 1 for layer in recurrent_layers(cache))
+    assert all(layer.keys.shape[-2] == 1 for layer in state_layers(cache))
 
 
 def test_undoing_every_step_gives_an_empty_cache() -> None:
