@@ -24,11 +24,11 @@ class Pointer(NamedTuple):
     symbols: Tensor  # (B, 2, S), of `source_symbols()`
 
     def at(self, positions: slice | Tensor) -> "Pointer":
-        """Return some of the steps only."""
+        """Return the pointer of some of the steps."""
         return Pointer(self.gate[:, positions], self.weights[:, positions], self.symbols)
 
     def of_steps(self, row: Tensor, step: Tensor) -> "Pointer":
-        """Return N single steps (N,), each as a batch row of its own."""
+        """Return the pointer of N single steps (N,), each as a batch row of its own."""
         return Pointer(self.gate[row, step].unsqueeze(1), self.weights[row, step].unsqueeze(1), self.symbols[row])
 
 
@@ -71,7 +71,7 @@ def check_labels(labels: Tensor, pointer: Pointer | None, config: Any) -> None:
 
 def log_mixture(logits: Tensor, pointer: Pointer, slots: int = 0) -> Tensor:
     """
-    Return log P(w), always finite: what is added to p_gen P_vocab(w) is added at the source's symbols only.
+    Compute log P(w), always finite: what is added to p_gen P_vocab(w) is added at the source's symbols only.
 
     With g = log(p_gen P_vocab(w)) and c = log((1 - p_gen) sum_j a_j), log P(w) = log(e^g + e^c) = g + softplus(c - g).
     Only one more (B, T, V) tensor than the vocabulary's distribution needs, and it is written in place.
@@ -104,7 +104,7 @@ def log_mixture(logits: Tensor, pointer: Pointer, slots: int = 0) -> Tensor:
 
 
 def _log_copies(gate: Tensor, weights: Tensor, slot: Tensor, slots: int) -> Tensor:
-    """Return log P of the slots (B, T, Z), which can only be copied; `slot` (B, S) is negative at known words."""
+    """Compute log P of the slots (B, T, Z), which can only be copied; `slot` (B, S) is negative at words."""
     place = slot.clamp(min=-1) + 1  # the first one is for all words of the vocabulary
     mass = weights.new_zeros(*weights.shape[:2], slots + 1)
     mass = mass.scatter_add(2, place.unsqueeze(1).expand_as(weights), weights)[..., 1:]

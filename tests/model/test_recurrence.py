@@ -182,7 +182,7 @@ def test_a_long_padding_does_not_wear_the_state_away(rnn_type: str, dtype: torch
     wanted = stack(x[:, :3]).states[0]
     for part, reference in zip(got, wanted, strict=True):
         assert torch.isfinite(part).all()
-        torch.testing.assert_close(part, reference, rtol=1e-2 if dtype == torch.bfloat16 else 1e-6, atol=0)
+        torch.testing.assert_close(part, reference, rtol=2e-2 if dtype == torch.bfloat16 else 1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kind", PADDINGS)

@@ -41,6 +41,11 @@ def static_cache(config: Any) -> EncoderDecoderCache:
     return EncoderDecoderCache(StaticCache(config, max_cache_len=16), StaticCache(config, max_cache_len=16))
 
 
+def config_of(cell: bool = True) -> Any:
+    """The configuration of a decoder whose states `states_of` makes."""
+    return tiny_config(rnn_type="lstm" if cell else "gru", decoder_hidden_size=4)
+
+
 def assert_equal_states(got: DecoderState | None, wanted: DecoderState) -> None:
     assert got is not None and len(got.layers) == len(wanted.layers)
     for got_layer, wanted_layer in zip(got.layers, wanted.layers, strict=True):
@@ -56,11 +61,11 @@ def assert_equal_states(got: DecoderState | None, wanted: DecoderState) -> None:
 @pytest.mark.parametrize("make", [new_cache, static_cache], ids=["dynamic", "static"])
 def test_a_state_comes_back_as_it_was_saved(cell: bool, feed: bool, make: Any) -> None:
     cache = make(tiny_config())
-    assert load_state(cache, cell, 4) is None and cache.get_seq_length() == 0
+    assert load_state(cache, config_of(cell)) is None and cache.get_seq_length() == 0
     for steps in (1, 3):
         states = states_of(steps, cell, feed)
         save_states(cache, states, steps=steps)
-        assert_equal_states(load_state(cache, cell, 4), states[-1])
+        assert_equal_states(load_state(cache, config_of(cell)), states[-1])
     assert int(cache.get_seq_length()) == 4
 
 
@@ -82,11 +87,11 @@ def test_recorded_states_can_be_undone() -> None:
     save_states(cache, states[2:6], steps=4)
     cache.crop(-3)
     assert cache.get_seq_length() == 3
-    assert_equal_states(load_state(cache, True, 4), states[2])
+    assert_equal_states(load_state(cache, config_of()), states[2])
     save_states(cache, states[3:5], steps=2)
     cache.crop(0)
     assert cache.get_seq_length() == 5
-    assert_equal_states(load_state(cache, True, 4), states[4])
+    assert_equal_states(load_state(cache, config_of()), states[4])
     assert all(layer.keys.shape[-2] == 1 for layer in state_layers(cache))
 
 
@@ -95,7 +100,7 @@ def test_undoing_every_step_gives_an_empty_cache() -> None:
     cache.self_attention_cache.activate_past_recording()
     save_states(cache, states_of(3), steps=3)
     cache.crop(-3)
-    assert cache.get_seq_length() == 0 and load_state(cache, True, 4) is None
+    assert cache.get_seq_length() == 0 and load_state(cache, config_of()) is None
 
 
 def test_crop_refuses_what_it_cannot_do() -> None:
@@ -147,7 +152,7 @@ def test_rows_can_be_repeated_and_selected() -> None:
     assert all(tensor.shape[0] == 6 for tensor in tensors_of(cache))
     cache.batch_select_indices(torch.tensor([5, 0]))
     wanted = DecoderState(tuple(tuple(p[[2, 0]] for p in layer) for layer in state.layers), state.feed[[2, 0]])
-    assert_equal_states(load_state(cache, True, 4), wanted)
+    assert_equal_states(load_state(cache, config_of()), wanted)
 
 
 @pytest.mark.parametrize("attends", [True, False], ids=["attention", "context_only"])

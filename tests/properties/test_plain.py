@@ -43,7 +43,7 @@ def run_program(program: str, *arguments: Any, root: Path = PACKAGE.parent, swit
     """Run a program in a process of its own with the package under `root`; return the lines that it prints."""
     environment = {**os.environ, "HF_RNN_SEQ2SEQ_PLAIN": switched_off, "PYTHONPATH": str(root)}
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout.splitlines()
 
