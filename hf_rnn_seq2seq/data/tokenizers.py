@@ -41,7 +41,7 @@ _DEFAULT_SUBWORD_VOCAB_SIZE = 8000
 
 @dataclass
 class TokenizerOptions:
-    """How one tokenizer is trained (the `tokenizer.source` and `tokenizer.target` sections of a recipe).
+    """The training of one tokenizer (the `tokenizer.source` and `tokenizer.target` sections of a recipe).
 
     Args:
         type: "character" (one token a Unicode code point, blanks included), "word" (split at white space), "bpe" or
@@ -50,14 +50,14 @@ class TokenizerOptions:
             for the subword types, which need at least 4 special tokens + 256 bytes.
         min_frequency: entries seen less often become `<unk>` (character, word) or are not merged (bpe). Unigram
             ignores counts.
-        lowercase: lower-case the text before anything else; decoding gives lower case back. What a target tokenizer
-            does to a text is done to references, too, before they are scored.
+        lowercase: lower-case the text before anything else; decoding returns lower case. References are
+            normalised by the target tokenizer, too, before they are scored.
         normalization: Unicode form "NFC", "NFD", "NFKC" or "NFKD" applied first, or `None`.
         add_prefix_space: types bpe and unigram only: put a blank before the text, which decoding takes away again: a
             word is then the same tokens at the beginning of a text as within it.
         add_eos: append `</s>` when encoding. Targets get their `</s>` in `data.encode_dataset` either way.
-        fold_digits: every digit becomes 0; decoding gives zeros back.
-        characters: type word only: also give the characters of each word, as `character_ids`. `lowercase` and
+        fold_digits: every digit becomes 0; decoding returns zeros.
+        characters: type word only: also return the characters of each word, as `character_ids`. `lowercase` and
             `fold_digits` leave them as they are in the text.
         min_character_frequency: characters seen less often become `<unk>`.
         max_word_length: of a longer word only so many characters are given, half from its beginning, half from its
