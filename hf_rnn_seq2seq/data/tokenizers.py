@@ -97,6 +97,21 @@ class TokenizerOptions:
             )
 
 
+def _normalizer(options: TokenizerOptions) -> normalizers.Normalizer | None:
+    form = options.normalization
+    steps: list[normalizers.Normalizer] = [] if form is None else [getattr(normalizers, form)()]
+    if options.lowercase:
+        steps.append(normalizers.Lowercase())
+    if options.fold_digits:
+        steps.append(normalizers.Replace(Regex(r"\d"), "0"))
+    if options.add_prefix_space:
+        # Not the pre-tokenizer's option of this name: it leaves out the blank where the text has one, for good.
+        steps.append(normalizers.Prepend(" "))
+    if options.type == "word":
+        steps.append(normalizers.Replace(_LIKE_SPECIAL, "<\u2060"))
+    return normalizers.Sequence(steps) if steps else None
+
+
 def _empty_tokenizer(options: TokenizerOptions) -> tuple[Tokenizer, trainers.Trainer]:
     """Return the untrained tokenizer of a type, with its reversible splitting and joining, and its trainer."""
     common: dict[str, Any] = {"special_tokens": list(SPECIAL_TOKENS), "show_progress": False}
@@ -125,6 +140,8 @@ def _empty_tokenizer(options: TokenizerOptions) -> tuple[Tokenizer, trainers.Tra
         trainer = trainers.UnigramTrainer(unk_token=UNK_TOKEN, **common)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    if options.add_prefix_space:
+        tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     return tokenizer, trainer
 
 
@@ -156,21 +173,8 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
         DataError: the texts are all empty, or one of them has no UTF-8 form.
     """
     tokenizer, trainer = _empty_tokenizer(options)
+    tokenizer.normalizer = _normalizer(options)
     form = options.normalization
-    steps: list[normalizers.Normalizer] = [] if form is None else [getattr(normalizers, form)()]
-    if options.lowercase:
-        steps.append(normalizers.Lowercase())
-    if options.fold_digits:
-        steps.append(normalizers.Replace(Regex(r"\d"), "0"))
-    if options.add_prefix_space:
-        # Not the pre-tokenizer's option of this name: it leaves out the blank where the text has one, for good.
-        steps.append(normalizers.Prepend(" "))
-        tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
-    if options.type == "word":
-        steps.append(normalizers.Replace(_LIKE_SPECIAL, "<\u2060"))
-    if steps:
-        tokenizer.normalizer = normalizers.Sequence(steps)
-
     seen_text = False
     character_counts: Counter[str] = Counter()
 
@@ -223,7 +227,7 @@ def normalized(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list
     if backend.normalizer is None and backend.pre_tokenizer is None:
         return list(texts)
 
-    def given_back(text: str) -> str:
+    def decoded(text: str) -> str:
         if backend.normalizer is not None:
             text = backend.normalizer.normalize_str(text)
         pieces = [text]
@@ -231,7 +235,7 @@ def normalized(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list
             pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
         return str(" ".join(pieces) if backend.decoder is None else backend.decoder.decode(pieces))
 
-    return [given_back(text) for text in texts]
+    return [decoded(text) for text in texts]
 
 
 def save_tokenizers(
