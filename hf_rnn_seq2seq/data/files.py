@@ -327,7 +327,7 @@ def format_of(path: Path, wanted: Sequence[str], given: str | None = None, other
     """Return the format of a file: the given one, or what its name ends in (`.gz` may follow).
 
     Raises:
-        DataError: it is none of the wanted ones; `otherwise` ends the message and tells what else can be done.
+        DataError: it is none of the wanted ones; `otherwise` ends the message, with other ways.
     """
     suffix = Path(path.name.removesuffix(".gz")).suffix.removeprefix(".")
     found = given or {"json": "jsonl"}.get(suffix, suffix)

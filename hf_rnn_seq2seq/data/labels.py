@@ -270,7 +270,7 @@ def _strip_labels(items: list[Item], split: str) -> None:
         changed += sum(new != old for new, old in zip(stripped, item.labels, strict=True))
         item.labels = stripped
     if changed:
-        logger.warning("%s: took white space off the ends of %d labels", split, changed)
+        logger.warning("%s: stripped white space from %d labels", split, changed)
 
 
 def _rename(items: list[Item], names: Mapping[str | int, str]) -> None:

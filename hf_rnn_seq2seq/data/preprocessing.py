@@ -22,7 +22,7 @@ RECIPE_FILE = "recipe.yaml"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a source becomes the model's input, beside what its tokenizer does.
+    """The rewriting of a source text before it is tokenized, and the order of its tokens.
 
     Args:
         source_replacements: pairs of a regular expression and its replacement, applied to the text one after the other

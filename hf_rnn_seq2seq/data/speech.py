@@ -64,7 +64,7 @@ class JoinOptions:
 
 @dataclass
 class SpeechDataOptions:
-    """Which files are read and how (the `data` section of a recipe).
+    """The files of a speech data set (the `data` section of a recipe).
 
     Args:
         manifest: one line an utterance, the first line names the columns (.tsv or .csv, .gz may follow); or a mapping
@@ -82,7 +82,7 @@ class SpeechDataOptions:
         validation: likewise for those that select the model; `None`: see `holdout`.
         test: likewise for those that are reported; `None`: none are.
         holdout: take the validation data out of the training data.
-        join: make longer utterances.
+        join: join recordings to longer utterances.
         max_train_samples: use only the first so many training utterances (for trials); likewise the next two.
         max_validation_samples: the same for validation utterances.
         max_test_samples: the same for test utterances.
@@ -147,7 +147,7 @@ def read_manifest(path: Path, options: SpeechDataOptions, split: str | None = No
     Args:
         path: the file.
         options: names of the columns.
-        split: the split of all its lines; `None`: its `split_column` tells each line's.
+        split: the split of all its lines; `None`: that of its `split_column`.
 
     Raises:
         DataError: a column is missing, a line has too few or too many, a transcript is empty.

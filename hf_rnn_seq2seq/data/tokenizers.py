@@ -41,7 +41,7 @@ _DEFAULT_SUBWORD_VOCAB_SIZE = 8000
 
 @dataclass
 class TokenizerOptions:
-    """How one tokenizer is trained (the `tokenizer.source` and `tokenizer.target` sections of a recipe).
+    """The training of one tokenizer (the `tokenizer.source` and `tokenizer.target` sections of a recipe).
 
     Args:
         type: "character" (one token a Unicode code point, blanks included), "word" (split at white space), "bpe" or
@@ -50,14 +50,14 @@ class TokenizerOptions:
             for the subword types, which need at least 4 special tokens + 256 bytes.
         min_frequency: entries seen less often become `<unk>` (character, word) or are not merged (bpe). Unigram
             ignores counts.
-        lowercase: lower-case the text before anything else; decoding gives lower case back. What a target tokenizer
-            does to a text is done to references, too, before they are scored.
+        lowercase: lower-case the text before anything else; decoding returns lower case. References are
+            normalised by the target tokenizer, too, before they are scored.
         normalization: Unicode form "NFC", "NFD", "NFKC" or "NFKD" applied first, or `None`.
         add_prefix_space: types bpe and unigram only: put a blank before the text, which decoding takes away again: a
             word is then the same tokens at the beginning of a text as within it.
         add_eos: append `</s>` when encoding. Targets get their `</s>` in `data.encode_dataset` either way.
-        fold_digits: every digit becomes 0; decoding gives zeros back.
-        characters: type word only: also give the characters of each word, as `character_ids`. `lowercase` and
+        fold_digits: every digit becomes 0; decoding returns zeros.
+        characters: type word only: also return the characters of each word, as `character_ids`. `lowercase` and
             `fold_digits` leave them as they are in the text.
         min_character_frequency: characters seen less often become `<unk>`.
         max_word_length: of a longer word only so many characters are given, half from its beginning, half from its
@@ -97,6 +97,21 @@ class TokenizerOptions:
             )
 
 
+def _normalizer(options: TokenizerOptions) -> normalizers.Normalizer | None:
+    form = options.normalization
+    steps: list[normalizers.Normalizer] = [] if form is None else [getattr(normalizers, form)()]
+    if options.lowercase:
+        steps.append(normalizers.Lowercase())
+    if options.fold_digits:
+        steps.append(normalizers.Replace(Regex(r"\d"), "0"))
+    if options.add_prefix_space:
+        # Not the pre-tokenizer's option of this name: it leaves out the blank where the text has one, for good.
+        steps.append(normalizers.Prepend(" "))
+    if options.type == "word":
+        steps.append(normalizers.Replace(_LIKE_SPECIAL, "<\u2060"))
+    return normalizers.Sequence(steps) if steps else None
+
+
 def _empty_tokenizer(options: TokenizerOptions) -> tuple[Tokenizer, trainers.Trainer]:
     """Return the untrained tokenizer of a type, with its reversible splitting and joining, and its trainer."""
     common: dict[str, Any] = {"special_tokens": list(SPECIAL_TOKENS), "show_progress": False}
@@ -125,6 +140,8 @@ def _empty_tokenizer(options: TokenizerOptions) -> tuple[Tokenizer, trainers.Tra
         trainer = trainers.UnigramTrainer(unk_token=UNK_TOKEN, **common)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    if options.add_prefix_space:
+        tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     return tokenizer, trainer
 
 
@@ -156,21 +173,8 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
         DataError: the texts are all empty, or one of them has no UTF-8 form.
     """
     tokenizer, trainer = _empty_tokenizer(options)
+    tokenizer.normalizer = _normalizer(options)
     form = options.normalization
-    steps: list[normalizers.Normalizer] = [] if form is None else [getattr(normalizers, form)()]
-    if options.lowercase:
-        steps.append(normalizers.Lowercase())
-    if options.fold_digits:
-        steps.append(normalizers.Replace(Regex(r"\d"), "0"))
-    if options.add_prefix_space:
-        # Not the pre-tokenizer's option of this name: it leaves out the blank where the text has one, for good.
-        steps.append(normalizers.Prepend(" "))
-        tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
-    if options.type == "word":
-        steps.append(normalizers.Replace(_LIKE_SPECIAL, "<\u2060"))
-    if steps:
-        tokenizer.normalizer = normalizers.Sequence(steps)
-
     seen_text = False
     character_counts: Counter[str] = Counter()
 
@@ -223,7 +227,7 @@ def normalized(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list
     if backend.normalizer is None and backend.pre_tokenizer is None:
         return list(texts)
 
-    def given_back(text: str) -> str:
+    def decoded(text: str) -> str:
         if backend.normalizer is not None:
             text = backend.normalizer.normalize_str(text)
         pieces = [text]
@@ -231,7 +235,7 @@ def normalized(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list
             pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
         return str(" ".join(pieces) if backend.decoder is None else backend.decoder.decode(pieces))
 
-    return [given_back(text) for text in texts]
+    return [decoded(text) for text in texts]
 
 
 def save_tokenizers(

@@ -85,7 +85,7 @@ class BpeDropout:
 
 @dataclass
 class SpecAugmentOptions:
-    """How much SpecAugment masks, in the letters of the paper.
+    """The amount of masking, in the letters of the paper.
 
     Args:
         frequency_masks: m_F, number of masked bands.

@@ -385,7 +385,7 @@ def test_white_space_around_labels_makes_no_classes(tmp_path: Path, caplog: pyte
     (tmp_path / "a.tsv").write_text("pos\tx\npos \ty\n neg\tz\nneg\u00a0\tz\n")
     options = SequenceLabelDataOptions(train="a.tsv", text_column=2, label_column=1)
     assert load_labelled_data(options, tmp_path)["train"]["label"][:] == ["pos", "pos", "neg", "neg"]
-    assert "train: took white space off the ends of 3 labels" in caplog.text
+    assert "train: stripped white space from 3 labels" in caplog.text
     assert sentences(tmp_path, "a.conll", "a\tX \nb\tX\n") == [(["a", "b"], ["X", "X"])]
 
 

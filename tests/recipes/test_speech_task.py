@@ -16,7 +16,6 @@ from hf_rnn_seq2seq.recipes.command import main
 from hf_rnn_seq2seq.recipes.options import OptionsError, write_yaml
 from hf_rnn_seq2seq.recipes.recipe import Recipe, build_recipe
 from hf_rnn_seq2seq.recipes.task_speech import SpeechTask
-from hf_rnn_seq2seq.training.augmentation import SpecAugmentOptions, spec_augment
 from hf_rnn_seq2seq.training.checkpoints import checkpoints_of
 
 
@@ -233,46 +232,6 @@ def test_frames_in_place_of_audio(tmp_path: Path) -> None:
     np.testing.assert_array_equal(batch["input_features"][1, :8], frames[10:18])
 
 
-# ---- SpecAugment ------------------------------------------------------------------------------------------------
-
-
-def test_spec_augment_blanks_whole_bands_and_stretches() -> None:
-    features = torch.ones(1, 50, 2 * 8)  # eight bands and their deltas
-    options = SpecAugmentOptions(frequency_masks=1, frequency_width=4, time_masks=1, time_width=10, time_share=1.0)
-    seen = set()
-    for _ in range(60):
-        out = spec_augment(features, torch.tensor([50]), options, bands=8)[0].unflatten(-1, (2, 8))
-        frames, bands = (out == 0).all(dim=(1, 2)), (out == 0).all(dim=(0, 1))
-        # Nothing but whole rows and columns, and the deltas lose what the features lose.
-        assert torch.equal(out == 0, (frames[:, None, None] | bands[None, None]).expand_as(out))
-        for mask, widest in ((frames, 10), (bands, 4)):
-            edges = mask.int().diff(prepend=torch.zeros(1), append=torch.zeros(1)).abs().sum()
-            assert mask.sum() <= widest and edges in (0, 2)
-        seen.add((int(frames.sum()), int(bands.sum())))
-    assert {number for number, _ in seen} >= {0, 10} and {number for _, number in seen} == {0, 1, 2, 3, 4}
-    assert torch.equal(features, torch.ones_like(features))
-
-
-def test_spec_augment_stays_within_the_utterance_and_its_share() -> None:
-    features, lengths = torch.ones(2, 40, 4), torch.tensor([40, 10])
-    options = SpecAugmentOptions(frequency_masks=0, time_masks=1, time_width=100, time_share=0.5)
-    longest = torch.zeros(2)
-    for _ in range(200):
-        blank = (spec_augment(features, lengths, options, bands=4) == 0).all(-1)
-        assert not blank[1, 10:].any()
-        longest = torch.maximum(longest, blank.sum(1))
-    assert longest.tolist() == [20, 5]
-
-
-def test_spec_augment_follows_the_seed() -> None:
-    features, lengths = torch.ones(2, 40, 8), torch.tensor([40, 30])
-    first, second, again = (
-        torch.manual_seed(seed) and spec_augment(features, lengths, SpecAugmentOptions(), bands=8)
-        for seed in (1, 2, 1)
-    )
-    assert torch.equal(first, again) and not torch.equal(first, second)
-
-
 # ---- Bad recipes and bad audio ----------------------------------------------------------------------------------
 
 
@@ -294,11 +253,6 @@ def test_spec_augment_follows_the_seed() -> None:
 def test_a_bad_recipe_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionsError, match=message):
         SpeechTask(recipe(**changes))
-
-
-def test_spec_augment_options_out_of_range() -> None:
-    with pytest.raises(ValueError, match="time_masks: got -1"):
-        SpecAugmentOptions(time_masks=-1)
 
 
 def test_audio_of_another_rate_stops_the_script_with_file_and_line(folder: Path, tmp_path: Path) -> None:

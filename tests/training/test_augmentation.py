@@ -1,4 +1,4 @@
-"""BPE-dropout: what it may change of a text's ids, and what not."""
+"""Augmentation: BPE-dropout changes the ids of a text and not the text, SpecAugment masks what the options allow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, train_tokenizer
 from hf_rnn_seq2seq.recipes.recipe import build_recipe
 from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask
-from hf_rnn_seq2seq.training.augmentation import BpeDropout
+from hf_rnn_seq2seq.training.augmentation import BpeDropout, SpecAugmentOptions, spec_augment
 
 
 TEXTS = ["the lower the newest widest tower", "lower, newer; it's wider - and don't they know?", "zwölf weiße hunde ."]
@@ -113,3 +113,48 @@ def test_without_the_option_batches_stay_as_they_are() -> None:
     task = Seq2SeqTask(build_recipe({"data": {"dataset_name": "toy:copy"}}, "tiny"))
     batch = {"input_ids": torch.ones(1, 1)}
     assert task.augment(batch) is batch
+
+
+# ---- SpecAugment ------------------------------------------------------------------------------------------------
+
+
+def test_spec_augment_blanks_whole_bands_and_stretches() -> None:
+    features = torch.ones(1, 50, 2 * 8)  # eight bands and their deltas
+    options = SpecAugmentOptions(frequency_masks=1, frequency_width=4, time_masks=1, time_width=10, time_share=1.0)
+    seen = set()
+    for _ in range(60):
+        out = spec_augment(features, torch.tensor([50]), options, bands=8)[0].unflatten(-1, (2, 8))
+        frames, bands = (out == 0).all(dim=(1, 2)), (out == 0).all(dim=(0, 1))
+        # Nothing but whole rows and columns, and the deltas lose what the features lose.
+        assert torch.equal(out == 0, (frames[:, None, None] | bands[None, None]).expand_as(out))
+        for mask, widest in ((frames, 10), (bands, 4)):
+            edges = mask.int().diff(prepend=torch.zeros(1), append=torch.zeros(1)).abs().sum()
+            assert mask.sum() <= widest and edges in (0, 2)
+        seen.add((int(frames.sum()), int(bands.sum())))
+    assert {number for number, _ in seen} >= {0, 10} and {number for _, number in seen} == {0, 1, 2, 3, 4}
+    assert torch.equal(features, torch.ones_like(features))
+
+
+def test_spec_augment_stays_within_the_utterance_and_its_share() -> None:
+    features, lengths = torch.ones(2, 40, 4), torch.tensor([40, 10])
+    options = SpecAugmentOptions(frequency_masks=0, time_masks=1, time_width=100, time_share=0.5)
+    longest = torch.zeros(2)
+    for _ in range(200):
+        blank = (spec_augment(features, lengths, options, bands=4) == 0).all(-1)
+        assert not blank[1, 10:].any()
+        longest = torch.maximum(longest, blank.sum(1))
+    assert longest.tolist() == [20, 5]
+
+
+def test_spec_augment_follows_the_seed() -> None:
+    features, lengths = torch.ones(2, 40, 8), torch.tensor([40, 30])
+    first, second, again = (
+        torch.manual_seed(seed) and spec_augment(features, lengths, SpecAugmentOptions(), bands=8)
+        for seed in (1, 2, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, second)
+
+
+def test_spec_augment_options_out_of_range() -> None:
+    with pytest.raises(ValueError, match="time_masks: got -1"):
+        SpecAugmentOptions(time_masks=-1)
