@@ -224,6 +224,10 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error(f"--output_file: got {args.output_file}, wanted a name that ends in .txt or .jsonl")
         if args.output_file.suffix == ".txt" and (args.scores or args.num_return_sequences > 1):
             parser.error("--output_file: a .txt has the best hypotheses alone; name a .jsonl")
+        if args.column is not None and args.input_file.name.removesuffix(".gz").endswith(".txt"):
+            parser.error(f"--column: got {args.column!r}, but {args.input_file} has no columns; leave it out")
+        if args.column == "":
+            parser.error("--column: got '', wanted a name, or a number from 1 on")
         if args.output_file.resolve() == args.input_file.resolve():
             parser.error(f"--output_file: got {args.output_file}, which is the input file; name another one")
         level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
@@ -231,6 +235,9 @@ def main(arguments: list[str] | None = None) -> None:
         with one_sentence(ValueError):
             predict_file(args)
         return
+    for option in ("column", "scores"):
+        if getattr(args, option):
+            parser.error(f"--{option} is for --input_file; leave it out, or name a file")
     with one_sentence(ValueError):
         texts = [check_text(text, "the text") for text in args.texts] or list(input_lines())
         if not texts:

@@ -1,7 +1,7 @@
 """Dialogues in the format of the bAbI dialogue tasks (Bordes, Boureau & Weston 2017), one pair a response of the bot.
 
 A line is `ID user<TAB>bot` or, without a tab, `ID fact`: a result from the knowledge base that the bot has looked up.
-IDs count from 1 in each dialogue; blank lines may stand between dialogues. Imports only `files.py`.
+IDs count from 1 in each dialogue; blank lines may stand between dialogues. Imports only its siblings.
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ USER_MARK, BOT_MARK, FACT_MARK = "<user>", "<bot>", "<kb>"
 
 
 def read_dialogues(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(line number, source, target) of every response.
+    """Yield (line number, source, target) of every response, words separated by single blanks.
 
     The target is the bot's response. The source is all that was said and looked up before it in the dialogue, in
-    order, and the user's turn that it answers; words are separated by single blanks. Facts that follow each other and
-    begin with the same word, the entity, share one mark and say that word once, which halves the long sources:
+    order, and the user's turn that it answers. Facts that follow each other and begin with the same word, the entity,
+    share one mark and that word, which halves the long sources:
     `<kb> resto_1 R_cuisine indian R_price cheap <user> hi <bot> hello <user> a table please`.
-
-    Args:
-        path: the file, gzipped or not.
 
     Raises:
         DataError: as `text_lines`, a line in another format, or an ID that neither follows nor begins a dialogue.

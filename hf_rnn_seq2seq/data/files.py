@@ -1,7 +1,7 @@
-"""Text files read line by line: UTF-8, gzipped or not, as lines, columns of a table or JSON records.
+"""Files and Hub data sets, read row by row: UTF-8, gzipped or not, as lines, columns of a table or JSON records.
 
 Everything that reads files of a user goes through here, so that a bad file is refused in one way: with its name and
-the number of the line. Needs only the standard library; imports nothing of this package.
+the number of the line. Needs only the standard library, and `datasets` for the Hub; imports nothing of this package.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ PAIRS_HEADER = ("source", "rank", "score", "prediction", "references")
 TRANSCRIPTS_HEADER = ("id", "reference", "hypothesis")
 TOKENS_HEADER = ("token", "label", "prediction")
 TEXTS_HEADER = ("text", "label", "prediction")
-_WRITTEN = ("\t".join(header) for header in (PAIRS_HEADER, TRANSCRIPTS_HEADER, TOKENS_HEADER, TEXTS_HEADER))
-_WRITTEN_HEADERS = frozenset(_WRITTEN)
+_WRITTEN_HEADERS = {"\t".join(header) for header in (PAIRS_HEADER, TRANSCRIPTS_HEADER, TOKENS_HEADER, TEXTS_HEADER)}
 
-# What libraries raise about a file that they cannot read. tokenizers and safetensors raise nothing more special than
+# Errors of libraries about a file that they cannot read. tokenizers and safetensors raise nothing more special than
 # Exception.
 _READING_ERRORS = (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, NotImplementedError)
 _DAMAGE = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, csv.Error, MemoryError)
@@ -43,26 +42,27 @@ class DataError(ValueError):
 
 
 def sentence(error: BaseException) -> str:
-    """What an error says, on one line; its kind where it says nothing."""
+    """Return the message of an error on one line; its type where it has none."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    return f"not UTF-8 ({error.reason} at byte {error.start})"
 
 
 @contextmanager
 def reading(
     place: str | Path | Callable[[], str], wanted: str, any_error: bool = False, damage: str = "damaged"
 ) -> Iterator[None]:
-    """Turn what libraries raise about a file into a `DataError`: where, what is wrong, what was wanted.
+    """Turn errors of libraries about a file into a `DataError`: where, what is wrong, what was wanted.
 
     Args:
-        place: the file; or a function that gives file and line, called when something is wrong.
+        place: the file; or a function that returns file and line, called when something is wrong.
         wanted: what the file should be, such as "an npz file".
-        any_error: turn every kind of error: for libraries that raise a bare `Exception`.
-        damage: what a compressed file is called that cannot be decompressed.
-
-    Raises:
-        DataError: as said. One from within goes through unchanged.
+        any_error: turn errors of every type, for libraries that raise a bare `Exception`.
+        damage: how a compressed file is called that cannot be decompressed.
     """
     try:
         yield
@@ -73,7 +73,7 @@ def reading(
             raise
         where = place() if callable(place) else place
         if isinstance(error, UnicodeDecodeError):
-            what = f"not UTF-8 ({error.reason} at byte {error.start})"
+            what = _not_utf8(error)
         elif isinstance(error, gzip.BadGzipFile | EOFError | zlib.error | lzma.LZMAError | zipfile.BadZipFile):
             what = f"{damage} ({sentence(error)})"
         else:
@@ -82,7 +82,7 @@ def reading(
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a UTF-8 file, with a byte order mark or without.
+    """Return the text of a UTF-8 file, with a byte order mark or without.
 
     Raises:
         FileNotFoundError: no such file.
@@ -93,17 +93,12 @@ def read_text(path: str | Path) -> str:
         raise FileNotFoundError(f"{path}: no such file")
     if path.is_dir():
         raise DataError(f"{path}: a folder, wanted a file")
-    with reading(path, "a file that can be read"):
-        content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 ({error.reason} at byte {error.start})") from error
+    with reading(path, "a file that can be read"), path.open("rb") as handle:
+        return "".join(_decoded_lines(handle, str(path)))
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
         FileNotFoundError, DataError: as `read_text`; also not JSON.
@@ -118,59 +113,44 @@ def read_json(path: str | Path) -> Any:
 
 
 def check_text(text: str, name: str) -> str:
-    """The text, or a `DataError` if it is none: half of a surrogate pair has no UTF-8 form.
-
-    Args:
-        text: from JSON (`"\\ud800"`), or from a command line that is not UTF-8.
-        name: what a message calls it.
-    """
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            code = f"U+{ord(text[error.start]):04X}"
-            raise DataError(f"{name} holds {code}, half of a surrogate pair: {text!r}; wanted text") from None
+    r"""Return the text; refuse half of a surrogate pair, as from JSON's `\ud800`, which has no UTF-8 form."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = f"U+{ord(text[error.start]):04X}"
+        raise DataError(f"{name} holds {code}, half of a surrogate pair: {text!r}; wanted text") from None
     return text
 
 
 # ---- Lines ------------------------------------------------------------------------------------------------------
 
 
-def _raw_lines(handle: BinaryIO) -> Iterator[bytes]:
-    r"""Lines with their ends, which are \n, \r\n or \r: of a file, decompressed or not, read as it is needed."""
-    held = b""
-    for block in iter(lambda: handle.read1(1 << 16), b""):  # type: ignore[attr-defined]  # buffered, as all of ours are
-        lines = (held + block).splitlines(keepends=True)
-        # A \r at the end of a block may have its \n in the next one.
-        held = lines.pop() if not lines[-1].endswith(b"\n") else b""
-        yield from lines
-    yield from held.splitlines(keepends=True)
-
-
-def _numbered_lines(handle: BinaryIO, name: str) -> Iterator[str]:
-    """Decoded lines with their ends; errors name the line."""
+def _decoded_lines(handle: BinaryIO, name: str) -> Iterator[str]:
+    r"""Yield lines with their ends, which are \n, \r\n or \r; errors name the line."""
     number = 0
     wanted = "a file that can be read to its end"
+    # Bytes that are not UTF-8 become surrogates, so that their line is known.
+    decoded = io.TextIOWrapper(handle, "utf-8-sig", "surrogateescape", newline="")
     with reading(lambda: f"{name}, after line {number}", wanted, damage="broken gzip file"):
-        for number, raw in enumerate(_raw_lines(handle), start=1):
-            try:
-                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                message = f"{name}, line {number}: not UTF-8 ({error.reason} at byte {error.start})"
-                raise DataError(message) from error
-            if text or number > 1:  # a byte order mark alone is no line
-                yield text
+        try:
+            for number, line in enumerate(decoded, start=1):
+                try:
+                    line.encode("utf-8", "surrogateescape").decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{name}, line {number}: {_not_utf8(error)}") from error
+                yield line
+        finally:
+            decoded.detach()  # garbage collection would close the standard input
 
 
 def _lines_with_ends(path: Path) -> Iterator[str]:
-    """Lines of a UTF-8 file, gzipped or not, with their line ends."""
     if path.is_dir():
         raise DataError(f"{path}: a folder, wanted a file")
     if not path.is_file():
         raise DataError(f"{path}: no such file (files are looked up under --data_dir)")
     with reading(path, "a file that can be read"), path.open("rb") as handle:
         raw = cast(BinaryIO, gzip.GzipFile(fileobj=handle)) if path.suffix == ".gz" else handle
-        yield from _numbered_lines(raw, str(path))
+        yield from _decoded_lines(raw, str(path))
 
 
 def _without_end(line: str) -> str:
@@ -178,19 +158,19 @@ def _without_end(line: str) -> str:
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    r"""Lines of a UTF-8 file, gzipped or not, without their line ends. \n, \r\n and \r end a line, nothing else."""
+    r"""Yield lines of a UTF-8 file, gzipped or not, without their ends, which are \n, \r\n or \r and nothing else."""
     return map(_without_end, _lines_with_ends(path))
 
 
 def input_lines() -> Iterator[str]:
-    """Lines of the standard input, as those of a file: UTF-8 whatever the locale, without a byte order mark."""
-    # What stands in for it may be text already, as in a notebook.
+    """Yield lines of the standard input, as those of a file: UTF-8 whatever the locale, without a byte order mark."""
+    # It may be replaced by a text stream, as in a notebook.
     stream = getattr(sys.stdin, "buffer", None) or io.BytesIO(sys.stdin.read().encode("utf-8"))
-    return map(_without_end, _numbered_lines(stream, "standard input"))
+    return map(_without_end, _decoded_lines(stream, "standard input"))
 
 
 def split_blanks(line: str) -> list[str]:
-    """Fields between blanks and tabs. Other white space, such as the blank of `10<U+00A0>000`, is part of a field."""
+    """Return fields between blanks and tabs. Other white space, such as U+00A0 in a number, is part of a field."""
     return re.findall(r"[^ \t]+", line)
 
 
@@ -202,7 +182,7 @@ def _quoted(field: str) -> str:
 
 
 def table_line(fields: Iterable[str]) -> str:
-    """A line of tab-separated fields; one with a quote, a tab or a line end in it stands in quotes, as in RFC 4180."""
+    """Return a line of tab-separated fields, in quotes as in RFC 4180 where one holds a quote, a tab or a line end."""
     return "\t".join(map(_quoted, fields)) + "\n"
 
 
@@ -213,12 +193,12 @@ def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Sequence
 
 
 def is_written_here(path: Path) -> bool:
-    """Whether a table is one that this package wrote: it has such a header, and its fields may stand in quotes."""
+    """Return whether this package wrote a table: it has such a header, and its fields may stand in quotes."""
     return next(text_lines(path), None) in _WRITTEN_HEADERS
 
 
 def quoted_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of a table with fields in quotes, as in RFC 4180; no fields of a blank line."""
+    """Yield (line number, fields) of a table with fields in quotes, as in RFC 4180; no fields of a blank line."""
     reader = csv.reader(_lines_with_ends(path), delimiter=delimiter, strict=True)
     try:
         for row in reader:
@@ -228,30 +208,23 @@ def quoted_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _table_rows(path: Path, file_format: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of a csv file (quoted as in RFC 4180) or a tsv file (never quoted, but by ourselves)."""
+    """Yield (line number, fields) of a csv file (quoted) or a tsv file (only quoted if this package wrote it)."""
     if file_format == "csv":
         yield from quoted_rows(path, ",")
     elif is_written_here(path):
         # A blank line stands between sentences.
         yield from ((number, row) for number, row in quoted_rows(path, "\t") if row)
     else:
-        for number, line in enumerate(text_lines(path), start=1):
-            yield number, line.split("\t")
-
-
-def check_column(name: str, column: str | int) -> None:
-    """Refuse a column number below 1, which Python would count from the end; ValueError."""
-    if isinstance(column, int) and column < 1:
-        raise ValueError(f"{name}: got {column}, wanted a name or a number from 1 on")
+        yield from ((number, line.split("\t")) for number, line in enumerate(text_lines(path), start=1))
 
 
 def _option(name: str) -> str:
-    """What messages call the option of a column: a key of the section `data`, or an option of a script."""
+    """Return how messages call the option of a column: a key of the section `data`, or an option of a script."""
     return name if name.startswith("--") else f"data.{name}"
 
 
 def _index(name: str, column: str | int, row: list[str], header: bool, place: str) -> int:
-    """The place of a column in a row, by its name in the header or by its number from 1 on."""
+    """Return the place of a column in a row, by its name in the header or by its number from 1 on."""
     if isinstance(column, int) and 1 <= column <= len(row):
         return column - 1
     if isinstance(column, str) and row.count(column) > 1:
@@ -267,16 +240,13 @@ def _index(name: str, column: str | int, row: list[str], header: bool, place: st
 def table_columns(
     path: Path, file_format: str, columns: Mapping[str, str | int], header: bool | None
 ) -> Iterator[tuple[int, list[str]]]:
-    """Chosen columns of a csv or tsv file.
+    """Yield line number and chosen values, in the order of `columns`, of each line of a csv or tsv file.
 
     Args:
         path: the file.
         file_format: "csv" or "tsv".
         columns: option of the section `data` -> name or number of a column.
         header: whether the first line names the columns; `None`: yes if a column is given by name.
-
-    Returns:
-        Line number and values, in the order of `columns`, of each line.
     """
     named = any(isinstance(column, str) for column in columns.values())
     header = named if header is None else header
@@ -285,14 +255,14 @@ def table_columns(
     indices: list[int] = []
     width = 0
     for number, row in _table_rows(path, file_format):
+        place = f"{path}, line {number}"
         if not indices:
             width = len(row)
-            place = f"{path}, line {number}"
             indices = [_index(name, column, row, header, place) for name, column in columns.items()]
             if header:
                 continue
         if len(row) != width:
-            raise DataError(f"{path}, line {number}: {len(row)} columns, wanted {width} as in the first line")
+            raise DataError(f"{place}: {len(row)} columns, wanted {width} as in the first line")
         yield number, [row[index] for index in indices]
 
 
@@ -300,7 +270,7 @@ def table_columns(
 
 
 def _lookup(record: Any, column: str | int) -> Any:
-    """The value of a column, `translation.en` reaching into a nested record; KeyError if it is missing."""
+    """Return the value of a column, `translation.en` reaching into a nested record; KeyError if it is missing."""
     if not isinstance(column, str):
         raise KeyError(column)
     if column in record:
@@ -313,27 +283,23 @@ def _lookup(record: Any, column: str | int) -> Any:
     return value
 
 
-def record_columns(record: Any, columns: Mapping[str, str | int]) -> list[Any]:
-    """Chosen values of a record.
-
-    Args:
-        record: of a JSON line or of a Hub data set.
-        columns: option of the section `data` -> name of a column.
-    """
+def _record_columns(record: Any, columns: Mapping[str, str | int], place: str) -> list[Any]:
+    """Return chosen values of a record of a JSON line or of a Hub data set."""
     values = []
     for name, column in columns.items():
+        option = _option(name)
         try:
             values.append(_lookup(record, column))
         except KeyError as error:
-            raise DataError(f"{_option(name)} is {column!r}, the record has {sorted(record)}") from error
+            raise DataError(f"{place}: {option} is {column!r}, the record has {sorted(record)}") from error
         for text in values[-1] if isinstance(values[-1], list) else values[-1:]:
             if isinstance(text, str):
-                check_text(text, f"{_option(name)} {column!r}")
+                check_text(text, f"{place}: {option} {column!r}")
     return values
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of a key given twice Python would keep the last value."""
+    """Return a JSON object; of a key given twice Python would keep the last value."""
     record = dict(pairs)
     if len(record) < len(pairs):
         names = [name for name, _ in pairs]
@@ -342,15 +308,67 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def json_columns(path: Path, columns: Mapping[str, str | int]) -> Iterator[tuple[int, list[Any]]]:
-    """Line number and chosen values, in the order of `columns`, of each line of a JSON lines file."""
+    """Yield line number and chosen values, in the order of `columns`, of each line of a JSON lines file."""
     for number, line in enumerate(text_lines(path), start=1):
+        place = f"{path}, line {number}"
         try:
             record = json.loads(line, object_pairs_hook=_unique_keys)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: not JSON ({sentence(error)})") from error
+            raise DataError(f"{place}: not JSON ({sentence(error)})") from error
         if not isinstance(record, dict):
-            raise DataError(f"{path}, line {number}: a JSON {type(record).__name__}, wanted an object")
-        try:
-            yield number, record_columns(record, columns)
-        except DataError as error:
-            raise DataError(f"{path}, line {number}: {error}") from error
+            raise DataError(f"{place}: a JSON {type(record).__name__}, wanted an object")
+        yield number, _record_columns(record, columns, place)
+
+
+# ---- Any of these -----------------------------------------------------------------------------------------------
+
+
+def format_of(path: Path, wanted: Sequence[str], given: str | None = None, otherwise: str = "") -> str:
+    """Return the format of a file: the given one, or what its name ends in (`.gz` may follow).
+
+    Raises:
+        DataError: it is none of the wanted ones; `otherwise` ends the message and tells what else can be done.
+    """
+    suffix = Path(path.name.removesuffix(".gz")).suffix.removeprefix(".")
+    found = given or {"json": "jsonl"}.get(suffix, suffix)
+    if found not in wanted:
+        raise DataError(
+            f"{path}: the name tells no format; end it in .{', .'.join(wanted)} (.gz may follow){otherwise}"
+        )
+    return found
+
+
+def file_columns(
+    path: Path, file_format: str, columns: Mapping[str, str | int], header: bool | None
+) -> Iterator[tuple[str, list[Any]]]:
+    """Yield place (file and line) and chosen values of each row of a jsonl, csv or tsv file; as `table_columns`."""
+    is_json = file_format == "jsonl"
+    rows = json_columns(path, columns) if is_json else table_columns(path, file_format, columns, header)
+    yield from ((f"{path}, line {number}", values) for number, values in rows)
+
+
+def hub_columns(
+    name: str, config: str | None, split: Any, columns: Mapping[str, str | int], option: str
+) -> Iterator[tuple[str, list[Any]]]:
+    """Yield place and chosen values of each row of a split of the Hub; class labels as their names.
+
+    Args:
+        name: the data set.
+        config: its configuration.
+        split: the name of a split.
+        columns: option of the section `data` -> name of a column.
+        option: the option that names the split, for messages.
+    """
+    from datasets import ClassLabel, load_dataset
+
+    if not isinstance(split, str):
+        raise DataError(f"{option}: got {split!r}, wanted the name of a split of {name}")
+    with reading(f"{name}, split {split}", "a data set that datasets can load", any_error=True):
+        rows = load_dataset(name, config, split=split)
+    features = [rows.features.get(column) for column in columns.values()]
+    features = [getattr(feature, "feature", feature) for feature in features]  # of each of a list of labels
+    for number, record in enumerate(rows, start=1):
+        place = f"{name}, split {split}, row {number}"
+        values = _record_columns(record, columns, place)
+        named = [f.int2str(v) if isinstance(f, ClassLabel) else v for f, v in zip(features, values, strict=True)]
+        yield place, named

@@ -1,58 +1,48 @@
 """Labelled data: words with a label each, and texts with one label.
 
 A data set is a Hub name or local files: jsonl, CoNLL columns, CoNLL-U for words; jsonl, csv, tsv for texts; also
-gzipped. It comes out as a `datasets.DatasetDict` with the columns `tokens` and `labels`, or `text` and `label`; labels
-are strings. Bad files are refused with file and line number. Needs `datasets` (extra `train`); must not import the
-model files.
+gzipped. It becomes a `datasets.DatasetDict` with the columns `tokens` and `labels`, or `text` and `label`; labels are
+strings. Bad files are refused with file and line number. Needs `datasets` (extra `train`).
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 
 try:
-    from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+    from datasets import Dataset, DatasetDict
 except ImportError as error:
     raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
 
 from .files import (
     TOKENS_HEADER,
     DataError,
-    check_column,
+    file_columns,
+    format_of,
+    hub_columns,
     is_written_here,
-    json_columns,
     quoted_rows,
-    reading,
-    record_columns,
     split_blanks,
-    table_columns,
     text_lines,
 )
-from .pairs import SPLITS
+from .option_checks import check_choice, check_column, check_share
+from .splits import SPLITS, check_sizes, first_samples, hold_out
 
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".conll": "conll", ".conllu": "conllu"}
-
 
 @dataclass
 class Item:
-    """What one label, or one label for each token, belongs to.
-
-    Args:
-        input: a text, or a list of tokens.
-        labels: the one label of a text, or a label for each token.
-        places: file and line of each label, for messages.
-    """
+    """A text with its label, or tokens with a label each; `places` are file and line of each label, for messages."""
 
     input: str | list[str]
     labels: list[str]
@@ -61,7 +51,7 @@ class Item:
 
 @dataclass
 class LabelledDataOptions(ABC):
-    """What both kinds of labelled data share (the `data` section of a recipe).
+    """The options of both kinds of labelled data (the `data` section of a recipe).
 
     Args:
         dataset_name: a Hub data set; `None`: local files.
@@ -96,17 +86,11 @@ class LabelledDataOptions(ABC):
     formats: ClassVar[tuple[str, ...]]
 
     def __post_init__(self) -> None:
-        if self.format is not None and self.format not in self.formats:
-            raise ValueError(f"format: got {self.format!r}, wanted one of {', '.join(self.formats)} or null")
-        if self.validation_fraction is not None:
-            if not 0 < self.validation_fraction < 1:
-                raise ValueError(f"validation_fraction: got {self.validation_fraction}, wanted between 0 and 1")
-            if self.validation is not None:
-                raise ValueError(f"validation_fraction: given together with validation: {self.validation!r}")
-        for split in SPLITS:
-            number = getattr(self, f"max_{split}_samples")
-            if number is not None and number < 1:
-                raise ValueError(f"max_{split}_samples: got {number}, wanted at least 1 or null")
+        check_choice(self, "format", self.formats)
+        check_share(self, "validation_fraction")
+        if self.validation_fraction is not None and self.validation is not None:
+            raise ValueError(f"validation_fraction: given together with validation: {self.validation!r}")
+        check_sizes(self)
         for name, column in self.columns.items():
             check_column(name, column)
         if self.label_names is not None:
@@ -116,23 +100,25 @@ class LabelledDataOptions(ABC):
     @property
     @abstractmethod
     def columns(self) -> Mapping[str, str | int]:
-        """Option -> column, of the input and of its labels."""
+        """The columns of the input and of its labels, by their options."""
 
     @abstractmethod
     def item(self, value: Any, labels: Any, place: str) -> Item:
-        """A checked item of what the two columns hold; `place` is file and line."""
-
-    @abstractmethod
-    def read(self, path: Path, file_format: str) -> Iterator[Item]:
-        """The items of a file of one of the `formats`."""
+        """Return a checked item of the values of the two columns; `place` is file and line."""
 
     @abstractmethod
     def dataset(self, items: list[Item]) -> Dataset:
-        """A split of the items."""
+        """Return a split of the items."""
+
+    def read(self, path: Path, file_format: str) -> Iterator[Item]:
+        """Yield the items of a file of one of the `formats`."""
+        header = getattr(self, "header", None)
+        for place, (value, labels) in file_columns(path, file_format, self.columns, header):
+            yield self.item(value, labels, place)
 
 
 def _label(value: Any, place: str, number: str = "") -> str:
-    """A label as a string; a whole number is one too."""
+    """Return a label as a string; a whole number is one, too."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value.strip():
@@ -175,18 +161,13 @@ class TokenLabelDataOptions(LabelledDataOptions):
 
     def read(self, path: Path, file_format: str) -> Iterator[Item]:
         if file_format == "jsonl":
-            for number, (tokens, labels) in json_columns(path, self.columns):
-                yield self.item(tokens, labels, f"{path}, line {number}")
-        else:
-            yield from self._read_conll(path, universal=file_format == "conllu")
+            return super().read(path, file_format)
+        return self._read_conll(path, universal=file_format == "conllu")
 
     def _read_conll(self, path: Path, universal: bool) -> Iterator[Item]:
-        """Sentences of lines of columns, a blank line between them.
+        """Yield sentences of lines of columns, a blank line between them.
 
-        Args:
-            path: the file.
-            universal: CoNLL-U: lines that begin with # are comments, multiword tokens (1-2) and empty nodes (8.1) are
-                skipped.
+        In CoNLL-U (`universal`) comments (#), multiword tokens (1-2) and empty nodes (8.1) are skipped.
         """
         for name, column in self.columns.items():
             if not isinstance(column, int):
@@ -194,7 +175,7 @@ class TokenLabelDataOptions(LabelledDataOptions):
         indices = [column - 1 for column in self.columns.values() if isinstance(column, int)]
         sentence: list[tuple[str, str, str]] = []
         width = skipped = 0
-        for number, fields in self._rows(path, universal):
+        for number, fields in chain(self._rows(path, universal), [(0, [])]):  # a blank line after the last sentence
             place = f"{path}, line {number}"
             if not fields:
                 if sentence:
@@ -218,13 +199,11 @@ class TokenLabelDataOptions(LabelledDataOptions):
             if not token.strip():
                 raise DataError(f"{place}: the token is {token!r}, wanted a text that is not empty")
             sentence.append((token, _label(label, place), place))
-        if sentence:
-            yield Item(*(list(column) for column in zip(*sentence, strict=True)))
         if skipped:
             logger.info("%s: left out %d multiword tokens and empty nodes, whose words have lines", path, skipped)
 
     def _rows(self, path: Path, universal: bool) -> Iterator[tuple[int, list[str]]]:
-        """(line number, fields) of each line that is no comment; no fields of a blank one."""
+        """Yield (line number, fields) of each line that is no comment; no fields of a blank one."""
         if is_written_here(path):  # predictions
             rows = quoted_rows(path, "\t")
             number, header = next(rows)
@@ -269,52 +248,22 @@ class SequenceLabelDataOptions(LabelledDataOptions):
             raise DataError(f"{place}: the text is {value!r}, wanted a text that is not empty")
         return Item(value, [_label(labels, place)], [place])
 
-    def read(self, path: Path, file_format: str) -> Iterator[Item]:
-        rows: Iterable[tuple[int, list[Any]]]
-        if file_format == "jsonl":
-            rows = json_columns(path, self.columns)
-        else:
-            rows = table_columns(path, file_format, self.columns, self.header)
-        for number, (text, label) in rows:
-            yield self.item(text, label, f"{path}, line {number}")
-
     def dataset(self, items: list[Item]) -> Dataset:
         return Dataset.from_dict({"text": [item.input for item in items], "label": [item.labels[0] for item in items]})
 
 
-def _from_files(options: LabelledDataOptions, names: str | list[str], data_dir: Path) -> Iterator[Item]:
-    for name in [names] if isinstance(names, str) else names:
-        path = data_dir / name
-        file_format = options.format or _SUFFIXES.get(Path(name.removesuffix(".gz")).suffix)
-        if file_format not in options.formats:
-            raise DataError(
-                f"{path}: the name tells no format; end it in .{', .'.join(options.formats)} (.gz may follow), or set "
-                "data.format"
-            )
-        yield from options.read(path, file_format)
-
-
-def _from_hub(options: LabelledDataOptions, split: str | list[str]) -> Iterator[Item]:
-    if not isinstance(split, str):
-        raise DataError(f"data: got {split!r}, wanted the name of a split of {options.dataset_name}")
-    with reading(f"{options.dataset_name}, split {split}", "a data set that datasets can load", any_error=True):
-        rows = load_dataset(options.dataset_name, options.dataset_config, split=split)
-    labels_column = list(options.columns.values())[-1]
-    feature = rows.features.get(labels_column)
-    feature = getattr(feature, "feature", feature)  # of each of a list of labels
-    for number, record in enumerate(rows, start=1):
-        place = f"{options.dataset_name}, split {split}, row {number}"
-        try:
-            value, labels = record_columns(record, options.columns)
-        except DataError as error:
-            raise DataError(f"{place}: {error}") from error
-        if isinstance(feature, ClassLabel):
-            labels = feature.int2str(labels)
-        yield options.item(value, labels, place)
+def _items(options: LabelledDataOptions, names: str | list[str], split: str, data_dir: Path) -> Iterator[Item]:
+    """Yield the items of a split."""
+    if options.dataset_name is not None:
+        hub = hub_columns(options.dataset_name, options.dataset_config, names, options.columns, f"data.{split}")
+        yield from (options.item(value, labels, place) for place, (value, labels) in hub)
+        return
+    for path in (data_dir / name for name in ([names] if isinstance(names, str) else names)):
+        yield from options.read(path, format_of(path, options.formats, options.format, ", or set data.format"))
 
 
 def _strip_labels(items: list[Item], split: str) -> None:
-    """Take white space off the ends of labels, and say how many had some: `pos` and `pos ` are one class."""
+    """Strip labels of white space, and log how many had some: `pos` and `pos ` are one class."""
     changed = 0
     for item in items:
         stripped = [label.strip() for label in item.labels]
@@ -325,24 +274,12 @@ def _strip_labels(items: list[Item], split: str) -> None:
 
 
 def _rename(items: list[Item], names: Mapping[str | int, str]) -> None:
-    """Give labels the names that the model shall know."""
+    """Replace labels by the names that the model knows them by."""
     for item in items:
         for number, (label, place) in enumerate(zip(item.labels, item.places, strict=True)):
             if label not in names:
                 raise DataError(f"{place}: label {label!r} is not in data.label_names ({', '.join(map(str, names))})")
             item.labels[number] = names[label]
-
-
-def _hold_out(items: list[Item], fraction: float) -> tuple[list[Item], list[Item]]:
-    """(rest, share held out), both in their order; which items are held out depends on their number alone."""
-    number = round(len(items) * fraction)
-    if not 0 < number < len(items):
-        raise DataError(f"data.validation_fraction: {fraction} of {len(items)} training items leaves one side empty")
-    held_out = set(random.Random(0).sample(range(len(items)), number))
-    return (
-        [item for row, item in enumerate(items) if row not in held_out],
-        [item for row, item in enumerate(items) if row in held_out],
-    )
 
 
 def _check_labels(items: list[Item], known: set[str], split: str, refuse: bool) -> None:
@@ -383,10 +320,7 @@ def load_labelled_data(options: LabelledDataOptions, data_dir: str | Path = ".")
         names = getattr(options, split)
         if names is None:
             continue
-        if options.dataset_name is None:
-            splits[split] = list(_from_files(options, names, Path(data_dir)))
-        else:
-            splits[split] = list(_from_hub(options, names))
+        splits[split] = list(_items(options, names, split, Path(data_dir)))
         if not splits[split]:
             raise DataError(f"data.{split}: {names!r} holds no item")
         _strip_labels(splits[split], split)
@@ -395,9 +329,11 @@ def load_labelled_data(options: LabelledDataOptions, data_dir: str | Path = ".")
     if "train" not in splits:
         raise DataError("data.train: not set, wanted a file, a list of files or a split name")
     if options.validation_fraction is not None:
-        rest, held_out = _hold_out(splits["train"], options.validation_fraction)
-        splits = {"train": rest, "validation": held_out, **{name: splits[name] for name in splits if name != "train"}}
-    splits = {split: items[: getattr(options, f"max_{split}_samples")] for split, items in splits.items()}
+        train = splits.pop("train")
+        number = round(len(train) * options.validation_fraction)
+        rest, held_out = hold_out(train, range(len(train)), number, 0, "data.validation_fraction")
+        splits = {"train": rest, "validation": held_out, **splits}
+    splits = first_samples(splits, options)
     known = {label for item in splits["train"] for label in item.labels}
     for split, items in splits.items():
         _check_labels(items, known, split, options.unseen_labels == "refuse")
@@ -405,5 +341,5 @@ def load_labelled_data(options: LabelledDataOptions, data_dir: str | Path = ".")
 
 
 def label_map(labels: Iterable[str]) -> list[str]:
-    """The labels of the training data by number: "O" (no entity) first if there is one, then in the order of text."""
+    """Return the labels by number: "O" (no entity) first if there is one, the others sorted."""
     return sorted(set(labels), key=lambda label: (label != "O", label))

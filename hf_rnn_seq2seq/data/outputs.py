@@ -1,4 +1,4 @@
-"""What a command writes: looked at before the work begins, and put in place of what was there in one step.
+"""Files and folders that a command writes: checked before the work begins, replaced in one step at its end.
 
 Finished work is never lost to a command that fails, or that was not told to replace it (`--overwrite`). Imports only
 the standard library.
@@ -18,12 +18,7 @@ PICTURE_FORMATS = ("png", "svg", "pdf", "eps", "ps", "jpg", "jpeg", "tif", "tiff
 
 
 def check_output_file(path: str | Path, option: str, overwrite: bool) -> None:
-    """Refuse a file that cannot be written, or that is there already.
-
-    Args:
-        path: the file.
-        option: what named it, for the message.
-        overwrite: whether a file that is there may be replaced.
+    """Refuse a file that cannot be written, or that exists; `option` is what named it, for the message.
 
     Raises:
         FileExistsError: there is such a file, and `overwrite` is not set; or a folder.
@@ -38,11 +33,7 @@ def check_output_file(path: str | Path, option: str, overwrite: bool) -> None:
 
 
 def check_output_folder(path: str | Path, option: str) -> None:
-    """Refuse a folder that cannot be made.
-
-    Args:
-        path: the folder.
-        option: what named it, for the message.
+    """Refuse a folder that cannot be made; `option` is what named it, for the message.
 
     Raises:
         FileExistsError: there is a file of this name, or in place of a folder above it.
@@ -64,11 +55,7 @@ def _check_folder_above(path: Path, option: str) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A file to write in place of `path`, which becomes it at the end; if the work fails, `path` stays as it was.
-
-    Args:
-        path: the file; its folder is made if need be.
-    """
+    """Yield a file to write, which replaces `path` at the end; if the work fails, `path` stays as it was."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")  # the kind of a picture follows from its suffix
@@ -88,7 +75,7 @@ def remove(path: Path) -> None:
 
 
 def picture_format(path: str | Path) -> str:
-    """The format of a picture, by the end of its name: png if that says nothing.
+    """Return the format of a picture by the end of its name, png if there is none; ValueError for an unknown one.
 
     Given to `savefig`, it keeps matplotlib from appending an end, so that the file has the name that it was given.
     """

@@ -1,9 +1,8 @@
-"""Text-to-text data for training: reading pairs, grouping references, encoding.
+"""Text-to-text data: reading pairs, grouping references, encoding.
 
 A data set is a Hub name, local files (jsonl, csv, tsv, dialogues or two parallel text files, also gzipped) or a toy
-task, and comes out as a `datasets.DatasetDict` with the string columns `source` and `target`. Bad files are refused
-with file and line number. Needs `datasets` (extra `train`); must not import the model files, so that it works for any
-sequence-to-sequence model.
+task, and becomes a `datasets.DatasetDict` with the string columns `source` and `target`. Bad files are refused with
+file and line number. Needs `datasets` (extra `train`); works with any sequence-to-sequence model.
 """
 
 from __future__ import annotations
@@ -17,30 +16,31 @@ from typing import Any, TypeAlias
 
 
 try:
-    from datasets import Dataset, DatasetDict, load_dataset
+    from datasets import Dataset, DatasetDict
 except ImportError as error:
     raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
 from transformers import PreTrainedTokenizerBase
 
 from .dialogues import read_dialogues
-from .files import DataError, check_column, json_columns, reading, record_columns, table_columns, text_lines
+from .files import DataError, file_columns, format_of, hub_columns, text_lines
+from .option_checks import check_choice, check_column, check_range, check_share
 from .preprocessing import Preprocessing
 from .slots import encode_with_slots, unknown_words
+from .splits import check_sizes, first_samples, without_overlap
 from .toy import LONGER_SPLIT, Pair, ToyOptions, toy_pairs
 
 
 logger = logging.getLogger(__name__)
 
 FORMATS = ("jsonl", "csv", "tsv", "dialog")
-SPLITS = ("train", "validation", "test")
-# What one split is read from: a file, several, or two parallel ones.
+# The files of a split: one, several, or two parallel ones.
 Files: TypeAlias = str | list[str] | dict[str, str]
 _PARALLEL_KEYS = {"source", "target"}
 
 
 @dataclass
 class DataOptions:
-    """What is read and how it is prepared (the `data` section of a recipe).
+    """The data and how they are prepared (the `data` section of a recipe).
 
     Args:
         dataset_name: a Hub data set, or `toy:copy` and the like (see `ToyOptions`); `None`: local files.
@@ -99,17 +99,12 @@ class DataOptions:
     toy: ToyOptions = field(default_factory=ToyOptions)
 
     def __post_init__(self) -> None:
-        if self.format is not None and self.format not in FORMATS:
-            raise ValueError(f"format: got {self.format!r}, wanted one of {', '.join(FORMATS)} or null")
+        check_choice(self, "format", FORMATS)
         for name in ("source_column", "target_column"):
             check_column(name, getattr(self, name))
-        for name in ("max_source_length", "max_target_length", *(f"max_{split}_samples" for split in SPLITS)):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: got {value}, wanted at least 1 or null")
-        for name in ("source_bpe_dropout", "target_bpe_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least 0 and less than 1")
+        check_range(self, "max_source_length", "max_target_length", least=1)
+        check_sizes(self)
+        check_share(self, "source_bpe_dropout", "target_bpe_dropout", zero=True)
         _ = self.preprocessing  # refuses a bad regular expression
         for name in self.test_files:
             if not name.isidentifier() or name in ("train", "validation", *_PARALLEL_KEYS):
@@ -120,12 +115,12 @@ class DataOptions:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What is done to every source, and is saved with the model."""
+        """The changes to every source, which are saved with the model."""
         return Preprocessing(self.source_replacements, self.reverse_source)
 
     @property
     def test_files(self) -> dict[str, Files]:
-        """What each test split is read from, under its name; "test" if there is one without a name."""
+        """The files of each test split by its name; "test" if there is one without a name."""
         if self.test is None:
             return {}
         if isinstance(self.test, dict) and not _PARALLEL_KEYS & set(self.test):
@@ -134,39 +129,27 @@ class DataOptions:
 
     @property
     def test_splits(self) -> list[str]:
-        """Names of the test splits that `load_data` gives."""
+        """The names of the test splits that `load_data` returns."""
         if self.dataset_name is not None and self.dataset_name.startswith("toy:"):
             return ["test", LONGER_SPLIT] if self.toy.test_longer else ["test"]
         return list(self.test_files)
 
 
-# ---- Reading files ----------------------------------------------------------------------------------------------
+# ---- Reading ----------------------------------------------------------------------------------------------------
 
 
-def _checked(path: Path, number: int, source: object, target: object) -> Pair:
-    """The pair as strings, or a `DataError` that names the line."""
+def _checked(place: str, source: object, target: object) -> Pair:
+    """Return the pair, or refuse what is no text; `place` is file and line."""
     for name, value in (("source", source), ("target", target)):
         if not isinstance(value, str):
-            raise DataError(f"{path}, line {number}: the {name} is {type(value).__name__}, wanted a string")
+            raise DataError(f"{place}: the {name} is {type(value).__name__}, wanted a string")
     assert isinstance(source, str) and isinstance(target, str)
     if not source.strip():
-        raise DataError(f"{path}, line {number}: empty source")
+        raise DataError(f"{place}: empty source")
     return source, target
 
 
-def _read_table(path: Path, file_format: str, options: DataOptions) -> Iterator[Pair]:
-    columns = {"source_column": options.source_column, "target_column": options.target_column}
-    for number, (source, target) in table_columns(path, file_format, columns, options.header):
-        yield _checked(path, number, source, target)
-
-
-def _read_jsonl(path: Path, options: DataOptions) -> Iterator[Pair]:
-    columns = {"source_column": options.source_column, "target_column": options.target_column}
-    for number, (source, target) in json_columns(path, columns):
-        yield _checked(path, number, source, target)
-
-
-def _read_parallel(source_path: Path, target_path: Path) -> Iterator[Pair]:
+def _parallel_rows(source_path: Path, target_path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
     both = zip_longest(text_lines(source_path), text_lines(target_path))
     for number, (source, target) in enumerate(both, start=1):
         if source is None or target is None:
@@ -174,49 +157,49 @@ def _read_parallel(source_path: Path, target_path: Path) -> Iterator[Pair]:
             raise DataError(
                 f"{short} ends after line {number - 1}, but {long} goes on: parallel files need equal lengths"
             )
-        yield _checked(source_path, number, source, target)
+        yield f"{source_path}, line {number}", (source, target)
 
 
-def _read_files(files: Files, options: DataOptions, data_dir: Path) -> Iterator[Pair]:
+def _rows(options: DataOptions, files: Files, split: str, data_dir: Path) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Yield place, source and target of each row of a split."""
+    columns = {"source_column": options.source_column, "target_column": options.target_column}
+    if options.dataset_name is not None:
+        yield from hub_columns(options.dataset_name, options.dataset_config, files, columns, f"data.{split}")
+        return
     if isinstance(files, dict):
         if set(files) != _PARALLEL_KEYS:
             raise DataError(f"data: parallel files are {{source: file, target: file}}, got the keys {sorted(files)}")
-        yield from _read_parallel(data_dir / files["source"], data_dir / files["target"])
+        yield from _parallel_rows(data_dir / files["source"], data_dir / files["target"])
         return
-    for name in [files] if isinstance(files, str) else files:
-        path = data_dir / name
-        suffix = Path(name.removesuffix(".gz")).suffix
-        file_format = options.format or {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}.get(suffix)
-        if file_format == "jsonl":
-            yield from _read_jsonl(path, options)
-        elif file_format in ("csv", "tsv"):
-            yield from _read_table(path, file_format, options)
-        elif file_format == "dialog":
-            for number, source, target in read_dialogues(path):
-                yield _checked(path, number, source, target)
+    for path in (data_dir / name for name in ([files] if isinstance(files, str) else files)):
+        otherwise = ", set data.format, or give parallel text as {source: file, target: file}"
+        file_format = format_of(path, FORMATS, options.format, otherwise)
+        if file_format == "dialog":
+            yield from ((f"{path}, line {number}", pair) for number, *pair in read_dialogues(path))
         else:
-            raise DataError(
-                f"{path}: the name tells no format; end it in .jsonl, .csv or .tsv (.gz may follow), set data.format, "
-                "or give parallel text as {source: file, target: file}"
-            )
+            yield from file_columns(path, file_format, columns, options.header)
 
 
-# ---- Whole data sets --------------------------------------------------------------------------------------------
+def _read_splits(options: DataOptions, data_dir: Path) -> dict[str, list[Pair]]:
+    if options.dataset_name is not None and options.dataset_name.startswith("toy:"):
+        return toy_pairs(options.dataset_name.removeprefix("toy:"), options.toy)
+    pairs: dict[str, list[Pair]] = {}
+    for split, files in {"train": options.train, "validation": options.validation, **options.test_files}.items():
+        if files is not None:
+            pairs[split] = [_checked(place, *row) for place, row in _rows(options, files, split, data_dir)]
+            if not pairs[split]:
+                raise DataError(f"data.{split}: {files!r} holds no line")
+    if "train" not in pairs:
+        raise DataError("data.train: not set, wanted a file, a list of files or a split name")
+    return pairs
 
 
-def _hub_pairs(options: DataOptions, files: Files, split: str) -> Iterator[Pair]:
-    name = f"{options.dataset_name}, split {files}"
-    if not isinstance(files, str):
-        raise DataError(f"data.{split}: got {files!r}, wanted the name of a split of {options.dataset_name}")
-    columns = {"source_column": options.source_column, "target_column": options.target_column}
-    with reading(name, "a data set that datasets can load", any_error=True):
-        rows = load_dataset(options.dataset_name, options.dataset_config, split=files)
-    for number, record in enumerate(rows, start=1):
-        try:
-            source, target = record_columns(record, columns)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from error
-        yield _checked(Path(name), number, source, target)
+def _rewritten(pairs: list[Pair], preprocessing: Preprocessing, split: str) -> list[Pair]:
+    rewritten = [(preprocessing.text(source), target) for source, target in pairs]
+    for (before, _), (source, _) in zip(pairs, rewritten, strict=True):
+        if not source.strip():
+            raise DataError(f"data.source_replacements: leaves nothing of the {split} source {before!r}")
+    return rewritten
 
 
 def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
@@ -233,55 +216,30 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
     Raises:
         DataError: a file is missing or bad (the message names file and line), or nothing is left to train on.
     """
-    pairs: dict[str, list[Pair]] = {}
-    if options.dataset_name is not None and options.dataset_name.startswith("toy:"):
-        pairs = toy_pairs(options.dataset_name.removeprefix("toy:"), options.toy)
-    else:
-        named = {"train": options.train, "validation": options.validation, **options.test_files}
-        for split, files in named.items():
-            if files is None:
-                continue
-            reader = (
-                _read_files(files, options, Path(data_dir))
-                if options.dataset_name is None
-                else _hub_pairs(options, files, split)
-            )
-            pairs[split] = list(reader)
-            if not pairs[split]:
-                raise DataError(f"data.{split}: {files!r} holds no line")
-    if "train" not in pairs:
-        raise DataError("data.train: not set, wanted a file, a list of files or a split name")
-    for split, rows in pairs.items() if options.source_replacements else ():
-        pairs[split] = [(options.preprocessing.text(source), target) for source, target in rows]
-        for (before, _), (source, _) in zip(rows, pairs[split], strict=True):
-            if not source.strip():
-                raise DataError(f"data.source_replacements: leaves nothing of the {split} source {before!r}")
+    pairs = _read_splits(options, Path(data_dir))
+    if options.source_replacements:
+        pairs = {split: _rewritten(rows, options.preprocessing, split) for split, rows in pairs.items()}
     if options.drop_validation_overlap and "validation" in pairs:
-        trained = {source for source, _ in pairs["train"]}
-        kept = [pair for pair in pairs["validation"] if pair[0] not in trained]
-        dropped = len(pairs["validation"]) - len(kept)
-        logger.info("validation: dropped %d of %d lines whose source is in train", dropped, len(pairs["validation"]))
-        if not kept:
+        total = len(pairs["validation"])
+        pairs["validation"] = without_overlap(pairs["validation"], pairs["train"])
+        dropped = total - len(pairs["validation"])
+        logger.info("validation: dropped %d of %d lines whose source is in train", dropped, total)
+        if dropped == total:
             raise DataError("data.drop_validation_overlap: no validation line is left, every source is in train")
-        pairs["validation"] = kept
     if options.match_final_stop:
         matched = [(source, stopped_as(source, target)) for source, target in pairs["train"]]
         changed = sum(new != old for new, old in zip(matched, pairs["train"], strict=True))
         logger.info("train: changed %d of %d targets to end in a full stop as their source", changed, len(matched))
         pairs["train"] = matched
-    for split in pairs:
-        kind = split if split in SPLITS else "test"
-        pairs[split] = pairs[split][: getattr(options, f"max_{kind}_samples")]
-    return DatasetDict(
-        {
-            split: Dataset.from_dict({"source": [p[0] for p in rows], "target": [p[1] for p in rows]})
-            for split, rows in pairs.items()
-        }
-    )
+    columns = {
+        split: dict(zip(("source", "target"), map(list, zip(*rows, strict=True)), strict=True))
+        for split, rows in first_samples(pairs, options).items()
+    }
+    return DatasetDict({split: Dataset.from_dict(both) for split, both in columns.items()})
 
 
 def stopped_as(source: str, target: str) -> str:
-    """The target with its last full stop taken away, or one added, so that it ends in one as the source does."""
+    """Return the target with its last full stop taken away, or one added, so that it ends in one as the source."""
     source, stripped = source.rstrip(), target.rstrip()
     if source.endswith(".") == stripped.endswith("."):
         return target
@@ -291,27 +249,16 @@ def stopped_as(source: str, target: str) -> str:
 
 
 def vocabulary_texts(options: DataOptions, data_dir: str | Path = ".") -> list[str]:
-    """The lines of `vocabulary_files`, for the training of the tokenizers.
-
-    Args:
-        options: the `data` section.
-        data_dir: folder that file names are relative to.
-
-    Raises:
-        DataError: a file is missing or cannot be read.
-    """
+    """Return the lines of `vocabulary_files`, for the training of the tokenizers."""
     return [line for name in options.vocabulary_files for line in text_lines(Path(data_dir) / name)]
 
 
 def evaluation_items(dataset: Dataset, group_references: bool) -> tuple[list[str], list[list[str]]]:
-    """What is decoded and scored: sources, and for each its references.
+    """Return the sources of a split, which are decoded, and for each the list of its references.
 
     Args:
         dataset: a split with the columns `source` and `target`.
         group_references: one item a different source, in order of first appearance, instead of one item a line.
-
-    Returns:
-        The sources, and as many lists of references.
     """
     sources, targets = list(dataset["source"]), list(dataset["target"])
     if not group_references:
@@ -330,16 +277,13 @@ def evaluation_items(dataset: Dataset, group_references: bool) -> tuple[list[str
 def encode_sources(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, reverse: bool = False, config: Any = None
 ) -> list[list[int]]:
-    """Token ids of source texts.
+    """Return the token ids of each source text.
 
     Args:
         texts: the sources.
         tokenizer: the source tokenizer; its post-processor appends `</s>` or not.
         reverse: reverse the tokens of the text; an `</s>` stays at the end.
         config: the model's configuration; if it has `copy_slots`, unknown words get slots.
-
-    Returns:
-        One list of ids a text.
     """
     words = unknown_words(texts, tokenizer, config)
     ids = encode_with_slots(texts, tokenizer, words, config)
@@ -358,21 +302,18 @@ def encode_dataset(
     name: str = "train",
     config: Any = None,
 ) -> Dataset:
-    """Turn the text columns into model inputs, and drop pairs that are too long.
+    """Return a split as model inputs `input_ids`, `attention_mask`, `labels`, without pairs that are too long.
 
     Args:
         dataset: a split with the columns `source` and `target`.
         source_tokenizer: encodes the source, with `</s>` if it was trained so.
         target_tokenizer: encodes the target; one `</s>` is appended here.
         options: reversal and largest lengths.
-        name: what log and error messages call the split.
+        name: how messages call the split.
         config: the model's configuration; if it has `copy_slots`, the source's unknown words get slots on both sides.
 
-    Returns:
-        Columns `input_ids`, `attention_mask`, `labels`. The number of dropped pairs is logged.
-
     Raises:
-        DataError: every pair was too long.
+        DataError: every pair is too long.
     """
     eos = target_tokenizer.eos_token_id
 
@@ -413,5 +354,5 @@ def encode_dataset(
 
 
 def pair_lengths(encoded: Dataset) -> list[tuple[int, int]]:
-    """(source, target) length in tokens of every row of an encoded split."""
+    """Return the (source, target) length in tokens of every row of an encoded split."""
     return [(len(row["input_ids"]), len(row["labels"])) for row in encoded]

@@ -1,9 +1,9 @@
-"""What is done to a source text before a model reads it. It belongs to the weights, and is saved beside them.
+"""The rewriting of source texts before a model reads them. It belongs to the weights, and is saved beside them.
 
 A model that was trained on reversed or rewritten sources gives wrong answers to plain ones. So every folder of a
 text-to-text model holds a `preprocessing.json`, checkpoints and means of checkpoints included, and every program that
-loads the folder does what the file says. `runtime.py`, which is copied alone into an exported folder, has the same
-steps as settings there. Imports only the standard library, and `options.py` for folders older than this file.
+loads the folder does what the file says. The runtime without torch, which is copied alone into an exported folder,
+has the same steps as settings there. Imports only the standard library, and `strict_yaml` for older folders.
 """
 
 from __future__ import annotations
@@ -47,30 +47,27 @@ class Preprocessing:
         object.__setattr__(self, "source_replacements", tuple(map(tuple, self.source_replacements)))
 
     def text(self, source: str) -> str:
-        """The text that the tokenizer reads."""
+        """Return the text that the tokenizer reads."""
         for pattern, replacement in self.source_replacements:
             source = re.sub(pattern, replacement, source)
         return source
 
     def differences(self, other: Preprocessing) -> list[str]:
-        """Names of the options in which two differ."""
+        """Return the names of the options in which two differ."""
         return [option.name for option in fields(self) if getattr(self, option.name) != getattr(other, option.name)]
 
     def save(self, directory: str | Path) -> None:
-        """Write it beside a model."""
+        """Write the file beside a model."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
         (Path(directory) / PREPROCESSING_FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, directory: str | Path) -> Preprocessing | None:
-        """Read what belongs to a saved model.
+        """Return the preprocessing of a saved model, or `None` if nothing in its folder says.
 
         Args:
             directory: the model's folder. One without the file, which is older, has it in the `recipe.yaml` beside the
                 model, or, if it is a checkpoint, in that of its run.
-
-        Returns:
-            The preprocessing, or `None` if nothing in the folder says.
 
         Raises:
             ValueError: the file cannot be read, or asks for something else than the options of this class.

@@ -1,9 +1,9 @@
 """Words outside the vocabulary as temporary ids, so that they can be copied (See, Liu & Manning 2017, section 2.2).
 
 The extended vocabulary of a source: `config.copy_slots` ids from `config.vocab_size` on, the slots, stand for its
-unknown words in order of first appearance. Whoever decodes needs the words again: a slot means another word in every
-source, and `tokenizer.decode` leaves it out. Works with tokenizers that look up whole words or characters. Needs only
-`tokenizers` and `transformers`.
+unknown words in order of first appearance. Decoding needs the words again: a slot means another word in every source,
+and `tokenizer.decode` leaves it out. Works with tokenizers of whole words or characters. Needs only `tokenizers` and
+`transformers`.
 
     words = unknown_words(texts, tokenizer, model.config)  # of each source
     sources = encode_with_slots(texts, tokenizer, words, model.config)
@@ -24,16 +24,14 @@ from transformers import PreTrainedTokenizerBase
 
 
 def unknown_words(texts: Sequence[Any], tokenizer: PreTrainedTokenizerBase, config: Any) -> list[list[str]]:
-    """The words of sources that get a slot.
+    """Return the unknown words of each source in order of first appearance, normalised, at most `copy_slots`.
+
+    The k-th word, counted from 0, has the id `vocab_size + k` in this source and its target.
 
     Args:
         texts: the sources.
         tokenizer: of both sides; it has a vocabulary of words or of characters.
         config: of the model: `vocab_size` and `copy_slots`. Without `copy_slots` nothing gets a slot.
-
-    Returns:
-        For each source its unknown words in order of first appearance, normalised as by the tokenizer, at most
-        `copy_slots`: the k-th, counted from 0, has the id `vocab_size + k` in this source and its target.
 
     Raises:
         ValueError: the tokenizer has subwords, or more entries than the model's vocabulary.
@@ -55,17 +53,14 @@ def encode_with_slots(
     config: Any,
     add_special_tokens: bool = True,
 ) -> list[list[int]]:
-    """Ids of sources, or of their targets.
+    """Return the ids of each source, or of its target.
 
     Args:
         texts: the texts.
         tokenizer: as for `unknown_words`.
-        words: what `unknown_words` gave for the sources; in a text other unknown words become `<unk>`.
+        words: the sources' `unknown_words`; other unknown words become `<unk>`.
         config: of the model.
         add_special_tokens: as for the tokenizer.
-
-    Returns:
-        One list of ids a text.
 
     Raises:
         ValueError: as `unknown_words`, or there are not as many lists of words as texts.
@@ -95,12 +90,12 @@ def encode_with_slots(
 def tokens_with_slots(
     ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, words: Sequence[str], config: Any
 ) -> list[str]:
-    """Tokens of the ids of one source, or of what was decoded from it.
+    """Return the tokens of the ids of one source, or of its hypothesis.
 
     Args:
         ids: the ids.
         tokenizer: as for `unknown_words`.
-        words: what `unknown_words` gave for this source.
+        words: this source's `unknown_words`.
         config: of the model.
 
     Raises:
@@ -126,17 +121,9 @@ def decode_with_slots(
     config: Any,
     skip_special_tokens: bool = False,
 ) -> str:
-    """The text of ids that were decoded from one source, with the source's words at its slots.
+    """Return the text of a hypothesis, a row of `generate()`, with the source's words at its slots.
 
-    Args:
-        ids: the ids; a row of what `generate()` returns will do.
-        tokenizer: as for `unknown_words`.
-        words: what `unknown_words` gave for this source.
-        config: of the model.
-        skip_special_tokens: leave out `<unk>` and all other special tokens.
-
-    Raises:
-        ValueError: an id is a slot for which there is no word.
+    Arguments as for `tokens_with_slots`; `skip_special_tokens` leaves out `<unk>` and all other special tokens.
     """
     ids = [int(idx) for idx in ids]
     if not _slots(config):
@@ -166,7 +153,7 @@ def _check(tokenizer: Any, config: Any) -> None:
 
 
 def _words(text: str, tokenizer: Any) -> list[str]:
-    """What the tokenizer looks up, one for each of the text's ids."""
+    """Return the words that the tokenizer looks up, one for each of the text's ids."""
     backend = tokenizer.backend_tokenizer
     normalised = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
     return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalised)]

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -25,34 +25,15 @@ try:
     from datasets import Dataset, DatasetDict
 except ImportError as error:
     raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
-from .files import DataError, reading, table_columns
+from .files import DataError, format_of, reading, table_columns
+from .option_checks import check_range
+from .splits import SPLITS, HoldoutOptions, check_sizes, first_samples, hold_out
 
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "validation", "test")
-
 
 # ---- Options ----------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class HoldoutOptions:
-    """Validation data taken out of the training split, always the same for the same seed.
-
-    Args:
-        by: "speaker": whole speakers, so that the score is one of unknown voices; "utterance": any utterances.
-        fraction: share of the speakers or utterances.
-        seed: seed of the choice.
-    """
-
-    by: Literal["speaker", "utterance"] = "speaker"
-    fraction: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.fraction < 1:
-            raise ValueError(f"fraction: got {self.fraction}, wanted more than 0 and less than 1")
 
 
 @dataclass
@@ -63,8 +44,8 @@ class JoinOptions:
         min: fewest recordings an utterance.
         max: most recordings an utterance.
         train: number of training utterances; the speakers take turns.
-        validation: likewise.
-        test: likewise.
+        validation: the same for validation utterances.
+        test: the same for test utterances.
         seed: seed of the choice.
     """
 
@@ -78,28 +59,26 @@ class JoinOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.min <= self.max:
             raise ValueError(f"max: got {self.max}, wanted at least min={self.min}, and that 1")
-        for name in SPLITS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least 1")
+        check_range(self, *SPLITS, least=1)
 
 
 @dataclass
 class SpeechDataOptions:
-    """What is read (the `data` section of a recipe).
+    """Which files are read and how (the `data` section of a recipe).
 
     Args:
         manifest: one line an utterance, the first line names the columns (.tsv or .csv, .gz may follow); or a mapping
             from "train", "validation" and "test" to such files.
         audio: folder, or tar archive (also compressed), of the audio files; `None`: the folder of the manifest.
         audio_column: names the audio file.
-        audio_suffix: is appended to that name, such as ".wav".
+        audio_suffix: appended to that name, such as ".wav".
         frames: npz file of precomputed frames in place of audio: `feats` (all frames, F) and `offsets` (utterances +
             1), in the order of the manifest.
         id_column: names the utterance in the predictions; `None`: the line number does.
-        transcript_column: what is said.
-        speaker_column: who says it; `None`: unknown.
-        split_column: says which split a line belongs to, if one manifest holds all.
-        train: what `split_column` holds for training utterances.
+        transcript_column: the transcript.
+        speaker_column: the speaker; `None`: unknown.
+        split_column: the split of a line, if one manifest holds all.
+        train: the value of `split_column` for training utterances.
         validation: likewise for those that select the model; `None`: see `holdout`.
         test: likewise for those that are reported; `None`: none are.
         holdout: take the validation data out of the training data.
@@ -143,10 +122,7 @@ class SpeechDataOptions:
         by_speaker = self.join is not None or (self.holdout is not None and self.holdout.by == "speaker")
         if by_speaker and self.speaker_column is None:
             raise ValueError("speaker_column: needed by join and by holdout.by: speaker, got null")
-        for name in (f"max_{split}_samples" for split in SPLITS):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: got {value}, wanted at least 1 or null")
+        check_sizes(self)
 
 
 # ---- Manifests --------------------------------------------------------------------------------------------------
@@ -154,41 +130,29 @@ class SpeechDataOptions:
 
 @dataclass
 class Utterance:
-    """One line of a manifest.
+    """A line of a manifest."""
 
-    Args:
-        place: file and line, for messages.
-        split: "train", "validation", "test", or `None` for a line that is not used.
-        id: its name.
-        speaker: who speaks, or "".
-        transcript: what is said.
-        audio: name of the audio file; "" with precomputed frames.
-        input: samples (N,) or frames (S, F), once read.
-    """
-
-    place: str
-    split: str | None
+    place: str  # file and line, for messages
+    split: str | None  # `None`: of a split that is not used
     id: str
-    speaker: str
+    speaker: str  # "": unknown
     transcript: str
-    audio: str
-    input: np.ndarray
+    audio: str  # name of the file; "" with precomputed frames
+    input: np.ndarray  # samples (N,) or frames (S, F), once read
 
 
 def read_manifest(path: Path, options: SpeechDataOptions, split: str | None = None) -> list[Utterance]:
-    """The lines of a manifest, without audio.
+    """Return the utterances of a manifest, without audio.
 
     Args:
         path: the file.
         options: names of the columns.
-        split: which split the file is; `None`: its `split_column` says it.
+        split: the split of all its lines; `None`: its `split_column` tells each line's.
 
     Raises:
         DataError: a column is missing, a line has too few or too many, a transcript is empty.
     """
-    file_format = Path(path.name.removesuffix(".gz")).suffix.removeprefix(".")
-    if file_format not in ("tsv", "csv"):
-        raise DataError(f"{path}: the name tells no format; end it in .tsv or .csv (.gz may follow)")
+    file_format = format_of(path, ("tsv", "csv"))
     names = ["transcript", *(["audio"] if options.frames is None else []), *(["split"] if split is None else [])]
     names += [name for name in ("id", "speaker") if getattr(options, f"{name}_column") is not None]
     columns = {f"{name}_column": getattr(options, f"{name}_column") for name in names}
@@ -202,17 +166,10 @@ def read_manifest(path: Path, options: SpeechDataOptions, split: str | None = No
             raise DataError(f"{place}: empty transcript")
         if split is None and values["split"] not in splits:
             unused[values["split"]] += 1
-        utterances.append(
-            Utterance(
-                place,
-                splits.get(values["split"]) if split is None else split,
-                values.get("id", str(number)),
-                values.get("speaker", ""),
-                transcript,
-                values["audio"] + options.audio_suffix if "audio" in values else "",
-                np.empty(0, np.float32),
-            )
-        )
+        of_split = splits.get(values["split"]) if split is None else split
+        audio = values["audio"] + options.audio_suffix if "audio" in values else ""
+        name, speaker = values.get("id", str(number)), values.get("speaker", "")
+        utterances.append(Utterance(place, of_split, name, speaker, transcript, audio, np.empty(0, np.float32)))
     if unused:
         counts = ", ".join(f"{count} of {name!r}" for name, count in sorted(unused.items()))
         known = ", ".join(f"{name}: {value!r}" for value, name in splits.items() if value is not None)
@@ -227,7 +184,7 @@ def read_manifest(path: Path, options: SpeechDataOptions, split: str | None = No
 
 
 def _archived(archive: Path, names: set[str]) -> dict[str, bytes]:
-    """The wanted files of a tar archive, read in one pass: going back would decompress it from the start."""
+    """Return the wanted files of a tar archive, read in one pass: seeking back would decompress it from the start."""
     found: dict[str, bytes] = {}
     # tarfile and the libraries that decompress each have errors of their own.
     place = f"{archive}: not a readable folder or tar archive"
@@ -244,7 +201,7 @@ def read_audio(utterances: Sequence[Utterance], source: Path, sampling_rate: int
     """Read the audio of utterances into their `input`, float32 from -1 to 1.
 
     Args:
-        utterances: what to read.
+        utterances: their `audio` names the files.
         source: folder or tar archive.
         sampling_rate: the rate that every file must have, in Hz.
 
@@ -317,39 +274,21 @@ def read_frames(utterances: Sequence[Utterance], path: Path) -> None:
 # ---- Splits -----------------------------------------------------------------------------------------------------
 
 
-def hold_out(train: Sequence[Utterance], options: HoldoutOptions) -> tuple[list[Utterance], list[Utterance]]:
-    """Part the training utterances.
-
-    Args:
-        train: the training split.
-        options: how.
-
-    Returns:
-        Training and validation utterances, each in the order of the manifest.
+def hold_out_utterances(
+    train: Sequence[Utterance], options: HoldoutOptions
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Return training and validation utterances, each in the order of the manifest.
 
     Raises:
         DataError: one of the two would be empty.
     """
-    names = [item.speaker if options.by == "speaker" else str(number) for number, item in enumerate(train)]
-    units = sorted(set(names))
-    number = max(1, round(options.fraction * len(units)))
-    if number >= len(units):
-        raise DataError(f"data.holdout: cannot hold out {number} of {len(units)} {options.by}s")
-    held = set(random.Random(options.seed).sample(units, number))
-    parts: tuple[list[Utterance], list[Utterance]] = ([], [])
-    for name, utterance in zip(names, train, strict=True):
-        parts[name in held].append(utterance)
-    return parts
+    units = [item.speaker if options.by == "speaker" else str(number) for number, item in enumerate(train)]
+    number = max(1, round(options.fraction * len(set(units))))
+    return hold_out(train, units, number, options.seed, f"data.holdout (by {options.by})")
 
 
 def joined(recordings: Sequence[Utterance], options: JoinOptions, split: str) -> Iterator[Utterance]:
-    """Utterances made of random recordings of one speaker, one after the other; the speakers take turns.
-
-    Args:
-        recordings: the recordings of a split.
-        options: lengths, numbers and seed.
-        split: which split it is.
-    """
+    """Yield utterances made of random recordings of one speaker, one after the other; the speakers take turns."""
     of_speaker: dict[str, list[Utterance]] = {}
     for recording in recordings:
         of_speaker.setdefault(recording.speaker, []).append(recording)
@@ -358,23 +297,15 @@ def joined(recordings: Sequence[Utterance], options: JoinOptions, split: str) ->
     for number in range(getattr(options, split)):
         speaker = speakers[number % len(speakers)]
         parts = generator.choices(of_speaker[speaker], k=generator.randint(options.min, options.max))
-        yield Utterance(
-            parts[0].place,
-            split,
-            f"{speaker}-{number}",
-            speaker,
-            " ".join(part.transcript for part in parts),
-            "",
-            np.concatenate([part.input for part in parts]),
-        )
+        transcript = " ".join(part.transcript for part in parts)
+        audio = np.concatenate([part.input for part in parts])
+        yield Utterance(parts[0].place, split, f"{speaker}-{number}", speaker, transcript, "", audio)
 
 
 def make_dataset(columns: Mapping[str, Sequence[Any]], arrays: Mapping[str, Sequence[np.ndarray]]) -> Dataset:
-    """A data set of plain columns and of columns of float32 arrays, made and read without a Python object a number.
+    """Return a data set of plain columns (one value a row) and of float32 arrays (one a row, which becomes flat).
 
-    Args:
-        columns: name -> one value a row.
-        arrays: name -> one array a row; it comes back flat.
+    It is made and read without a Python object a number.
     """
     table = dict(columns)
     for name, rows in arrays.items():
@@ -422,14 +353,14 @@ def load_speech_data(options: SpeechDataOptions, data_dir: str | Path, sampling_
         if not items:
             raise DataError(f"data.{split}: the manifest {options.manifest!r} has no line of this split")
     if options.holdout is not None:
-        splits["train"], splits["validation"] = hold_out(splits["train"], options.holdout)
+        splits["train"], splits["validation"] = hold_out_utterances(splits["train"], options.holdout)
         logger.info("held out: %d of the training utterances for validation", len(splits["validation"]))
     if options.join is None:
-        splits = {split: items[: getattr(options, f"max_{split}_samples")] for split, items in splits.items()}
+        splits = first_samples(splits, options)
     if options.frames is None:
         source = home if options.audio is None else folder / options.audio
         read_audio([item for items in splits.values() for item in items], source, sampling_rate)
     if options.join is not None:
         splits = {split: list(joined(items, options.join, split)) for split, items in splits.items()}
-        splits = {split: items[: getattr(options, f"max_{split}_samples")] for split, items in splits.items()}
+        splits = first_samples(splits, options)
     return DatasetDict({split: _dataset(items) for split, items in splits.items()})

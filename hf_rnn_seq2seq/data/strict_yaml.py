@@ -22,11 +22,7 @@ class OptionsError(DataError):
 
 
 def read_yaml(text: str, name: str) -> Any:
-    """Read YAML strictly.
-
-    Args:
-        text: the YAML.
-        name: what an error calls it, for instance the file.
+    """Read YAML strictly; `name` is how an error calls it.
 
     Raises:
         OptionsError: not YAML, or a key given twice; the message names the line.
@@ -41,7 +37,7 @@ def read_yaml(text: str, name: str) -> Any:
 
 
 def write_yaml(content: Any) -> str:
-    """YAML text of plain Python values, in their order."""
+    """Return plain Python values as YAML text, in their order."""
     return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 

@@ -12,7 +12,7 @@ import json
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,17 +23,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from ..model.tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
 from ..model.tokenization_words import RnnSeq2SeqWordTokenizer
 from .files import DataError, check_text, reading
+from .option_checks import check_choice, check_range
 
 
 # The order fixes the ids: <unk> 0, <pad> 1, <s> 2, </s> 3.
 UNK_TOKEN, PAD_TOKEN, BOS_TOKEN, EOS_TOKEN = SPECIAL_TOKENS = ("<unk>", "<pad>", "<s>", "</s>")
 TOKENIZER_TYPES = ("character", "word", "bpe", "unigram")
-NORMALIZATIONS: dict[str, Callable[[], normalizers.Normalizer]] = {
-    "NFC": normalizers.NFC,
-    "NFD": normalizers.NFD,
-    "NFKC": normalizers.NFKC,
-    "NFKD": normalizers.NFKD,
-}
+NORMALIZATIONS = ("NFC", "NFD", "NFKC", "NFKD")
 TARGET_TOKENIZER_FOLDER = "target_tokenizer"
 _SUBWORD_TYPES = ("bpe", "unigram")
 # A word that reads like a special token gets an invisible word joiner (U+2060), so that it is a word like another; it
@@ -84,14 +80,9 @@ class TokenizerOptions:
     max_word_length: int = 40
 
     def __post_init__(self) -> None:
-        if self.type not in TOKENIZER_TYPES:
-            raise ValueError(f"type: got {self.type!r}, wanted one of {', '.join(TOKENIZER_TYPES)}")
-        if self.normalization is not None and self.normalization not in NORMALIZATIONS:
-            wanted = ", ".join(NORMALIZATIONS)
-            raise ValueError(f"normalization: got {self.normalization!r}, wanted one of {wanted} or null")
-        for name in ("min_frequency", "min_character_frequency", "max_word_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least 1")
+        check_choice(self, "type", TOKENIZER_TYPES)
+        check_choice(self, "normalization", NORMALIZATIONS)
+        check_range(self, "min_frequency", "min_character_frequency", "max_word_length", least=1)
         if self.characters and self.type != "word":
             raise ValueError(f"characters: type {self.type} has no words to give the characters of, wanted type word")
         if self.type == "unigram" and self.min_frequency != 1:
@@ -107,12 +98,15 @@ class TokenizerOptions:
 
 
 def _empty_tokenizer(options: TokenizerOptions) -> tuple[Tokenizer, trainers.Trainer]:
-    """The untrained tokenizer of a type, with its reversible splitting and joining, and the trainer that fills it."""
-    special_tokens = list(SPECIAL_TOKENS)
+    """Return the untrained tokenizer of a type, with its reversible splitting and joining, and its trainer."""
+    common: dict[str, Any] = {"special_tokens": list(SPECIAL_TOKENS), "show_progress": False}
+    trainer: trainers.Trainer
     if options.type in ("character", "word"):
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNK_TOKEN))
+        size = 2**31 if options.vocab_size is None else options.vocab_size
+        trainer = trainers.WordLevelTrainer(vocab_size=size, min_frequency=options.min_frequency, **common)
         if options.type == "character":
-            # (?m:.) also matches line ends: every code point is a token, and joining them gives the text back.
+            # (?m:.) also matches line ends: every code point is a token, and joining them restores the text.
             tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?m:.)"), "isolated")
             tokenizer.decoder = decoders.Fuse()
         else:
@@ -120,40 +114,22 @@ def _empty_tokenizer(options: TokenizerOptions) -> tuple[Tokenizer, trainers.Tra
             # It joins words with blanks: none begins with a line end, the prefix of what would be joined without.
             joining = decoders.WordPiece(prefix="\n", cleanup=False)
             tokenizer.decoder = decoders.Sequence([decoders.Replace(_MARKED_SPECIAL, "<"), joining])
-        return tokenizer, trainers.WordLevelTrainer(
-            vocab_size=options.vocab_size if options.vocab_size is not None else 2**31,
-            min_frequency=options.min_frequency,
-            special_tokens=special_tokens,
-            show_progress=False,
-        )
-    vocab_size = options.vocab_size if options.vocab_size is not None else _DEFAULT_SUBWORD_VOCAB_SIZE
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer: trainers.Trainer
+        return tokenizer, trainer
+    common["vocab_size"] = _DEFAULT_SUBWORD_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
+    common["initial_alphabet"] = pre_tokenizers.ByteLevel.alphabet()
     if options.type == "bpe":
         tokenizer = Tokenizer(models.BPE(unk_token=UNK_TOKEN))
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            min_frequency=options.min_frequency,
-            special_tokens=special_tokens,
-            initial_alphabet=alphabet,
-            show_progress=False,
-        )
+        trainer = trainers.BpeTrainer(min_frequency=options.min_frequency, **common)
     else:
         tokenizer = Tokenizer(models.Unigram())
-        trainer = trainers.UnigramTrainer(
-            vocab_size=vocab_size,
-            special_tokens=special_tokens,
-            unk_token=UNK_TOKEN,
-            initial_alphabet=alphabet,
-            show_progress=False,
-        )
+        trainer = trainers.UnigramTrainer(unk_token=UNK_TOKEN, **common)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer, trainer
 
 
 def _reproducible_unigram(tokenizer: Tokenizer) -> models.Unigram:
-    """The trained unigram model with the accidents of the trainer's hash maps taken out.
+    """Return the trained unigram model without the accidents of the trainer's hash maps.
 
     Two trainings on the same text find the same pieces, but in a random order the trainer numbers pieces of equal
     score, and scores symbols that the text does not need (the lowest score plus a multiple of 0.0001). Ids, and with
@@ -169,24 +145,19 @@ def _reproducible_unigram(tokenizer: Tokenizer) -> models.Unigram:
 
 
 def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str = "source") -> PreTrainedTokenizerFast:
-    """Train one tokenizer on texts and wrap it for `transformers`.
+    """Return a fast tokenizer trained on texts, with ids `<unk>` 0, `<pad>` 1, `<s>` 2, `</s>` 3.
 
     Args:
         texts: the training texts, one string a sentence, word or line.
         options: type, size and normalisation.
-        name: what error messages call this tokenizer, "source" or "target".
-
-    Returns:
-        A fast tokenizer with ids `<unk>` 0, `<pad>` 1, `<s>` 2, `</s>` 3. `save_pretrained` writes plain files.
+        name: how error messages call this tokenizer, "source" or "target".
 
     Raises:
-        DataError: the texts are all empty, or one of them is none that has a UTF-8 form.
+        DataError: the texts are all empty, or one of them has no UTF-8 form.
     """
     tokenizer, trainer = _empty_tokenizer(options)
-    steps: list[normalizers.Normalizer] = []
     form = options.normalization
-    if form is not None:
-        steps.append(NORMALIZATIONS[form]())
+    steps: list[normalizers.Normalizer] = [] if form is None else [getattr(normalizers, form)()]
     if options.lowercase:
         steps.append(normalizers.Lowercase())
     if options.fold_digits:
@@ -226,36 +197,27 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
         )
     wrapping: dict[str, Any] = {
         "tokenizer_object": tokenizer,
-        "unk_token": UNK_TOKEN,
-        "pad_token": PAD_TOKEN,
-        "bos_token": BOS_TOKEN,
-        "eos_token": EOS_TOKEN,
+        **{"unk_token": UNK_TOKEN, "pad_token": PAD_TOKEN, "bos_token": BOS_TOKEN, "eos_token": EOS_TOKEN},
         "clean_up_tokenization_spaces": False,
-        # "</s>" typed by a user is text, not an end of sentence; what a user adds is recognised all the same.
+        # "</s>" typed by a user is text, not an end of sentence; tokens that a user adds are recognised all the same.
         "split_special_tokens": True,
     }
     if not options.characters:
         return RnnSeq2SeqTokenizer(**wrapping, model_input_names=["input_ids", "attention_mask"])
     by_frequency = sorted(character_counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    frequent = [character for character, count in by_frequency if count >= options.min_character_frequency]
     return RnnSeq2SeqWordTokenizer(
         **wrapping,
-        character_vocab=[
-            *SPECIAL_TOKENS,
-            *(character for character, count in by_frequency if count >= options.min_character_frequency),
-        ],
+        character_vocab=[*SPECIAL_TOKENS, *frequent],
         max_word_length=options.max_word_length,
         character_normalization=form,
     )
 
 
 def normalized(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Texts as a tokenizer would give them back if it knew all their words: in its Unicode form and case.
+    """Return texts in the tokenizer's Unicode form and case, as it would decode them if it knew all words.
 
-    Hypotheses are in that form; a reference is compared with them in it, too.
-
-    Args:
-        texts: the texts.
-        tokenizer: a fast tokenizer.
+    Hypotheses are in that form, and are compared with references in it.
     """
     backend = tokenizer.backend_tokenizer
     if backend.normalizer is None and backend.pre_tokenizer is None:
@@ -275,13 +237,7 @@ def normalized(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list
 def save_tokenizers(
     directory: str | Path, source: PreTrainedTokenizerFast, target: PreTrainedTokenizerFast | None
 ) -> None:
-    """Save the source tokenizer in a model directory and, when the target has its own, that one in `target_tokenizer`.
-
-    Args:
-        directory: the model directory.
-        source: the source tokenizer, or the only one.
-        target: the target tokenizer; `None` or `source` itself when both sides share one vocabulary.
-    """
+    """Save the source tokenizer in a model directory, and a target tokenizer of its own in `target_tokenizer`."""
     source.save_pretrained(directory)
     folder = Path(directory) / TARGET_TOKENIZER_FOLDER
     if target is not None and target is not source:
@@ -291,14 +247,11 @@ def save_tokenizers(
 
 
 def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
-    """Load what `save_tokenizers` wrote.
-
-    Returns:
-        The source and the target tokenizer; the same object twice when both sides share one vocabulary.
+    """Return the source and the target tokenizer of a model directory, the same object twice if they are shared.
 
     Raises:
         FileNotFoundError: the directory holds no `tokenizer.json`.
-        DataError: what it holds is damaged.
+        DataError: its files are damaged.
     """
     if not (Path(directory) / "tokenizer.json").is_file():
         raise FileNotFoundError(f"{directory} holds no tokenizer.json: it is not a saved model of this package")

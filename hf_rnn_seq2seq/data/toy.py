@@ -2,7 +2,8 @@
 
 Copying, reversing and sorting random strings (in the manner of Graves et al. 2014, "Neural Turing Machines") and
 finding the one capital in them, with a test set of strings longer than any trained on; and writing dates of many
-formats in one. The generator is seeded: the same options give the same data everywhere. Imports only `files.py`.
+formats in one. The generator is seeded: the same options give the same data everywhere. Imports only the
+standard library and its siblings.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import islice
 from typing import TypeAlias
 
 from .files import DataError
+from .option_checks import check_range
 
 
 Pair: TypeAlias = tuple[str, str]
@@ -31,7 +34,7 @@ TOY_TASKS = (*_STRING_TASKS, "date")
 
 
 def capital_position(text: str) -> int:
-    """Place of the first capital in a text that has one, counted from 0."""
+    """Return the place, counted from 0, of the first capital in a text that has one."""
     return next(place for place, letter in enumerate(text) if letter.isupper())
 
 
@@ -97,17 +100,13 @@ class ToyOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.symbols <= 26:
-            raise ValueError(f"symbols: got {self.symbols}, wanted 1 to 26")
+        check_range(self, "symbols", least=1, most=26)
         if not 1 <= self.min_length <= self.max_length:
             raise ValueError(
                 f"max_length: got {self.max_length}, wanted at least min_length={self.min_length}, and that 1"
             )
-        for name in ("train", "validation", "test"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least 1")
-        if self.test_longer < 0:
-            raise ValueError(f"test_longer: got {self.test_longer}, wanted 0 or more")
+        check_range(self, "train", "validation", "test", least=1)
+        check_range(self, "test_longer", least=0)
         shortest, longest = self.longer_lengths
         if shortest <= self.max_length:
             raise ValueError(f"longer_min_length: got {shortest}, wanted more than max_length={self.max_length}")
@@ -122,14 +121,11 @@ class ToyOptions:
 
 
 def toy_pairs(task: str, options: ToyOptions) -> dict[str, list[Pair]]:
-    """The pairs of a toy task; the splits share no source.
+    """Return the pairs of each split of a toy task; the splits share no source.
 
     Args:
         task: "copy", "reverse", "sort", "capital" (abCd -> C) or "date".
         options: sizes, lengths and seed.
-
-    Returns:
-        The pairs of each split: "train", "validation", "test" and, if asked for, "test_longer".
 
     Raises:
         DataError: unknown task, not enough different strings or days, or longer dates.
@@ -145,11 +141,8 @@ def toy_pairs(task: str, options: ToyOptions) -> dict[str, list[Pair]]:
         drawn = _date_pairs(wanted, generator)
     else:
         drawn = _string_pairs(task, wanted, (options.min_length, options.max_length), options, generator)
-    pairs: dict[str, list[Pair]] = {}
-    start = 0
-    for split, size in sizes.items():
-        pairs[split] = drawn[start : start + size]
-        start += size
+    rest = iter(drawn)
+    pairs = {split: list(islice(rest, size)) for split, size in sizes.items()}
     if options.test_longer:
         pairs[LONGER_SPLIT] = _string_pairs(task, options.test_longer, options.longer_lengths, options, generator)
     return pairs
@@ -158,7 +151,7 @@ def toy_pairs(task: str, options: ToyOptions) -> dict[str, list[Pair]]:
 def _string_pairs(
     task: str, wanted: int, lengths: tuple[int, int], options: ToyOptions, generator: random.Random
 ) -> list[Pair]:
-    """Different random strings, their lengths evenly drawn, with what the task makes of them."""
+    """Return different random strings, their lengths evenly drawn, with their targets."""
     letters = string.ascii_lowercase[: options.symbols]
     possible = sum(options.symbols**length for length in range(lengths[0], lengths[1] + 1))
     # Half of all strings, so that drawing without repetition ends soon.
@@ -180,7 +173,7 @@ def _string_pairs(
 
 
 def _date_pairs(wanted: int, generator: random.Random) -> list[Pair]:
-    """Different random days, each written in a random format and case, with their ISO 8601 form."""
+    """Return different random days, each written in a random format and case, with their ISO 8601 form."""
     possible = (_LAST_DAY - _FIRST_DAY).days + 1
     if wanted > possible:
         raise DataError(f"data.toy: {wanted} days wanted, but toy:date has only {possible}")

@@ -1,8 +1,8 @@
-"""Pretrained word vectors from a plain text file, put into the encoder's embedding table.
+"""Pretrained word vectors from a plain text file, written into the encoder's embedding table.
 
 The format is that of word2vec, GloVe and fastText: a line a word, the word and its values with a blank between them,
-and perhaps a first line "number of words, number of values". The file is read once, line by line, and only the wanted
-lines are kept. Needs only torch and transformers; must not import the model files, so that it works for any model.
+and perhaps a first line "number of words, number of values". The file is read line by line, and only the wanted lines
+are kept. Needs only torch and transformers; works with any model.
 """
 
 from __future__ import annotations
@@ -20,16 +20,12 @@ from .files import DataError, text_lines
 
 
 def load_word_vectors(path: str | Path, words: Sequence[str], size: int | None = None) -> tuple[Tensor, Tensor]:
-    """The vectors that a file has for some words; where it lacks a word as written, those of it in lower case.
+    """Return the vectors (N, size) of N words, zeros where there is none, and whether there is one, bool (N,).
 
     Args:
         path: a text file, gzipped if its name ends in `.gz`. Of a word that comes twice the first line counts.
-        words: the words, N of them.
-        size: number of values that a vector must have; `None`: as many as the file's first one has.
-
-    Returns:
-        The vectors, float32 of shape (N, size), zeros where there is none, and whether there is one, bool of shape
-        (N,).
+        words: the words; one that the file lacks as written gets the vector of its lower case.
+        size: number of values of a vector; `None`: as many as in the file's first one.
 
     Raises:
         DataError: the file cannot be read, is empty or shorter than its first line says, or a line has another number
@@ -90,19 +86,19 @@ def _vector(values: str, path: Path, number: int) -> Tensor:
 
 
 def set_word_vectors(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> float:
-    """Write the vectors of a file into a model's input embeddings; words that the file lacks keep what they have.
+    """Write the vectors of a file into a model's input embeddings; words that the file lacks keep theirs.
 
     Args:
         model: a model with an embedding table of source words, before its training.
         tokenizer: the tokenizer that numbers those words. Its special tokens are left alone.
-        path: as of `load_word_vectors`.
+        path: as for `load_word_vectors`.
 
     Returns:
-        The coverage: the share of the tokenizer's words, special tokens not counted, that got a vector.
+        The coverage: the share of the tokenizer's words, special tokens not counted, that have a vector.
 
     Raises:
         ValueError: the table has fewer rows than the tokenizer has words, or the tokenizer has no words.
-        DataError: as of `load_word_vectors`; also if the file's vectors are not of the table's width.
+        DataError: as `load_word_vectors`; also if the file's vectors are not of the table's width.
     """
     table = cast(nn.Embedding, model.get_input_embeddings()).weight
     if len(tokenizer) > len(table):

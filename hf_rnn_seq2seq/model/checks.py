@@ -41,6 +41,12 @@ def only_known_keywords(forward: Forward) -> Forward:
     return checked  # type: ignore[return-value]
 
 
+def check_tensor(name: str, tensor: Any) -> None:
+    """Refuse what is no tensor."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is {type(tensor).__name__}, wanted a tensor")
+
+
 def check_shape(name: str, tensor: Any, wanted: Sequence[int | str], reason: str = "") -> None:
     """
     Refuse a tensor that has not this shape.
@@ -53,12 +59,31 @@ def check_shape(name: str, tensor: Any, wanted: Sequence[int | str], reason: str
     """
     if tensor is None:
         return
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} is {type(tensor).__name__}, wanted a tensor")
+    check_tensor(name, tensor)
     shape = tensor.shape
     if len(shape) != len(wanted) or any(w != s for w, s in zip(wanted, shape) if not isinstance(w, str)):
         sizes = ", ".join(map(str, wanted)) + ("," if len(wanted) == 1 else "")
         raise ValueError(f"{name} has shape {tuple(shape)}, wanted ({sizes})" + (f": {reason}" if reason else ""))
+
+
+def check_ids(name: str, ids: Tensor | None, symbols: int, reason: str = "") -> None:
+    """Refuse what is no integer, and on the CPU, where looking does not wait, ids of no row of a table."""
+    if ids is None or is_traced():
+        return
+    if ids.is_floating_point() or ids.is_complex():
+        raise ValueError(f"{name} has type {ids.dtype}, wanted integers")
+    if ids.device.type == "cpu" and ids.numel():
+        low, high = (int(extreme) for extreme in ids.aminmax())
+        if low < 0:
+            raise ValueError(f"{name} holds the id {low}, wanted 0 to {symbols - 1}")
+        if high >= symbols:
+            raise ValueError(f"{name} holds the id {high}, wanted less than {symbols}{reason and ': '}{reason}")
+
+
+def _symbols(config: Any, vocab_size: str) -> tuple[int, str]:
+    """How many ids a side of the model reads, and why so many."""
+    size, slots = getattr(config, vocab_size), config.copy_slots
+    return size + slots, f"vocab_size={size} and copy_slots={slots}" if slots else ""
 
 
 def check_source(
@@ -96,7 +121,9 @@ def check_source(
     if length == 0:
         raise ValueError(f"the source is empty: got input of shape {(batch, length)}, wanted (batch, length)")
     check_shape("attention_mask", attention_mask, (batch, length), "as the input")
+    check_ids("input_ids", input_ids, *_symbols(config, "vocab_size"))
     if config.character_vocab_size is not None:
+        check_tensor("character_ids", character_ids)
         words = character_ids.shape  # type: ignore[union-attr]  # it is there
         if len(words) != 3 or words[:2] != source.shape[:2] or words[2] == 0:
             raise ValueError(
@@ -160,6 +187,7 @@ def check_model_inputs(
         check_encoder_outputs(config, encoder_outputs, mask, sources["input_ids"])
     if is_traced():
         return
+    check_shape("attention_mask", mask, ("batch", "length"))
     rows: int | None = None if encoder_outputs is None else encoder_outputs.last_hidden_state.shape[0]
     for name, source in sources.items():
         if name == "attention_mask" or not isinstance(source, Tensor):
@@ -204,6 +232,9 @@ def check_decoder_inputs(
     check_shape(f"{prefix}input_ids", input_ids, (rows, "length"), reason)
     width = config.embedding_size if config.feed_previous_token else "width"
     check_shape(f"{prefix}inputs_embeds", inputs_embeds, (rows, "length", width), reason)
+    if config.feed_previous_token:
+        name = f"{prefix}input_ids" + (" (or labels)" if prefix else "")
+        check_ids(name, input_ids, *_symbols(config, "target_vocab_size"))
     name, given = ("input_ids", input_ids) if inputs_embeds is None else ("inputs_embeds", inputs_embeds)
     if given is None:
         raise ValueError(f"give one of {prefix}input_ids and {prefix}inputs_embeds")
@@ -255,8 +286,10 @@ def check_labels_shape(
         if isinstance(first, Tensor) and first.dim() == (3 if first.is_floating_point() else 2):
             check_shape("labels", labels, (first.shape[0], "length"), f"the batch has {first.shape[0]} sources")
     for given in decoder_inputs:
-        if given is not None:
+        if isinstance(given, Tensor) and given.dim() > 1:  # another is for the model to refuse
             check_shape("labels", labels, tuple(given.shape[:2]), "as the decoder's input")
+    if labels.is_floating_point():
+        raise ValueError(f"labels has type {labels.dtype}, wanted integers")
     if labels.device.type == "cpu":
         symbols = config.target_vocab_size + config.copy_slots
         wrong = ((labels >= symbols) | ((labels < 0) & (labels != -100))).nonzero().tolist()
@@ -326,13 +359,20 @@ def check_decoder_state(config: Any, rows: int, state: Any, source: Any) -> None
 
 
 def check_stack(
-    x: Tensor, states: Sequence[Sequence[Tensor]], layers: int, hidden_size: int, mask: Tensor | None = None
+    x: Tensor,
+    states: Sequence[Sequence[Tensor]],
+    layers: int,
+    hidden_size: int,
+    width: int,
+    mask: Tensor | None = None,
 ) -> None:
-    """Refuse inputs (B, S, I) or (B, I), first states (B, D) of each layer and a mask (B, S) that do not fit."""
+    """Refuse inputs (B, S, width) or (B, width), first states (B, D) of the layers, a mask (B, S) that do not fit."""
     if is_traced():
         return
     if x.dim() not in (2, 3):
         raise ValueError(f"x has shape {tuple(x.shape)}, wanted (batch, length, size)")
+    if x.shape[-1] != width:
+        raise ValueError(f"the recurrence's input has width {x.shape[-1]}, wanted {width} as its weights")
     if len(states) != layers:
         raise ValueError(f"states has {len(states)} layers, wanted {layers}")
     for state in states:

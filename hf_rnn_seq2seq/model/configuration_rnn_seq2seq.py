@@ -7,34 +7,18 @@ only the standard library, transformers, huggingface_hub and its flat siblings.
 """
 
 import warnings
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .config_names import CheckedNames
-from .option_checks import options_without_effect, vector_input_contradictions
+from .option_rules import check_names, contradictions, without_effect
 from .presets import PRESETS
 from .special_ids import KeepsSpecialIds
 
 
-# Options that count something: at least one.
-_SIZES = (
-    "vocab_size decoder_vocab_size embedding_size encoder_hidden_size decoder_hidden_size encoder_layers "
-    "input_feature_size character_vocab_size character_embedding_size character_hidden_size "
-    "decoder_layers attention_size readout_size"
-).split()
-
-# Options that are probabilities, of which one is none: it would leave nothing over.
-_RATES = (
-    "token_dropout embedding_dropout hidden_dropout output_dropout recurrent_dropout label_smoothing "
-    "classifier_dropout"
-).split()
-
-
 @strict
-class RnnSeq2SeqConfig(CheckedNames, KeepsSpecialIds, PreTrainedConfig):
+class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
     r"""
     Configuration of an RNN encoder-decoder: Encoder -> context vector C -> Decoder, with or without attention.
 
@@ -212,7 +196,7 @@ class RnnSeq2SeqConfig(CheckedNames, KeepsSpecialIds, PreTrainedConfig):
     decoder_start_token_id: int | None = 2
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self.check_names(kwargs)
+        check_names(self, kwargs)
         super().__post_init__(**kwargs)
         # Options that follow from others are filled in only if they were not given, so a saved file says everything.
         if self.bridge_type is None:
@@ -233,9 +217,19 @@ class RnnSeq2SeqConfig(CheckedNames, KeepsSpecialIds, PreTrainedConfig):
         return self.transformers_version is not None
 
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Read what was saved, whether or not it says so."""
+        return super().from_dict({"model_type": cls.model_type, **config_dict}, **kwargs)
+
+    @classmethod
+    def from_json_file(cls, json_file: Any) -> Any:
+        """Read a saved file."""
+        return cls.from_dict(cls._dict_from_json_file(json_file))
+
+    @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "RnnSeq2SeqConfig":
         """
-        A classic of the literature as a ready configuration.
+        Return a classic of the literature as a ready configuration.
 
         Args:
             name (`str`): `"sutskever2014"`, `"cho2014"`, `"bahdanau2015"`, `"luong2015"` or `"textbook"`.
@@ -281,7 +275,7 @@ class RnnSeq2SeqConfig(CheckedNames, KeepsSpecialIds, PreTrainedConfig):
         return (self.layer_norm or (self.residual and self.encoder_layers > 1)) and not self.raw_last_state
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "RnnSeq2SeqConfig":
-        """The configuration itself; for the decoder, with the number of its logits as `vocab_size`."""
+        """Return the configuration itself; for the decoder, with the number of its logits as `vocab_size`."""
         if decoder and not encoder and self.target_vocab_size + self.copy_slots != self.vocab_size:
             text_config = self.plain_copy()
             text_config.vocab_size, text_config.copy_slots = self.target_vocab_size + self.copy_slots, 0
@@ -295,175 +289,12 @@ class RnnSeq2SeqConfig(CheckedNames, KeepsSpecialIds, PreTrainedConfig):
 
     def validate_options(self) -> None:
         """Refuse options out of range and combinations that cannot work; `@strict` runs this."""
-        for name in _SIZES:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
-        for name in _RATES:
-            rate = getattr(self, name)
-            if rate is not None and not 0 <= rate < 1:
-                raise ValueError(f"{name} must be at least 0 and less than 1; got {rate}")
-        if self.copy_slots < 0:
-            raise ValueError(f"copy_slots must be at least 0; got {self.copy_slots}")
-        if self.init_std is not None and not 0 <= self.init_std < float("inf"):
-            raise ValueError(f"init_std must be a number that is not negative; got {self.init_std}")
-        if self.time_reduction < 1 or self.time_reduction & (self.time_reduction - 1):
-            raise ValueError(f"time_reduction must be 1, 2, 4, 8 or another power of two; got {self.time_reduction}")
-        if not 0 <= self.ctc_weight <= 1:
-            raise ValueError(f"ctc_weight must be at least 0 and at most 1; got {self.ctc_weight}")
-        if not 0 <= self.coverage_loss_weight < float("inf"):
-            raise ValueError(
-                f"coverage_loss_weight must be a number that is not negative; got {self.coverage_loss_weight}"
-            )
-        for problem, advice in self._contradictions():
-            raise ValueError(f"{problem}: {advice}")
-        for problem, advice in options_without_effect(self):
+        for problem in contradictions(self):
+            raise ValueError(problem)
+        for problem in without_effect(self):
             if not self._was_saved:
-                raise ValueError(f"{problem}: {advice}")
-            warnings.warn(f"{problem}; in a new model {advice}", stacklevel=2)
-
-    def _contradictions(self) -> Iterator[tuple[str, str]]:
-        """Pairs (what is wrong, what to change) of the options that exclude each other."""
-        attends = self.attention_type != "none"
-        if not self.is_encoder_decoder:
-            yield "is_encoder_decoder=False, but this is an encoder-decoder", "leave is_encoder_decoder out"
-        if self.bidirectional_encoder and self.encoder_hidden_size % 2:
-            yield (
-                f"encoder_hidden_size={self.encoder_hidden_size} cannot be split over two directions",
-                "make it even, or set bidirectional_encoder=False",
-            )
-        if self.bridge_type == "copy" and self.encoder_hidden_size != self.decoder_hidden_size:
-            yield (
-                f"bridge_type='copy' needs equal sizes, got encoder_hidden_size={self.encoder_hidden_size} and "
-                f"decoder_hidden_size={self.decoder_hidden_size}",
-                "make them equal, or set bridge_type='linear' or 'mlp'",
-            )
-        if self.context_feeding == "every_step" and self.bridge_type not in (None, "zeros"):
-            yield (
-                f"context_feeding='every_step' starts the decoder from zeros, got bridge_type={self.bridge_type!r}",
-                "set context_feeding='both' to also set the first state, or bridge_type='zeros'",
-            )
-        if self.context_feeding == "both" and self.bridge_type == "zeros":
-            yield (
-                "context_feeding='both' sets the decoder's first state from C, got bridge_type='zeros'",
-                "set context_feeding='every_step', or another bridge_type",
-            )
-        if not attends and self.context_feeding == "initial_state" and self.bridge_type == "zeros":
-            yield (
-                "with attention_type='none', context_feeding='initial_state' and bridge_type='zeros' nothing of the "
-                "input reaches the decoder",
-                "choose an attention_type, another bridge_type, or context_feeding='every_step'",
-            )
-        if self.attention_type == "dot" and self.encoder_hidden_size != self.decoder_hidden_size:
-            yield (
-                f"attention_type='dot' needs equal sizes, got encoder_hidden_size={self.encoder_hidden_size} and "
-                f"decoder_hidden_size={self.decoder_hidden_size}",
-                "make them equal, or set attention_type='general'",
-            )
-        if self.attention_size is not None and self.attention_type != "additive":
-            yield (
-                f"attention_size belongs to attention_type='additive', got attention_type={self.attention_type!r}",
-                "leave attention_size out, or set attention_type='additive'",
-            )
-        if not attends and self.attention_query != "new_state":
-            yield (
-                f"attention_query={self.attention_query!r} needs an attention, got attention_type='none'",
-                "choose an attention_type, or leave attention_query out",
-            )
-        if self.input_feeding and not attends:
-            yield (
-                "input_feeding feeds the attentional vector back, got attention_type='none'",
-                "choose an attention_type, or set input_feeding=False",
-            )
-        if self.input_feeding and self.readout_type == "none":
-            yield (
-                "input_feeding feeds the readout vector back, got readout_type='none'",
-                "set readout_type='tanh', or input_feeding=False",
-            )
-        if self.readout_type == "none" and self.readout_size is not None:
-            yield (
-                "readout_size needs a readout, got readout_type='none'",
-                "leave readout_size out, or set readout_type='tanh'",
-            )
-        for name in ("use_copy", "coverage"):
-            if getattr(self, name) and not attends:
-                yield (
-                    f"{name}=True needs the weights of an attention, got attention_type='none'",
-                    f"choose an attention_type, or set {name}=False",
-                )
-        if self.use_copy and self.decoder_vocab_size is not None:
-            yield (
-                f"use_copy=True copies source symbols as they are, got decoder_vocab_size={self.decoder_vocab_size} "
-                "for a target vocabulary of its own",
-                "make one vocabulary for both sides and leave decoder_vocab_size out, or set use_copy=False",
-            )
-        if self.copy_slots > 0 and not self.use_copy:
-            yield (
-                f"copy_slots={self.copy_slots} are for words to copy, got use_copy=False",
-                "set use_copy=True, or copy_slots=0",
-            )
-        if self.copy_slots > 0 and self.unk_token_id is None:
-            yield (
-                f"copy_slots={self.copy_slots} are embedded as unk_token_id, got unk_token_id=None",
-                "give an unk_token_id, or set copy_slots=0",
-            )
-        if self.coverage_loss_weight != 1 and not self.coverage:
-            yield (
-                f"coverage_loss_weight={self.coverage_loss_weight} belongs to coverage=True, got coverage=False",
-                "set coverage=True, or leave coverage_loss_weight out",
-            )
-        if self.share_embeddings and self.target_vocab_size != self.vocab_size:
-            yield (
-                f"share_embeddings needs one vocabulary, got vocab_size={self.vocab_size} and "
-                f"decoder_vocab_size={self.decoder_vocab_size}",
-                "leave decoder_vocab_size out, or set share_embeddings=False",
-            )
-        yield from vector_input_contradictions(self)
-        if (self.share_embeddings or self.tie_word_embeddings) and not self.feed_previous_token:
-            yield (
-                "with feed_previous_token=False the decoder has no embedding table to share or tie",
-                "set share_embeddings=False and tie_word_embeddings=False, or feed_previous_token=True",
-            )
-        if self.tie_word_embeddings:
-            # While options are still unresolved (None) the sizes are made to fit by __post_init__.
-            size = self.decoder_hidden_size if self.readout_type == "none" else self.readout_size
-            if size is not None and size != self.embedding_size:
-                yield (
-                    f"tie_word_embeddings needs an output vector of embedding_size={self.embedding_size}, got {size}",
-                    "set readout_type='tanh' with readout_size equal to embedding_size, or make the sizes equal",
-                )
-        if self.character_vocab_size is not None:
-            if self.character_hidden_size % 2:
-                yield (
-                    f"character_hidden_size={self.character_hidden_size} cannot be split over two directions",
-                    "make it even",
-                )
-            if self.pad_token_id is None or self.pad_token_id >= self.character_vocab_size:
-                yield (
-                    f"characters are padded with pad_token_id, got pad_token_id={self.pad_token_id} and "
-                    f"character_vocab_size={self.character_vocab_size}",
-                    "give a pad_token_id that is in both vocabularies, or leave character_vocab_size out",
-                )
-        if self.token_dropout > 0 and self.unk_token_id is None:
-            yield (
-                f"token_dropout={self.token_dropout} puts unk_token_id in a symbol's place, got unk_token_id=None",
-                "give an unk_token_id, or set token_dropout=0",
-            )
-        reads_symbols = self.input_feature_size is None
-        for name in ("unk_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id"):
-            value = getattr(self, name)
-            # The unknown id is put into the source, the padding id is used on both sides, the others in the decoder.
-            limit = self.vocab_size if name == "unk_token_id" else self.target_vocab_size
-            limit = min(limit, self.vocab_size) if name == "pad_token_id" and reads_symbols else limit
-            if value is not None and not 0 <= value < limit:
-                yield f"{name}={value} is not in the vocabulary", f"give an id from 0 to {limit - 1}, or None"
-        eos = self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]
-        for value in eos:
-            if value is not None and not 0 <= value < self.target_vocab_size:
-                yield (
-                    f"eos_token_id={value} is not in the vocabulary",
-                    f"give an id from 0 to {self.target_vocab_size - 1}, or None",
-                )
+                raise ValueError(problem)
+            warnings.warn(f"{problem} (in a new model this is refused)", stacklevel=2)
 
 
 __all__ = ["PRESETS", "RnnSeq2SeqConfig"]

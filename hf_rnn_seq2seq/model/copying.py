@@ -24,17 +24,17 @@ class Pointer(NamedTuple):
     symbols: Tensor  # (B, 2, S), of `source_symbols()`
 
     def at(self, positions: slice | Tensor) -> "Pointer":
-        """Of some of the steps only."""
+        """Return the pointer of some of the steps."""
         return Pointer(self.gate[:, positions], self.weights[:, positions], self.symbols)
 
     def of_steps(self, row: Tensor, step: Tensor) -> "Pointer":
-        """Of N single steps (N,), each as a batch row of its own."""
+        """Return the pointer of N single steps (N,), each as a batch row of its own."""
         return Pointer(self.gate[row, step].unsqueeze(1), self.weights[row, step].unsqueeze(1), self.symbols[row])
 
 
 def source_symbols(ids: Tensor) -> Tensor:
     """
-    The source as the mixture reads it; made once a source sequence.
+    Return the source as the mixture reads it; made once a source sequence.
 
     Args:
         ids: (B, S) symbols of the source.
@@ -47,29 +47,6 @@ def source_symbols(ids: Tensor) -> Tensor:
     run = torch.where(starts, torch.arange(ids.shape[1], device=ids.device), 0).cummax(dim=1).values
     first = torch.empty_like(order).scatter(1, order, order.gather(1, run))
     return torch.stack([ids.long(), first], dim=1)
-
-
-def known_symbols(ids: Tensor, config: Any, name: str) -> Tensor:
-    """
-    Ids as the embedding tables have them: slots are read as the unknown symbol.
-
-    Args:
-        ids: Of any shape.
-        config: Of the model.
-        name: What an error calls them.
-
-    Raises:
-        ValueError: An id is beyond the slots.
-    """
-    if config.copy_slots == 0:
-        return ids
-    limit = config.vocab_size + config.copy_slots
-    if not is_traced() and ids.numel() and int(ids.max()) >= limit:
-        raise ValueError(
-            f"{name} holds the id {int(ids.max())}, wanted less than {limit}: vocab_size={config.vocab_size} and "
-            f"copy_slots={config.copy_slots}"
-        )
-    return ids.masked_fill(ids >= config.vocab_size, config.unk_token_id)
 
 
 def check_labels(labels: Tensor, pointer: Pointer | None, config: Any) -> None:
@@ -94,7 +71,7 @@ def check_labels(labels: Tensor, pointer: Pointer | None, config: Any) -> None:
 
 def log_mixture(logits: Tensor, pointer: Pointer, slots: int = 0) -> Tensor:
     """
-    log P(w), always finite: what is added to p_gen P_vocab(w) is added at the source's symbols only.
+    Compute log P(w), always finite: what is added to p_gen P_vocab(w) is added at the source's symbols only.
 
     With g = log(p_gen P_vocab(w)) and c = log((1 - p_gen) sum_j a_j), log P(w) = log(e^g + e^c) = g + softplus(c - g).
     Only one more (B, T, V) tensor than the vocabulary's distribution needs, and it is written in place.
@@ -127,7 +104,7 @@ def log_mixture(logits: Tensor, pointer: Pointer, slots: int = 0) -> Tensor:
 
 
 def _log_copies(gate: Tensor, weights: Tensor, slot: Tensor, slots: int) -> Tensor:
-    """log P of the slots (B, T, Z), which can only be copied; `slot` (B, S) is negative at the vocabulary's words."""
+    """Compute log P of the slots (B, T, Z), which can only be copied; `slot` (B, S) is negative at words."""
     place = slot.clamp(min=-1) + 1  # the first one is for all words of the vocabulary
     mass = weights.new_zeros(*weights.shape[:2], slots + 1)
     mass = mass.scatter_add(2, place.unsqueeze(1).expand_as(weights), weights)[..., 1:]

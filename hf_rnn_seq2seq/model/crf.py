@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .recurrence import Padding
+from .padding import Padding
 
 
 # What a label that is ruled out adds to a score: exp of it is exactly zero, and yet no difference of two is NaN.
@@ -24,7 +24,7 @@ class LinearChainCRF(nn.Module):
 
     A call of the module gives the lattice of a batch, which all methods compute with: whatever waits for the call
     (offloaded, pruned weights) sees it. Every method takes emissions (B, S, C) and a mask (B, S), True at real
-    positions, or None. The chain runs over the real positions only: wherever padding is, it is passed over as if it
+    positions, or None. The chain runs over the real positions only: wherever padding is, it is masked as if it
     were not there. Scores are computed in single precision at least, under autocast too.
 
     Args:
@@ -45,12 +45,12 @@ class LinearChainCRF(nn.Module):
         return f"num_labels={self.transitions.shape[0]}"
 
     def forward(self, emissions: Tensor, mask: Tensor | None = None) -> "_Chain":
-        """The lattice of emissions (B, S, C), with copies of the parameters."""
+        """Return the lattice of emissions (B, S, C), with copies of the parameters."""
         return _Chain.of(self, emissions, mask)
 
     def log_likelihood(self, emissions: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """
-        log p of each row's labels.
+        Return log p of each row's labels (Lafferty 2001, eq. 1).
 
         Args:
             labels: (B, S) in 0 .. C-1. A label of -100 at a real position is unknown: the probabilities of all labels
@@ -71,16 +71,16 @@ class LinearChainCRF(nn.Module):
         return constrained.total(torch.logsumexp) - chain.total(torch.logsumexp)
 
     def log_partition(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """log Z, (B,): the log of the sum of exp(score) over all label sequences."""
+        """Return log Z, (B,): the log of the sum of exp(score) over all label sequences."""
         return self(emissions, mask).total(torch.logsumexp)
 
     def log_marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, S, C) log p(y_t = c | x), by the forward-backward algorithm; zero at padding."""
+        """Return log p(y_t = c | x), (B, S, C), by the forward-backward algorithm; zero at padding."""
         return self(emissions, mask).through(torch.logsumexp)
 
     def log_max_marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """
-        (B, S, C) log p of the best label sequence that has label c at position t; zero at padding.
+        Return log p of the best label sequence that has label c at position t, (B, S, C); zero at padding.
 
         Its largest entry at every position is log p of the best sequence of all, so the argmax over c is Viterbi's
         path (where two sequences tie, position by position one of theirs; `decode` then gives one of the two).
@@ -88,7 +88,7 @@ class LinearChainCRF(nn.Module):
         return self(emissions, mask).through(torch.amax)
 
     def decode(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, S) the most probable label sequence (Viterbi 1967), -100 at padding."""
+        """Return the most probable label sequence, (B, S) (Viterbi 1967); -100 at padding."""
         chain = self(emissions, mask)
         score, pointers = chain.first(), []
         stay = torch.arange(score.shape[1], device=score.device).expand_as(score)
@@ -129,17 +129,17 @@ class _Chain(NamedTuple):
         return cls(emissions.to(dtype), transitions, start, end, padding)
 
     def first(self) -> Tensor:
-        """(B, C) scores of the first label."""
+        """Return the scores of the first label, (B, C)."""
         return self.start + self.emissions[:, 0]
 
     def over(self, t: int) -> Tensor:
-        """(B, 1) True where the sequence has ended before position t."""
+        """Return (B, 1), True where the sequence has ended before position t."""
         if self.padding is None:
             return torch.zeros(1, 1, dtype=torch.bool, device=self.emissions.device)
         return t >= self.padding.lengths[:, None]
 
     def score(self, labels: Tensor) -> Tensor:
-        """(B,) of one label sequence a row, compact (B, S)."""
+        """Return the score, (B,), of one label sequence a row, compact (B, S)."""
         emitted = self.emissions.gather(2, labels.unsqueeze(2)).squeeze(2)
         moved = self.transitions[labels[:, :-1], labels[:, 1:]]
         if self.padding is None:
@@ -150,7 +150,7 @@ class _Chain(NamedTuple):
         return (self.start[labels[:, 0]] + inner + self.end[last]).masked_fill(lengths == 0, 0)
 
     def prefixes(self, reduce: Reduction) -> list[Tensor]:
-        """At each position, (B, C): the sequences up to there that end in a label; of the last one, once over."""
+        """Return for each position (B, C): the sequences up to there that end in a label."""
         scores = [self.first()]
         for t in range(1, self.emissions.shape[1]):
             score = reduce(scores[-1].unsqueeze(2) + self.transitions, dim=1) + self.emissions[:, t]
@@ -158,7 +158,7 @@ class _Chain(NamedTuple):
         return scores
 
     def suffixes(self, reduce: Reduction) -> list[Tensor]:
-        """At each position, (B, C): what can follow a label there."""
+        """Return for each position (B, C): what can follow a label there."""
         scores = [self.end.expand_as(self.emissions[:, 0])]
         for t in range(self.emissions.shape[1] - 1, 0, -1):
             score = reduce(self.transitions + (self.emissions[:, t] + scores[-1]).unsqueeze(1), dim=2)
@@ -166,11 +166,11 @@ class _Chain(NamedTuple):
         return scores[::-1]
 
     def total(self, reduce: Reduction) -> Tensor:
-        """(B,) over all sequences; zero for a row without real positions."""
+        """Return (B,) over all sequences; zero for a row without real positions."""
         return self._end(self.prefixes(reduce)[-1], reduce)
 
     def through(self, reduce: Reduction) -> Tensor:
-        """(B, S, C) log probability of all sequences, or of the best one, through a label at a position."""
+        """Return log p of all sequences, or of the best one, through a label at a position, (B, S, C)."""
         prefixes = self.prefixes(torch.logsumexp)
         log_z = self._end(prefixes[-1], torch.logsumexp)
         if reduce is not torch.logsumexp:

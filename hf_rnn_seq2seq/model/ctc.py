@@ -20,7 +20,7 @@ _LOG_ZERO = -1e4
 
 def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, blank: int, ignored: tuple[int, ...]) -> Tensor:
     """
-    The sum over the batch of -log p(labels), in nats.
+    Compute the sum over the batch of -log p(labels), in nats (Graves 2006, eq. 3).
 
     Args:
         logits: (B, S, V).
@@ -32,25 +32,14 @@ def ctc_loss(logits: Tensor, lengths: Tensor, labels: Tensor, blank: int, ignore
         A scalar. A text that no path can write, since it has more symbols (and blanks between equal ones) than there
         are positions, counts as zero and not as infinite: such a pair teaches the attention only.
     """
-    text = torch.ones_like(labels, dtype=torch.bool)
-    for symbol in ignored:
-        text &= labels != symbol
-    order = (~text).to(torch.uint8).argsort(dim=1, stable=True)
-    log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-    return F.ctc_loss(
-        log_probs.transpose(0, 1),
-        labels.gather(1, order).clamp(min=0),
-        lengths,
-        text.sum(1),
-        blank=blank,
-        reduction="sum",
-        zero_infinity=True,
-    )
+    text, text_lengths = to_the_left(labels, ~torch.isin(labels, labels.new_tensor(ignored)))  # (B, U), (B,)
+    log_probs = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).transpose(0, 1)
+    return F.ctc_loss(log_probs, text.clamp(min=0), lengths, text_lengths, blank, reduction="sum", zero_infinity=True)
 
 
 def greedy_ctc(logits: Tensor, lengths: Tensor, blank: int) -> Tensor:
     """
-    The text of the most probable path: repetitions are one symbol, then blanks are taken out.
+    Return the text of the most probable path: repetitions are one symbol, then blanks go (Graves 2006, 3.2).
 
     Args:
         logits: (B, S, V).
@@ -60,19 +49,22 @@ def greedy_ctc(logits: Tensor, lengths: Tensor, blank: int) -> Tensor:
     Returns:
         (B, longest text) ids, blanks behind them.
     """
-    path = logits.argmax(-1)
+    path = logits.argmax(-1)  # (B, S)
     position = torch.arange(path.shape[1], device=path.device)
     path = path.masked_fill(position >= lengths[:, None], blank)
-    repeats = F.pad(path[:, 1:] == path[:, :-1], (1, 0))
-    path = path.masked_fill(repeats, blank)
-    order = (path == blank).to(torch.uint8).argsort(dim=1, stable=True)
-    return path.gather(1, order)[:, : int((path != blank).sum(1).max())]
+    path = path.masked_fill(F.pad(path[:, 1:] == path[:, :-1], (1, 0)), blank)
+    text, text_lengths = to_the_left(path, path != blank)
+    return text[:, : int(text_lengths.max())]
+
+
+def to_the_left(x: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x (B, S, ...) with what is kept (B, S) first, in its order, and how much that is, (B,)."""
+    order = (~kept).to(torch.uint8).argsort(dim=1, stable=True)
+    return x.gather(1, _like(order, x).expand_as(x)), kept.sum(1)
 
 
 class PrefixState(NamedTuple):
-    """
-    What algorithm 2 keeps of a prefix g: log p that the first t positions write g, for t = 0 .. S, in two parts.
-    """
+    """What algorithm 2 keeps of a prefix g: log p that the first t positions write g, for t = 0 .. S, in two parts."""
 
     in_symbol: Tensor  # (B, G, S + 1) the path stands in the last symbol of g
     in_blank: Tensor  # (B, G, S + 1) it stands in a blank behind it
@@ -99,20 +91,20 @@ class CTCPrefixScorer:
         self.padding = (position >= lengths[:, None]).unsqueeze(1)  # (B, 1, S)
 
     def start(self, hypotheses: int) -> PrefixState:
-        """The state of the empty prefix, for G hypotheses of each source."""
+        """Return the state of the empty prefix, for G hypotheses of each source."""
         in_blank = F.pad(self.log_probs[:, self.blank].cumsum(-1), (1, 0))[:, None].expand(-1, hypotheses, -1)
         last = torch.full(in_blank.shape[:2], -1, device=in_blank.device)
         return PrefixState(torch.full_like(in_blank, -torch.inf), in_blank, last, torch.zeros_like(in_blank[..., 0]))
 
     def extend(self, state: PrefixState, symbols: Tensor) -> PrefixState:
-        """The states of g with one symbol (B, G) more."""
+        """Return the states of g with one symbol (B, G) more."""
         symbol_probs, entering, log_p = self._enter(state, symbols)
         in_symbol = _stay_or_enter(symbol_probs, entering)
         in_blank = _stay_or_enter(self.log_probs[:, self.blank].unsqueeze(1), in_symbol[..., :-1])
         return PrefixState(in_symbol, in_blank, symbols, log_p)
 
     def next_log_p(self, state: PrefixState) -> Tensor:
-        """(B, G, V): log p of all texts that begin with g and this symbol. The blank is none: -inf."""
+        """Return log p (B, G, V) of all texts that begin with g and this symbol. The blank is none: -inf."""
         entering = torch.logaddexp(state.in_symbol, state.in_blank)[..., :-1].masked_fill(self.padding, -torch.inf)
         peak = entering.amax(-1, keepdim=True).clamp(min=torch.finfo(entering.dtype).min)
         log_p = ((entering - peak).exp() @ self._probs).log() + peak
@@ -124,13 +116,13 @@ class CTCPrefixScorer:
         return log_p
 
     def complete_log_p(self, state: PrefixState) -> Tensor:
-        """(B, G): log p of the text g itself, which the end symbol gets."""
+        """Return log p (B, G) of the text g itself, which the end symbol gets."""
         at = self.lengths[:, None, None].expand(-1, state.last.shape[1], 1)
         return torch.logaddexp(state.in_symbol, state.in_blank).gather(-1, at).squeeze(-1)
 
     def _enter(self, state: PrefixState, symbols: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """
-        Of the symbols (B, G): log p at each position, (B, G, S); phi of algorithm 2, log p of having written g when
+        Return for symbols (B, G) log p at each position, (B, G, S); phi of algorithm 2, log p of having written g when
         the symbol begins there, (B, G, S); and the sum over all beginnings, log p of the longer prefix, (B, G).
         """
         symbol_probs = self.log_probs.gather(1, symbols.unsqueeze(-1).expand(-1, -1, self.log_probs.shape[-1]))
@@ -142,7 +134,7 @@ class CTCPrefixScorer:
 
 def _stay_or_enter(log_probs: Tensor, entering: Tensor) -> Tensor:
     """
-    log r_t = log(r_{t-1} + entering_t) + log p_t from r_0 = 0, for t = 0 .. S, of (..., S) tensors.
+    Compute log r_t = log(r_{t-1} + entering_t) + log p_t from r_0 = 0, for t = 0 .. S, of (..., S) tensors.
 
     With P_t = sum of log p up to t it is log(r_t / e^P_t) = log(r_{t-1} / e^P_{t-1} + entering_t / e^P_{t-1}): a
     cumulative sum of positive terms, so that nothing cancels.
@@ -154,7 +146,7 @@ def _stay_or_enter(log_probs: Tensor, entering: Tensor) -> Tensor:
 
 class CTCPrefixLogitsProcessor(LogitsProcessor):
     """
-    Joint decoding: log p = (1 - weight) log p_attention + weight log p_CTC, symbol by symbol (Watanabe 2017, eq. 22).
+    Decode jointly: log p = (1 - weight) log p_attention + weight log p_CTC, symbol by symbol (Watanabe 2017, eq. 22).
 
     `generate()` reorders hypotheses between the steps and does not say how; the state of each is found again by the
     prefix that it was of.
@@ -194,7 +186,7 @@ class CTCPrefixLogitsProcessor(LogitsProcessor):
         return torch.where(ended, attention, joint)
 
     def _advance(self, prefixes: Tensor) -> PrefixState:
-        """The states of the prefixes (B, G, length): of the last call's with a symbol more, or else from the start."""
+        """Return the states of the prefixes (B, G, length): the last call's with a symbol more, or from the start."""
         known, state = 0, self.scorer.start(prefixes.shape[1])
         if self._last_call is not None and self._last_call[0].shape[-1] == prefixes.shape[-1] - 1:
             shorter, states = self._last_call
@@ -214,10 +206,10 @@ class CTCPrefixLogitsProcessor(LogitsProcessor):
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
-    """Of x (B, G, ...), the hypotheses of an index (B, G)."""
+    """Select the hypotheses of an index (B, G) from x (B, G, ...)."""
     return x.gather(1, _like(index, x).expand(-1, -1, *x.shape[2:]))
 
 
 def _like(x: Tensor, other: Tensor) -> Tensor:
-    """x (B, G) with as many axes as the other tensor."""
+    """Return x (B, G) with as many axes as the other tensor."""
     return x[(...,) + (None,) * (other.dim() - 2)]

@@ -7,9 +7,8 @@ library, torch, transformers and its flat siblings.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +23,12 @@ from transformers.modeling_outputs import (
 from .attention import Attention
 from .checks import check_decoder_inputs, check_decoder_state, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
-from .copying import Pointer, known_symbols, source_symbols
-from .fast import is_own, is_traced, may_look, replaceable
-from .fast_lookup import Lookup
-from .fast_training import DeferredGradients
+from .copying import Pointer, source_symbols
+from .embedding import known_symbols
+from .fast import is_own, is_traced, replaceable, run_decoder, training_products
+from .padding import padding_of
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
-from .recurrence import KnownInput, RecurrentStack, draw_recurrent_masks, padding_of
+from .recurrence import RecurrentStack, StackOutput, draw_recurrent_masks
 from .state import DecoderState, SourceMemory, is_recording, save_states
 from .transformers_names import named, one_cache
 
@@ -83,15 +82,15 @@ class StepResults(NamedTuple):
 
 
 @replaceable(
-    *("embed", "step", "_attend", "_read_out", "_generation_gate", "_with_context", "_run_at_once", "_run_steps")
+    *("embed", "step", "_attend", "_read_out", "_generation_gate", "_with_context", "_run_at_once", "_run_steps"),
+    *("_fed_back", "_after_recurrence", "_all_steps", "known_ids"),
 )
 class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
     """
     The decoder: h_t = RNN([embedding of y_{t-1} ; C ; c_t ; feed], h_{t-1}), each part where the configuration has it.
 
     All steps run at once where none needs the result of the one before (teacher forcing without input feeding and
-    coverage);
-    otherwise one after the other. Both paths share parameters and give the same values.
+    coverage), otherwise one after the other. Both share parameters and give the same values.
     """
 
     def __init__(self, config: RnnSeq2SeqConfig):
@@ -140,10 +139,10 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         context: Tensor | None,
         source_ids: Tensor | None = None,
     ) -> SourceMemory:
-        """What the steps read of the source: made once, so that no step projects the keys again."""
+        """Make what the steps read of the source: once, so that no step projects the keys again."""
         if not self.attends:
             return SourceMemory(None, None, None, context)
-        memory = encoder_output.last_hidden_state
+        memory = encoder_output.last_hidden_state  # (B, S, D)
         symbols = None
         if self.config.use_copy:
             if source_ids is None:
@@ -154,8 +153,8 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             if self.config.copy_slots and mask is not None:
                 source_ids = source_ids.masked_fill(~mask, self.config.unk_token_id)  # no slot occurs in the padding
             symbols = source_symbols(source_ids)
-        with self._deferred_gradients():
-            keys = self.attention.keys(memory)
+        with training_products(self):
+            keys = self.attention.keys(memory)  # (B, S, K)
         return SourceMemory(keys, memory, mask, context, symbols)
 
     @can_return_tuple
@@ -191,14 +190,11 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         """
         past_key_values = one_cache(past_key_values, cache)
         check_decoder_inputs(self.config, input_ids, attention_mask, inputs_embeds, goes_on=True)
-        embedded = self.embed(input_ids, inputs_embeds)
+        embedded = self.embed(input_ids, inputs_embeds)  # (B, T, E)
         check_decoder_state(self.config, embedded.shape[0], state, source)
-        looks = (self.training or embedded.shape[1] > 1) and may_look(self)
-        lookup = self._lookup(input_ids) if looks and inputs_embeds is None and choose_input is None else None
-        mask = None if attention_mask is None else attention_mask[:, -embedded.shape[1] :].bool()
+        mask = None if attention_mask is None else attention_mask[:, -embedded.shape[1] :].bool()  # (B, T)
         if mask is not None:
             embedded = embedded.masked_fill(~mask.unsqueeze(-1), 0)  # a NaN in the padding goes nowhere
-        trails = looks and past_key_values is None and choose_input is None and _only_trails(mask)
         one_by_one = (
             self.config.input_feeding
             or self.config.coverage
@@ -209,17 +205,14 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             or (past_key_values is not None and is_recording(past_key_values))
             or not (is_traced() or is_own(self, "step"))
         )
-        passed_over = mask
-        if trails and float(mask.float().mean()) > (0.85 if one_by_one else 0.6):
-            passed_over = None  # few steps behind the last ones: it is faster to make them too
-        if one_by_one and trails and passed_over is not None:
-            steps = self._run_shrinking(embedded, state, source, mask, lookup)
-        else:
-            with self._deferred_gradients(source):
-                if one_by_one:
-                    steps = self._run_steps(embedded, state, source, passed_over, choose_input, lookup=lookup)
-                else:
-                    steps = self._run_at_once(embedded, state, source, passed_over, lookup)
+        ids = input_ids if inputs_embeds is None else None
+        keeps_state = past_key_values is not None
+        steps = run_decoder(self, embedded, state, source, mask, one_by_one, choose_input, ids, keeps_state)
+        if steps is None:
+            if one_by_one:
+                steps = self._run_steps(embedded, state, source, mask, choose_input)
+            else:
+                steps = self._run_at_once(embedded, state, source, mask)
         if mask is not None:
             # A step that is passed over gives what the last real one gave: generate() continues from the last
             # position, whether or not a prompt is padded there.
@@ -241,20 +234,17 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         )
 
     def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None = None) -> Tensor:
-        """Embedded previous symbols (B, T, E), or (B, T, 0) for a decoder that does not read them."""
+        """Embed previous symbols, (B, T, E); or (B, T, 0) for a decoder that does not read them."""
         if not self.config.feed_previous_token:
             like = input_ids if inputs_embeds is None else inputs_embeds
             return torch.zeros(*like.shape[:2], 0, dtype=self.dtype, device=like.device)
         if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(known_symbols(input_ids, self.config, "decoder_input_ids (or labels)"))
+            inputs_embeds = self.embed_tokens(self.known_ids(input_ids))  # (B, T, E)
         return F.dropout(inputs_embeds, self.config.embedding_dropout, self.training)
 
-    def _lookup(self, input_ids: Tensor | None) -> Lookup | None:
-        """Of what `embed` makes of the ids, where it makes no more of them."""
-        if input_ids is None or not self.config.feed_previous_token or self.config.embedding_dropout > 0:
-            return None
-        ids = known_symbols(input_ids, self.config, "decoder_input_ids (or labels)")
-        return self.rnn.lookup(ids, self.embed_tokens)
+    def known_ids(self, input_ids: Tensor) -> Tensor:
+        """Return ids (B, T) as the embedding table has them: slots are read as the unknown symbol."""
+        return known_symbols(input_ids, self.config, "decoder_input_ids (or labels)")
 
     def step(
         self,
@@ -262,56 +252,63 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         state: DecoderState,
         source: SourceMemory,
         recurrent_masks: tuple[Tensor, ...] | None = None,
-        known: KnownInput | None = None,
     ) -> StepResults:
-        """
-        One step: embedded y_{t-1} (B, E) -> readout (B, R), attention (B, S), layers' outputs, new state. `known` is
-        what the first layer makes of [embedded ; C], where that was made of all steps at once.
-        """
-        inputs = [embedded] if known is None else [embedded[:, :0]]
-        attended, weights = None, None
-        if self.config.feeds_context and known is None:
-            inputs.append(source.context)
-        if self.attends_before_step:
+        """Make one step: embedded y_{t-1} (B, E) -> readout (B, R), attention (B, S), layers' outputs, new state."""
+        attended, weights, fed = self._fed_back(state, source)
+        context = [source.context] if self.config.feeds_context else []  # (B, D)
+        x = torch.cat([embedded, *context, *fed], dim=-1)  # (B, I)
+        stack = self.rnn(x, state.layers, recurrent_masks=recurrent_masks)
+        return self._after_recurrence(stack, attended, weights, embedded, state, source)
+
+    def _fed_back(
+        self, state: DecoderState, source: SourceMemory
+    ) -> tuple[Tensor | None, Tensor | None, list[Tensor]]:
+        """Return c_t (B, 1, D) and weights (B, 1, S) if s_{t-1} asks for them, and what of the last step is input."""
+        attended, weights, fed = None, None, []
+        if self.attends_before_step:  # Bahdanau 2015, eq. 6: a(s_{t-1}, h_j)
             attended, weights = self._attend(state.layers[-1][0].unsqueeze(1), source, state.coverage)
-            inputs.append(attended.squeeze(1))
-        if self.config.input_feeding:
-            inputs.append(state.feed)
-        x = torch.cat(inputs, dim=-1)
-        if known is None:
-            stack = self.rnn(x, state.layers, recurrent_masks=recurrent_masks)
-        else:
-            stack = self.rnn.step_from_gates(known.gates + F.linear(x, known.weight), state.layers, recurrent_masks)
-        top = stack.output.unsqueeze(1)  # (B, 1, H)
-        if self.attends and not self.attends_before_step:
-            attended, weights = self._attend(top, source, state.coverage)
-        output = self._read_out(top, attended, embedded.unsqueeze(1), source).squeeze(1)
-        gate = self._generation_gate(top, attended, embedded.unsqueeze(1), source)
-        weights = None if weights is None else weights.squeeze(1)
+            fed.append(attended.squeeze(1))
+        if self.config.input_feeding:  # Luong 2015, section 3.3
+            fed.append(state.feed)
+        return attended, weights, fed
+
+    def _after_recurrence(
+        self,
+        stack: StackOutput,
+        attended: Tensor | None,
+        weights: Tensor | None,
+        embedded: Tensor,
+        state: DecoderState,
+        source: SourceMemory,
+    ) -> StepResults:
+        """Return what a step gives, from what the layers gave and the attention before them."""
+        top, embedded = stack.output.unsqueeze(1), embedded.unsqueeze(1)  # (B, 1, H), (B, 1, E)
+        if self.attends and not self.attends_before_step:  # Luong 2015, eq. 7: score(h_t, h_j)
+            attended, weights = self._attend(top, source, state.coverage)  # (B, 1, D), (B, 1, S)
+        output = self._read_out(top, attended, embedded, source).squeeze(1)  # (B, R)
+        gate = self._generation_gate(top, attended, embedded, source)  # (B, 1, 1)
+        weights = None if weights is None else weights.squeeze(1)  # (B, S)
         new_state = DecoderState(
             stack.states,
             output if self.config.input_feeding else None,
             state.coverage + weights if self.config.coverage else None,
         )
-        gate = None if gate is None else gate.squeeze(1)
-        return StepResults(output, weights, gate, stack.layer_outputs, [new_state])
+        return StepResults(
+            output, weights, None if gate is None else gate.squeeze(1), stack.layer_outputs, [new_state]
+        )
 
     def _run_at_once(
-        self,
-        embedded: Tensor,
-        state: DecoderState,
-        source: SourceMemory,
-        mask: Tensor | None,
-        lookup: Lookup | None,
+        self, embedded: Tensor, state: DecoderState, source: SourceMemory, mask: Tensor | None, lookup: object = None
     ) -> StepResults:
+        """Make all steps (B, T, E) at once; `lookup` as in `RecurrentStack`."""
         stack = self.rnn(self._with_context(embedded, source), state.layers, padding_of(mask), lookup)
         attended, weights = self._attend(stack.output, source) if self.attends else (None, None)
-        output = self._read_out(stack.output, attended, embedded, source)
-        gate = self._generation_gate(stack.output, attended, embedded, source)
+        output = self._read_out(stack.output, attended, embedded, source)  # (B, T, R)
+        gate = self._generation_gate(stack.output, attended, embedded, source)  # (B, T, 1)
         return StepResults(output, weights, gate, stack.layer_outputs, [DecoderState(stack.states, None)])
 
     def _with_context(self, embedded: Tensor, source: SourceMemory) -> Tensor:
-        """[embedded ; C] of all steps, (B, T, E + D); without C (B, T, E)."""
+        """Return [embedded ; C] of all steps, (B, T, E + D); without C (B, T, E)."""
         if not self.config.feeds_context:
             return embedded
         return torch.cat([embedded, source.context.unsqueeze(1).expand(-1, embedded.shape[1], -1)], dim=-1)
@@ -324,13 +321,10 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         mask: Tensor | None = None,
         choose_input: ChooseInput | None = None,
         recurrent_masks: tuple[Tensor, ...] | None = None,
-        lookup: Lookup | None = None,
     ) -> StepResults:
+        """Make the steps (B, T, E) one after the other."""
         if recurrent_masks is None:
             recurrent_masks = self._draw_recurrent_masks(embedded)
-        known: list[KnownInput] | None = None
-        if choose_input is None and embedded.shape[1] > 1 and may_look(self):
-            known = self.rnn.know_input(self._with_context(embedded, source), lookup)
         results: list[StepResults] = []
         states = [state]
         for t, step_input in enumerate(embedded.unbind(1)):
@@ -339,17 +333,21 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
                 pointer: tuple[Pointer, ...] = ()
                 if self.config.use_copy:
                     pointer = (Pointer(last.gate.unsqueeze(1), last.weights.unsqueeze(1), source.symbols),)
-                step_input = self.embed(choose_input(t, last.output, *pointer)[:, None]).squeeze(1)
-            step = self.step(step_input, state, source, recurrent_masks, known[t] if known else None)
+                step_input = self.embed(choose_input(t, last.output, *pointer)[:, None]).squeeze(1)  # (B, E)
+            step = self.step(step_input, state, source, recurrent_masks)
             state = step.states[0] if mask is None else _where(mask[:, t], step.states[0], state)
             results.append(step)
             states.append(state)
+        return self._all_steps(results, states)
+
+    def _all_steps(self, results: list[StepResults], states: list[DecoderState]) -> StepResults:
+        """Return T steps as one result; `states` are those before the first and after each."""
         outputs, all_weights, gates, layer_outputs, *_ = zip(*results)
-        weights = torch.stack(all_weights, dim=1) if self.attends else None
+        weights = torch.stack(all_weights, dim=1) if self.attends else None  # (B, T, S)
         coverage_loss = None
-        if self.config.coverage and self.training:
+        if self.config.coverage and self.training:  # See 2017, eq. 12
             before = torch.stack([state.coverage for state in states[:-1]], dim=1)  # (B, T, S)
-            coverage_loss = torch.minimum(weights, before).sum(-1)
+            coverage_loss = torch.minimum(weights, before).sum(-1)  # (B, T)
         return StepResults(
             torch.stack(outputs, dim=1),
             weights,
@@ -359,53 +357,10 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             coverage_loss,
         )
 
-    def _run_shrinking(
-        self, embedded: Tensor, state: DecoderState, source: SourceMemory, mask: Tensor, lookup: Lookup | None
-    ) -> StepResults:
-        """
-        The same where `_only_trails(mask)`. The sequences stand by falling length; whenever an eighth of the batch has
-        come to its end, the others go on without it. What is passed over comes out as zeros; the states do not.
-        """
-        recurrent_masks = self._draw_recurrent_masks(embedded)
-        lengths, order = mask.sum(1).sort(descending=True, stable=True)
-        counts = [int((lengths > t).sum()) for t in range(int(lengths[0]))]  # sequences that make step t
-        embedded, state, source = embedded[order], _select(state, order), _select(source, order)
-        lookup = None if lookup is None else lookup.of_rows(order)
-        parts: list[StepResults] = []
-        start = 0
-        for stop in range(1, len(counts) + 1):
-            rows = slice(counts[start])
-            if stop == len(counts) or counts[stop] <= counts[start] - len(mask) / 8:
-                state, source = _select(state, rows), _select(source, rows)
-                masks = None if recurrent_masks is None else tuple(part[rows] for part in recurrent_masks)
-                here = (rows, slice(start, stop))
-                known = None if lookup is None else lookup.of_rows(here)
-                with self._deferred_gradients(source):
-                    part = self._run_steps(embedded[here], state, source, recurrent_masks=masks, lookup=known)
-                parts.append(part)
-                state, start = part.states[-1], stop
-
-        def join(pieces: tuple[Any, ...]) -> Any:
-            if pieces[0] is None or isinstance(pieces[0], tuple):
-                return None if pieces[0] is None else tuple(join(layer) for layer in zip(*pieces))
-            # each (n, t, *), where the last axes may be none, to (B, T, *)
-            inner = (0, 0) * (pieces[0].dim() - 2)
-            steps = torch.cat([F.pad(x, (*inner, 0, 0, 0, len(mask) - len(x))) for x in pieces], dim=1)
-            return F.pad(steps, (*inner, 0, mask.shape[1] - len(counts)))[order.argsort()]
-
-        fields = {name: join(tuple(p)) for name, *p in zip(StepResults._fields, *parts) if name != "states"}
-        return StepResults(states=[], **fields)
-
     def _draw_recurrent_masks(self, like: Tensor) -> tuple[Tensor, ...] | None:
         config = self.config
         dropout = config.recurrent_dropout if self.training else 0.0
         return draw_recurrent_masks(like, config.decoder_hidden_size, config.decoder_layers, dropout)
-
-    def _deferred_gradients(self, source: SourceMemory | None = None) -> AbstractContextManager:
-        """In training the steps' weight gradients wait for the end, where they are one product over all steps."""
-        if not (self.training and torch.is_grad_enabled() and may_look(self)):
-            return nullcontext()
-        return DeferredGradients() if source is None else DeferredGradients(source.keys, source.memory)
 
     def _attend(self, query: Tensor, source: SourceMemory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.attention(query, source.keys, source.memory, source.mask, coverage)
@@ -413,7 +368,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
     def _generation_gate(
         self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory
     ) -> Tensor | None:
-        """Logit of p_gen (B, T, 1) from c_t, h_t and y_{t-1} (See 2017, eq. 8); None if the decoder cannot copy."""
+        """Return the logit of p_gen (B, T, 1) from c_t, h_t and y_{t-1} (See 2017, eq. 8), or None."""
         if not self.config.use_copy:
             return None
         gate = self.generation_gate(torch.cat([attended, top, embedded], dim=-1))
@@ -423,7 +378,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         return gate
 
     def _read_out(self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory) -> Tensor:
-        """What the output layer reads, (B, T, R), from h_t (B, T, H), c_t (B, T, D) and y_{t-1} (B, T, E)."""
+        """Return what the output layer reads, (B, T, R), from h_t (B, T, H), c_t (B, T, D) and y_{t-1} (B, T, E)."""
         if attended is None and self.config.feeds_context and self.config.readout_type != "none":
             attended = source.context.unsqueeze(1).expand(-1, top.shape[1], -1)
         context = [] if attended is None else [attended]
@@ -435,21 +390,6 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         else:
             output = top
         return F.dropout(output, self.output_dropout, self.training)
-
-
-def _only_trails(mask: Tensor | None) -> bool:
-    """Whether each row of a mask (B, T) is steps to make, then steps to pass over; where it costs little to look."""
-    if mask is None or mask.device.type != "cpu" or is_traced():
-        return False
-    return bool(mask.any()) and bool((mask[:, 1:] <= mask[:, :-1]).all())
-
-
-def _select(parts: Any, rows: Tensor | slice) -> Any:
-    """These rows of every tensor of a state or of what is read of the source."""
-    if isinstance(parts, tuple):
-        selected = [_select(part, rows) for part in parts]
-        return type(parts)(*selected) if hasattr(parts, "_fields") else tuple(selected)
-    return None if parts is None else parts[rows]
 
 
 def _where(real: Tensor, new: DecoderState, old: DecoderState) -> DecoderState:

@@ -1,26 +1,46 @@
-"""The vector of a word made of its characters: the last states of a small bidirectional RNN that reads them.
+"""From ids to vectors: which ids the tables know, and words that are made of their characters.
 
-Ling et al. 2015; Lample et al. 2016, section 4.1. It stands beside the word's embedding, so that a word which the
-vocabulary lacks is still told by its spelling. B batch, S source length, W characters of the longest word, H size of
-the vector. This file travels to the Hub: it imports only torch and the flat files beside it.
+A word's vector is its embedding beside the last states of a small bidirectional RNN that reads its characters, so that
+a word which the vocabulary lacks is still known by its spelling: Ling et al. 2015; Lample et al. 2016, section 4.1.
+B batch, S source length, W characters of the longest word, H size of what they say, N = B * S. This file travels to
+the Hub: it imports only torch and the flat files beside it.
 """
 
-import torch
+from typing import Any
+
 from torch import Tensor, nn
 
-from .fast import may_look, replaceable
-from .recurrence import RecurrentStack, padding_of
+from .checks import check_ids
+from .fast import is_traced, read_words, replaceable
+from .padding import padding_of
+from .recurrence import RecurrentStack
 
 
-# Words are read in this many groups of about equal length, where that can be arranged: most words are short, and one
-# long word would make all of them wait. More groups than this gain nothing.
-_GROUPS = 4
+def known_symbols(ids: Tensor, config: Any, name: str) -> Tensor:
+    """
+    Return ids (any shape) as the embedding tables have them: a slot (`copy_slots`) is read as the unknown symbol.
+
+    Args:
+        name: What an error calls the ids.
+
+    Raises:
+        ValueError: An id is beyond the slots.
+    """
+    if config.copy_slots == 0:
+        return ids
+    limit = config.vocab_size + config.copy_slots
+    if not is_traced() and ids.numel() and int(ids.max()) >= limit:
+        raise ValueError(
+            f"{name} holds the id {int(ids.max())}, wanted less than {limit}: vocab_size={config.vocab_size} and "
+            f"copy_slots={config.copy_slots}"
+        )
+    return ids.masked_fill(ids >= config.vocab_size, config.unk_token_id)
 
 
 @replaceable("_read")
 class CharacterEncoder(nn.Module):
     """
-    Embeds the characters of each word and reads them in both directions; a word without any becomes zeros.
+    Embed the characters of each word and read them in both directions; a word without any becomes zeros.
 
     Args:
         rnn_type (`str`): `"lstm"`, `"gru"` or `"rnn_tanh"`.
@@ -32,7 +52,7 @@ class CharacterEncoder(nn.Module):
 
     def __init__(self, rnn_type: str, vocab_size: int, embedding_size: int, hidden_size: int, pad_token_id: int):
         super().__init__()
-        self.pad_token_id = pad_token_id
+        self.vocab_size, self.pad_token_id = vocab_size, pad_token_id
         self.embed_characters = nn.Embedding(vocab_size, embedding_size)
         self.rnn = RecurrentStack(rnn_type, embedding_size, hidden_size, num_layers=1, bidirectional=True)
 
@@ -47,22 +67,14 @@ class CharacterEncoder(nn.Module):
         """
         if mask is not None:
             character_ids = character_ids.masked_fill(~mask[..., None], self.pad_token_id)
-        words = character_ids.flatten(0, 1)  # (B * S, W)
-        # Which words are equal, and how long they are, is looked up only where looking is free.
-        looks = words.device.type == "cpu" and may_look(self)
-        vectors = self._read_each_once(words) if looks else self._read(words)
-        return vectors.view(*character_ids.shape[:2], -1)
+        check_ids("character_ids", character_ids, self.vocab_size)
+        words = character_ids.flatten(0, 1)  # (N, W)
+        vectors = read_words(self, words)
+        vectors = self._read(words) if vectors is None else vectors  # (N, H)
+        return vectors.view(*character_ids.shape[:2], -1)  # (B, S, H)
 
     def _read(self, words: Tensor) -> Tensor:
-        """The vectors (N, H) of words (N, W)."""
+        """Return the vectors (N, H) of words (N, W)."""
+        # [last forward ; last backward state] (Lample 2016, 4.1; Ling 2015 adds a projection of them)
         stack = self.rnn(self.embed_characters(words), padding=padding_of(words != self.pad_token_id))
         return stack.states[0][0]
-
-    def _read_each_once(self, words: Tensor) -> Tensor:
-        """As `_read`, but every distinct word once, and beside words of about its own length."""
-        distinct, which = words.unique(dim=0, return_inverse=True)
-        places = torch.arange(1, words.shape[1] + 1)
-        lengths = (places * (distinct != self.pad_token_id)).amax(1).clamp(min=1)
-        order = lengths.argsort()
-        vectors = torch.cat([self._read(distinct[rows, : lengths[rows[-1]]]) for rows in order.chunk(_GROUPS)])
-        return vectors.index_select(0, order.argsort()[which])

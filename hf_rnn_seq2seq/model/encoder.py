@@ -14,11 +14,11 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .checks import check_source, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
-from .copying import known_symbols
-from .embedding import CharacterEncoder
-from .fast import may_look
+from .embedding import CharacterEncoder, known_symbols
+from .fast import lookup
+from .padding import padding_of
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
-from .recurrence import LayerState, RecurrentStack, padding_of
+from .recurrence import LayerState, RecurrentStack
 from .subsampling import reduced_mask, reduction_plan
 
 
@@ -48,7 +48,7 @@ class RnnEncoderOutput(BaseModelOutput):
 
     @classmethod
     def from_tuple(cls, values: tuple) -> "RnnEncoderOutput":
-        """Of what the encoder returns with `return_dict=False`: the fields that are not None, in order."""
+        """Read what the encoder returns with `return_dict=False`: the fields that are not None, in order."""
         memory, *others = values
         hidden_states = others.pop(0) if others and isinstance(others[0], tuple) else None
         source_ids = others.pop() if others and others[-1].dtype == torch.long else None
@@ -60,7 +60,7 @@ class RnnEncoderOutput(BaseModelOutput):
 
     @property
     def final_states(self) -> tuple[LayerState, ...]:
-        """The last state of each layer, as tuples of (B, D)."""
+        """Return the last state of each layer, as tuples of (B, D)."""
         parts = [part for part in (self.final_hidden, self.final_cell) if part is not None]
         return tuple(zip(*(part.unbind(1) for part in parts)))
 
@@ -132,26 +132,25 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             output_attentions: `generate()` asks every encoder. This one has no attention to return.
         """
         check_source(self.config, input_ids, attention_mask, inputs_embeds, character_ids, input_features)
-        mask = self.source_mask(input_ids, attention_mask)
-        lookup = None
+        mask = self.source_mask(input_ids, attention_mask)  # (B, S)
+        table = None
         if input_features is not None:
-            embedded = input_features
-        elif inputs_embeds is None:
-            ids = self._drop_tokens(known_symbols(input_ids, self.config, "input_ids"))
-            embedded = self.embed_tokens(ids)
-            if self.training and self.config.embedding_dropout == 0 and may_look(self.rnn, self.embed_tokens):
-                lookup = self.rnn.lookup(ids, self.embed_tokens)
+            embedded = input_features  # (B, S, I)
+        elif inputs_embeds is not None:
+            embedded = inputs_embeds  # (B, S, E)
         else:
-            embedded = inputs_embeds
-        if self.config.character_vocab_size is not None:
+            ids = self._drop_tokens(known_symbols(input_ids, self.config, "input_ids"))
+            embedded = self.embed_tokens(ids)  # (B, S, E)
+            table = lookup(self.rnn, self.embed_tokens, ids, self.config.embedding_dropout)
+        if self.config.character_vocab_size is not None:  # Lample 2016, section 4.3: [word ; its characters]
             embedded = torch.cat([embedded, self.character_encoder(character_ids, mask)], dim=-1)
         if input_features is None:
             embedded = F.dropout(embedded, self.config.embedding_dropout, self.training)
         elif self.training and _is_checkpointed(self.rnn) and not embedded.requires_grad:
             # Reentrant checkpointing gives no gradient to the weights of a layer whose inputs want none.
             embedded = embedded.detach().requires_grad_(torch.is_grad_enabled())
-        stack = self.rnn(embedded, padding=padding_of(mask), lookup=lookup)
-        memory = F.dropout(stack.output, self.config.hidden_dropout, self.training)
+        stack = self.rnn(embedded, padding=padding_of(mask), lookup=table)
+        memory = F.dropout(stack.output, self.config.hidden_dropout, self.training)  # (B, S, D)
         finals = [torch.stack(parts, dim=1) for parts in zip(*stack.states)]  # one or two of (B, L, D)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -165,14 +164,14 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         )
 
     def _drop_tokens(self, input_ids: Tensor) -> Tensor:
-        """In training, with probability `token_dropout`, each id is replaced by that of the unknown symbol."""
+        """Replace each id by that of the unknown symbol with probability `token_dropout`, in training."""
         if not (self.training and self.config.token_dropout > 0):
             return input_ids
         dropped = torch.rand(input_ids.shape, device=input_ids.device) < self.config.token_dropout
         return input_ids.masked_fill(dropped, self.config.unk_token_id)
 
     def source_mask(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
-        """(B, S) bool, True at real positions; None if nothing says that there is padding."""
+        """Return (B, S) bool, True at real positions; None if nothing says that there is padding."""
         if attention_mask is not None:
             return attention_mask.bool()
         pad, eos = self.config.pad_token_id, self.config.eos_token_id
@@ -181,7 +180,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         return input_ids != pad
 
     def memory_mask(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
-        """The same of the memory, (B, ceil(S / time_reduction)): of all that reads what the encoder gives."""
+        """Return the memory's mask (B, ceil(S / time_reduction)): that of all that reads what the encoder gives."""
         mask, factor = self.source_mask(input_ids, attention_mask), self.config.time_reduction
         return mask if mask is None or factor == 1 else reduced_mask(mask, factor)
 

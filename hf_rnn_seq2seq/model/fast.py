@@ -1,134 +1,231 @@
-"""Whether a fast path may be taken: the one place that all of them ask.
+"""The one place that the book asks for a fast path: may it be taken here, and does it pay.
 
-A fast path computes from the weights of modules what calling the modules would give. It may only do so where a call is
-nothing else: where no subclass, hook, wrapper, adapter or other kind of tensor stands in for what it replaces, and
-where nobody has switched the fast paths off. This file travels to the Hub: it imports only the standard library and
-torch.
+Each function stands in front of one of the appendix (`fast_*.py`) and returns what that gives, or None: "not here";
+then the plain code that asked does the work. `plain()` and the environment variable `HF_RNN_SEQ2SEQ_PLAIN` switch them
+off, all or some of `ACCELERATIONS` (see fast_switch). The thresholds are measured on one thread of a CPU; elsewhere
+only torch's fused kernels, one product for all weight gradients, and the loss in chunks are taken. B batch, S source
+length, T target length, E embedding, I input, H hidden, R readout, V vocabulary. This file travels to the Hub: it
+imports only torch and its flat siblings, those of the appendix when they are asked for.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, TypeVar
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-Kind = TypeVar("Kind", bound=type)
-_VARIABLE = "HF_RNN_SEQ2SEQ_PLAIN"
+from .fast_switch import ACCELERATIONS, is_dense, is_on, is_own, is_traced, may_look, plain, replaceable
 
 
-def _is_plain_process() -> bool:
-    """Whether the environment switches the fast paths off for the whole process."""
-    value = os.environ.get(_VARIABLE, "")
-    if value not in ("", "0", "1"):
-        raise ValueError(f"the environment variable {_VARIABLE} must be 0 or 1; got {value!r}")
-    return value == "1"
+__all__ = ["ACCELERATIONS", "is_dense", "is_on", "is_own", "is_traced", "may_look", "plain", "replaceable"]
+
+# A row of oneDNN's LSTM takes two thirds of the time of a packed one: with more real positions than that it is faster.
+# torch has no fused kernel for the others; packed, they take half as long.
+LSTM_REAL_SHARE = 0.7
+# One-hot rows must be so much less work than the embedded ones, else making them costs what they save.
+LOOKUP_SHARE = 0.75
+# With more real steps than that, it is faster to make those behind the last one too than to pass them over: of a loop,
+# and of all steps at once.
+LOOP_REAL_SHARE, AT_ONCE_REAL_SHARE = 0.85, 0.6
 
 
-_IS_PLAIN_PROCESS = _is_plain_process()
-_plain: ContextVar[bool] = ContextVar("plain", default=_IS_PLAIN_PROCESS)
+def run_direction(
+    layer: Any, x: Tensor, first: tuple[Tensor, ...], weights: tuple[Tensor, Tensor, Tensor, Tensor], padding: Any
+) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+    """Run `RecurrentLayer._run_direction` by a fused kernel of torch."""
+    drops = layer.training and layer.recurrent_dropout > 0
+    # A trace cannot loop over a length that it does not know. The kernels know no other kinds of tensors (quantised
+    # weights); a product with them always works.
+    if drops or not (is_traced() or (is_on("fused") and all(map(is_dense, weights)))):
+        return None
+    from .fast_recurrence import run_fused
+
+    return run_fused(layer.rnn_type, x, first, weights, padding)
 
 
-@contextmanager
-def plain() -> Iterator[None]:
+def run_layers(stack: Any, x: Tensor, states: Any, padding: Any, lookup: Any) -> tuple[Any, Any] | None:
+    """Run `RecurrentStack._run_layers` over real positions only, or with the first product looked up."""
+    if is_traced():
+        return None
+    weights = stack.all_weights()
+    if lookup is not None:
+        x, weights[0] = lookup.inputs(x), lookup.weights(weights[0])
+    if _packs(stack, x, padding, weights):
+        from .fast_recurrence import run_packed_layers
+
+        return run_packed_layers(stack, x, states, padding, weights)
+    return None if lookup is None else stack._run_layers(x, states, padding, weights)
+
+
+def _packs(stack: Any, x: Tensor, padding: Any, weights: Any) -> bool:
+    if type(x) is not Tensor or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return False
+    if stack.training and (stack.recurrent_dropout > 0 or any(layer.gradient_checkpointing for layer in stack.layers)):
+        return False
+    if stack.rnn_type == "lstm" and (padding is None or float(padding.mask.float().mean()) > LSTM_REAL_SHARE):
+        return False
+    dense = all(is_dense(weight) for layer in weights for direction in layer for weight in direction)
+    own = is_own(stack, "_run_layers", "_reduce", "_hand_upward")
+    return dense and own and not torch.is_autocast_enabled("cpu") and may_look(stack.layers, by="packed")
+
+
+def lookup(stack: Any, embedding: nn.Module, ids: Tensor, dropout: float) -> Any:
     """
-    In this context (of this thread) no fast path is taken: modules are called, step by step, as the papers write it.
-
-    The environment variable `HF_RNN_SEQ2SEQ_PLAIN=1` does the same for a whole process.
-    """
-    token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
-
-
-def is_traced() -> bool:
-    """Whether this runs to be compiled, exported or traced: then values cannot be looked at."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-
-
-# What fast paths replace: of each class the methods, as they are when it is defined.
-_replaced: dict[type, dict[str, Any]] = {}
-
-
-def replaceable(*methods: str) -> Callable[[Kind], Kind]:
-    """
-    Declare, as a decorator of a class of modules, that fast paths replace calls of its modules: no others' are.
+    Return the `Lookup` of a stack's inputs that begin with `embedding(ids)`, in training; where it saves products.
 
     Args:
-        methods: What is replaced, or relied on, beside `forward` and what was declared of its bases.
+        ids: (B, T).
+        dropout: Of what is embedded.
     """
+    if not (stack.training and torch.is_grad_enabled()) or dropout > 0 or stack.reductions[0] > 1:
+        return None
+    if type(embedding) is not nn.Embedding or stack.layers[0].gradient_checkpointing:  # reentrant, it wants gradients
+        return None
+    table = embedding.weight
+    if table.device.type != "cpu" or table.dtype not in (torch.float32, torch.float64):
+        return None
+    if embedding.scale_grad_by_freq or embedding.sparse or (embedding.padding_idx, embedding.max_norm) != (None, None):
+        return None
+    (rows, size), positions = table.shape, ids.numel()
+    if rows * (size + positions) > LOOKUP_SHARE * positions * size or not may_look(stack, embedding, by="lookup"):
+        return None
+    from .fast_recurrence import lookup_of
 
-    def declare(kind: Kind) -> Kind:
-        inherited = next((_replaced[base] for base in kind.__mro__ if base in _replaced), {})
-        own = {name: getattr(kind, name, None) for name in ("__call__", "forward", *methods)}
-        _replaced[kind] = {**inherited, **own}
-        return kind
-
-    return declare
+    return lookup_of(ids, table, [stack.weights(0, suffix)[0] for suffix in stack.suffixes])
 
 
-for _kind in (nn.Linear, nn.Embedding, nn.LayerNorm, nn.ModuleList):
-    replaceable()(_kind)
-
-
-def is_own(module: nn.Module, *methods: str) -> bool:
+def run_decoder(
+    decoder: Any,
+    embedded: Tensor,
+    state: Any,
+    source: Any,
+    mask: Tensor | None,
+    one_by_one: bool,
+    choose_input: Callable[..., Tensor] | None,
+    ids: Tensor | None,
+    keeps_state: bool,
+) -> Any:
     """
-    Whether these methods of a module are those of its declared class: neither a subclass, nor the object itself, nor
-    a change of the class has put another one in their place.
+    Run all steps of a `RnnSeq2SeqDecoder`: its `_run_steps` or `_run_at_once`.
 
     Args:
-        module: The module; its children are not looked at.
-        methods: By default all that were declared, and then the module must have no hooks either.
+        embedded: (B, T, E).
+        mask: (B, T) False where a step is passed over.
+        one_by_one: Whether a step waits for the one before.
+        ids: (B, T) what was embedded, where nothing else was done to it.
+        keeps_state: Whether the state after the steps is wanted.
     """
-    kind = next((kind for kind in type(module).__mro__ if kind in _replaced), None)
-    if kind is None:
+    if not (decoder.training or embedded.shape[1] > 1) or not may_look(decoder):
+        return None
+    trails = not keeps_state and choose_input is None and only_trails(mask)
+    if trails and float(mask.float().mean()) > (LOOP_REAL_SHARE if one_by_one else AT_ONCE_REAL_SHARE):  # type: ignore[union-attr]
+        mask = None
+    table = None
+    if ids is not None and choose_input is None and decoder.config.feed_previous_token:
+        table = lookup(decoder.rnn, decoder.embed_tokens, decoder.known_ids(ids), decoder.config.embedding_dropout)
+    from .fast_training import run_decoder as run
+
+    return run(
+        decoder, embedded, state, source, mask, one_by_one, choose_input, table,
+        shrinks=trails and mask is not None and is_on("shrinking"),
+        knows=is_on("known"),
+        defers=decoder.training and torch.is_grad_enabled() and is_on("deferred"),
+    )  # fmt: skip
+
+
+def only_trails(mask: Tensor | None) -> bool:
+    """Whether each row of a mask (B, T) is steps to make, then steps to pass over; where it costs little to look."""
+    if mask is None or mask.device.type != "cpu":
         return False
-    declared = _replaced[kind]
-    if not methods and _is_watched(module):
-        return False
-    if any(getattr(type(module), name, None) is not declared[name] for name in methods or declared):
-        return False
-    # On the object there may lie its own method: wrappers leave it behind when they are taken off.
-    found = ((name, vars(module)[name]) for name in methods or declared if name in vars(module))
-    return all(
-        getattr(method, "__func__", method) is declared[name] and getattr(method, "__self__", None) is module
-        for name, method in found
+    return bool(mask.any()) and bool((mask[:, 1:] <= mask[:, :-1]).all())
+
+
+def read_words(encoder: Any, words: Tensor) -> Tensor | None:
+    """Return the vectors (N, H) of a `CharacterEncoder` for words (N, W): distinct ones are read once."""
+    if words.device.type != "cpu" or not may_look(encoder, by="words"):
+        return None
+    from .fast_words import read_each_once
+
+    return read_each_once(encoder._read, words, encoder.pad_token_id)
+
+
+def search(
+    model: Any,
+    input_ids: Tensor,
+    logits_processor: Any,
+    stopping_criteria: Any,
+    generation_config: Any,
+    model_kwargs: dict[str, Any],
+    streamer: Any = None,
+) -> Any:
+    """Return what `GenerationMixin._sample` or `_beam_search` find from prompts (N, T), where no symbol is drawn."""
+    if not may_look(model.model.bridge, model.model.decoder, model.lm_head, by="search"):
+        return None
+    from .fast_search import search as run
+
+    return run(model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs, streamer)
+
+
+def training_products(decoder: Any) -> AbstractContextManager:
+    """Return a context in which a decoder's products in training make their gradients themselves, or one in which
+    nothing is different."""
+    if not (decoder.training and torch.is_grad_enabled() and may_look(decoder, by="deferred")):
+        return nullcontext()
+    from .fast_training import defer_gradients
+
+    return defer_gradients() or nullcontext()
+
+
+def steps_that_count(model: Any, labels: Tensor) -> Tensor | None:
+    """
+    Return the mask of the steps (B, T) up to the last label of each row that is not -100: what comes behind, the loss
+    does not read. None where all count, and where to pass over the others saves no time.
+    """
+    if labels.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return None
+    if not (is_own(model) and may_look(model.decoder, by="trimmed")):
+        return None
+    counting = (labels != -100).flip(1).cumsum(1).flip(1) > 0
+    return None if bool(counting.all()) else counting
+
+
+def chunked_loss(
+    model: Any,
+    readout: Tensor,
+    labels: Tensor,
+    pointer: Any,
+    label_smoothing: float,
+    loss_of: Callable[[Tensor, Tensor, Any], Tensor],
+) -> Tensor | None:
+    """
+    Return the summed loss of a model that generates, without all logits at once.
+
+    Args:
+        readout, labels, pointer: (B, T, R), (B, T), and the `Pointer` where the decoder copies.
+        loss_of: The summed loss of readouts (n, 1, R), their labels (n,) and pointer, by way of their logits.
+    """
+    if is_traced() or not is_on("chunked"):
+        return None
+    head = model.lm_head
+    looks = pointer is None and is_own(model, "_logits") and isinstance(head, nn.Linear) and may_look(head)
+    from .fast_loss import chunked_cross_entropy
+
+    return chunked_cross_entropy(
+        readout, labels, head if looks else None, loss_of, model.config.target_vocab_size, label_smoothing, pointer
     )
 
 
-def may_look(*modules: nn.Module) -> bool:
-    """
-    Whether a fast path may compute what calls of these modules and of all within them would give.
-
-    False while tracing, within `plain()`, and where one of them is not its class's own (`is_own`) or has a parameter
-    that is no plain tensor with values: one that is offloaded, quantised, pruned, parametrised, sharded.
-    """
-    if is_traced() or _plain.get():
-        return False
-    return all(
-        is_own(part) and all(p is None or (is_dense(p) and not p.is_meta) for p in part._parameters.values())
-        for module in modules
-        for part in module.modules()
-    )
+def logits_wait(model: nn.Module, labels: Tensor | None) -> bool:
+    """Whether logits are made when they are first read: in training, where the loss has no need of them."""
+    return model.training and labels is not None and torch.is_grad_enabled() and may_look(by="later")
 
 
-def is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor is torch's own kind, and no subclass (quantised, sharded) with operations of its own."""
-    return type(tensor) in (Tensor, nn.Parameter)
+def with_later_logits(output: Any, make_logits: Callable[[], Tensor], readout: Tensor, head: nn.Module) -> Any:
+    """Return a `Seq2SeqLMOutput` without logits as one that makes them of readouts (B, T, R) when they are read."""
+    from .fast_loss import with_later_logits as with_later
 
-
-def _is_watched(module: nn.Module) -> bool:
-    """Whether something waits for the module's call, or takes its place."""
-    hooks = (
-        *(module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks),
-        *("_hf_hook" in vars(module), "parametrizations" in module._modules),
-    )
-    return any(map(bool, hooks)) or module._compiled_call_impl is not None or bool(_has_any_global_hook())
-
-
-_has_any_global_hook = torch.nn.modules.module._has_any_global_hook
+    later = with_later(output, make_logits, readout, head)
+    if later is None:
+        output.logits = make_logits()
+    return output if later is None else later

@@ -1,24 +1,68 @@
-"""A recurrence over the real positions of a batch only, with a backward pass of its own; for the processor (CPU).
+"""A recurrence over real positions only, inputs looked up in a table, and torch's fused kernels.
 
-The sequences of a batch stand by falling length. The first positions of all of them come first, then the second ones
-of those that have a second, and so on: N rows, no padding. Step t reads the next n_t of them, and n_t falls. All
-products but the recurrent one are then a single product over N rows, forward and backward. H hidden, I input, B batch.
-This file travels to the Hub: it imports only the standard library, torch and its flat siblings.
+| here | plain twin | compared by |
+|---|---|---|
+| `run_packed_layers` | `recurrence.RecurrentStack._run_layers` | test_packed |
+| `run_fused` | `recurrence.run_stepwise` | test_recurrence |
+| `lookup_of`, `Lookup` | W_ih x of the embedded symbols x | test_lookup |
+| `known_inputs` | the same product at each decoder step | test_fast_training |
+
+Packed: the sequences of a batch stand by falling length. The first positions of all of them come first, then the
+second ones of those that have a second, and so on: N rows, no padding. Step t reads the next n_t of them, and n_t
+falls. All products but the recurrent one are then one product over N rows, forward and backward; the backward pass is
+written by hand. Looked up: W e_y = (W E^T) o_y, where e_y is row y of the table E and o_y is one-hot: a batch has far
+more letters or phones than there are different ones. B batch, S or T length, H hidden, I input, G gates * H, V rows of
+the table, E their size. This file travels to the Hub: it imports only the standard library, torch and its flat
+siblings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from .fast_products import Factor, matrix_product
 
 
+Weights = tuple[Tensor, Tensor, Tensor, Tensor]  # W_ih, W_hh, b_ih, b_hh
 # (gradient by the result, result, grad_input=): into a tensor that is there, which the functions of torch cannot
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
+# Far beyond where a sigmoid saturates to exactly 0 or 1, and still representable in half precision.
+_SATURATION = 1e4
+_FUSED: dict[str, Callable[..., Any]] = {"lstm": torch.lstm, "gru": torch.gru, "rnn_tanh": torch.rnn_tanh}
+
+
+def run_fused(
+    rnn_type: str, x: Tensor, first: tuple[Tensor, ...], weights: Weights, padding: Any
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """
+    Run one direction of a layer over compact inputs x (B, S, I) by one of torch's fused kernels.
+
+    Args:
+        first: First state, (B, H) a tensor.
+        padding: The `Padding` of x, or None.
+
+    Returns:
+        Outputs (B, S, H), and the final state, (B, H) a tensor.
+    """
+    w_ih, w_hh, b_ih, b_hh = weights
+    if padding is not None and rnn_type == "lstm":
+        # h at the last real position can be gathered from the outputs, the cell cannot: one more input column, 1
+        # at padding, closes the input gate and opens the forget gate there, and the cell passes it unchanged.
+        x = torch.cat([x, padding.trailing[..., None].to(x.dtype)], dim=-1)
+        column = w_ih.new_zeros(4, w_hh.shape[1])
+        column[0], column[1] = -_SATURATION, _SATURATION
+        w_ih = torch.cat([w_ih, column.view(-1, 1)], dim=1)
+    hx = [s.unsqueeze(0).contiguous() for s in first]
+    # has_biases, num_layers, dropout, train (cuDNN keeps what backward needs), bidirectional, batch_first
+    options = (True, 1, 0.0, torch.is_grad_enabled(), False, True)
+    y, *final = _FUSED[rnn_type](x, hx if len(hx) == 2 else hx[0], [w_ih, w_hh, b_ih, b_hh], *options)
+    final = tuple(s.squeeze(0) for s in final)
+    return y, final if padding is None else (padding.last(y, empty=first[0]), *final[1:])
 
 
 class Packing(NamedTuple):
@@ -32,26 +76,34 @@ class Packing(NamedTuple):
 
     @classmethod
     def of_positions(cls, positions: Tensor, lengths: Tensor) -> "Packing":
-        """Of the positions (B, S) of each sequence, the real ones first, and how many are real (B,)."""
+        """Pack the positions (B, S) of each sequence, the real ones first, of which so many (B,) are real."""
         batch, length = positions.shape
         lengths, order = lengths.sort(descending=True, stable=True)
         alive = torch.arange(length)[:, None] < lengths  # (S, B)
         counts = tuple(n for n in alive.sum(1).tolist() if n)
         return cls((positions[order] + order[:, None] * length).t()[alive], order, lengths, counts, (batch, length))
 
+    @classmethod
+    def of(cls, x: Tensor, padding: Any) -> "Packing":
+        """Pack a batch x (B, S, I) with a `Padding`, or None."""
+        if padding is not None:
+            return cls.of_positions(padding.order, padding.lengths)
+        batch, length = x.shape[:2]
+        return cls.of_positions(torch.arange(length).expand(batch, length), torch.full((batch,), length))
+
     def compact(self, x: Tensor) -> Tensor:
-        """The real positions (N, D) of x (B, S, D)."""
+        """Gather the real positions (N, D) of x (B, S, D)."""
         return x.flatten(0, 1).index_select(0, self.places)
 
     def spread(self, rows: Tensor) -> Tensor:
-        """The inverse: rows (N, D) to (B, S, D), zeros at padding."""
+        """Bring rows (N, D) back to (B, S, D), zeros at padding."""
         batch, length = self.shape
         flat = rows.new_zeros(batch * length, rows.shape[1]).index_copy(0, self.places, rows)
         return flat.unflatten(0, self.shape)
 
     def last(self, rows: Tensor, empty: Tensor, backwards: bool) -> Tensor:
         """
-        Of rows (N, D) those which a recurrence reads last, (B, D) in the order of the batch; of a sequence without
+        Return the rows (N, D) which a recurrence reads last, (B, D) in the order of the batch; of a sequence without
         positions that of `empty` (B, D).
         """
         place = torch.arange(len(self.order))  # at the first step; in the order of the packing
@@ -61,16 +113,48 @@ class Packing(NamedTuple):
         return empty.index_copy(0, self.order[real], rows.index_select(0, place[real]))
 
 
+def run_packed_layers(
+    stack: Any, x: Tensor, states: Sequence[tuple[Tensor, ...]], padding: Any, weights: list[list[Weights]]
+) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
+    """
+    Run a `RecurrentStack` over the real positions of x (B, S, I); the arguments are those of its `_run_layers`.
+
+    Returns:
+        The outputs (B, S, D) and the final state of each layer.
+    """
+    packing = Packing.of(x, padding)
+    rows = packing.compact(x)  # (N, I)
+    outputs, finals = [], []
+    for k, directions in enumerate(weights):
+        if k > 0:
+            rows = F.dropout(rows, stack.dropout, stack.training)
+        if stack.reductions[k] > 1:
+            x = packing.spread(rows)
+            x, padding = stack._reduce(k, x if padding is None else padding.compact(x), padding)
+            packing = Packing.of(x, padding)
+            rows = packing.compact(x)
+        results = []
+        for i, direction in enumerate(directions):
+            first = tuple(part.chunk(len(directions), dim=-1)[i] for part in states[k])
+            y, final = run_packed(stack.rnn_type, rows, first, direction, packing, backwards=i == 1)
+            results.append((y, *final))
+        y, *state = results[0] if len(results) == 1 else (torch.cat(parts, dim=-1) for parts in zip(*results))
+        rows = stack._hand_upward(k, rows, y)
+        finals.append(tuple(state))
+        outputs.append(packing.spread(rows))
+    return outputs, finals
+
+
 def run_packed(
     rnn_type: str,
     x: Tensor,
     state: tuple[Tensor, ...],
-    weights: tuple[Tensor, Tensor, Tensor, Tensor],
+    weights: Weights,
     packing: Packing,
     backwards: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """
-    One layer in one direction.
+    Run one layer in one direction.
 
     Args:
         rnn_type: `"lstm"`, `"gru"` or `"rnn_tanh"`.
@@ -185,7 +269,7 @@ def _tanh(x: Tensor) -> Tensor:
 
 
 # The steps of recurrence.py once more, in place, each with its backward pass. A change of `lstm_step`, `gru_step` or
-# `rnn_tanh_step` there is not seen here, nor in decoder_step.py: it is to be made in each.
+# `rnn_tanh_step` there is not seen here, nor in fast_step.py, nor by the fused kernels: it is to be made in each.
 
 
 def _lstm_step(gates: Tensor, recurrent: Tensor, before: list[Tensor], h: Tensor, c: Tensor, tanh_c: Tensor) -> None:
@@ -272,3 +356,78 @@ _LOCAL: dict[str, Callable[..., tuple[Tensor, ...]]] = {
     "rnn_tanh": _tanh_local,
 }
 _BACK: dict[str, Callable[..., None]] = {"lstm": _lstm_back, "gru": _gru_back, "rnn_tanh": _tanh_back}
+
+
+class Lookup(NamedTuple):
+    """Inputs (B, T, I) whose first E columns are rows of a table."""
+
+    one_hot: Tensor  # (B, T, V)
+    products: tuple[Tensor, ...]  # (G, V) each: W E^T, of the first E columns of each W
+    size: int  # E
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """Return what takes the place of the inputs x, (B, T, V + I - E)."""
+        return torch.cat([self.one_hot, x[..., self.size :]], dim=-1) if x.shape[-1] > self.size else self.one_hot
+
+    def weight(self, i: int, weight: Tensor) -> Tensor:
+        """Return what takes the place of the i-th W (G, I), (G, V + I - E)."""
+        rest = weight[:, self.size :]
+        return torch.cat([self.products[i], rest], dim=1) if rest.shape[1] else self.products[i]
+
+    def weights(self, directions: list[Weights]) -> list[Weights]:
+        """Return what takes the place of the weights of the first layer."""
+        return [(self.weight(i, of[0]), *of[1:]) for i, of in enumerate(directions)]
+
+    def of_rows(self, index: Tensor | tuple[slice, ...]) -> "Lookup":
+        """Return the lookup of these sequences, or of some of their positions."""
+        return self._replace(one_hot=self.one_hot[index])
+
+
+def lookup_of(ids: Tensor, table: Tensor, weights: Sequence[Tensor]) -> Lookup:
+    """
+    Return the lookup of inputs that begin with rows `ids` (B, T) of a table (V, E).
+
+    Args:
+        weights: The matrices W (G, I) that read the inputs.
+    """
+    rows, size = table.shape
+    one_hot = torch.zeros(*ids.shape, rows, dtype=table.dtype).scatter_(-1, ids.unsqueeze(-1), 1)
+    firsts = [weight if weight.shape[1] == size else weight[:, :size] for weight in weights]
+    if torch.is_autocast_enabled("cpu") and table.dtype == torch.float32:
+        dtype = torch.get_autocast_dtype("cpu")
+        table, firsts = table.to(dtype), [first.to(dtype) for first in firsts]
+    return Lookup(one_hot, _Products.apply(table, *firsts), size)
+
+
+class _Products(torch.autograd.Function):
+    """W E^T (G, V), of a table E (V, E) and each W (G, E)."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(table, *weights)
+        return tuple(matrix_product(table, weight.t()).t().contiguous() for weight in weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        table, *weights = ctx.saved_tensors
+        of_table = torch.zeros_like(table)
+        for grad, weight in zip(grads, weights):
+            of_table += matrix_product(grad.t(), weight)
+        return of_table, *(matrix_product(grad, table) for grad in grads)
+
+
+class KnownInput(NamedTuple):
+    """The part of the first layer's input that no step has to wait for."""
+
+    gates: Tensor  # (B, G) W_ih x + b_ih of the columns known, at one step
+    weight: Tensor  # (G, I'') the columns of W_ih for the others
+
+
+def known_inputs(weights: Weights, x: Tensor, lookup: Lookup | None) -> list[KnownInput]:
+    """Return for each step what is known of its input before any step is made: the first columns, x (B, T, I')."""
+    w_ih, _, b_ih, _ = weights
+    first, last = w_ih.split([x.shape[-1], w_ih.shape[1] - x.shape[-1]], dim=1)
+    if lookup is not None:
+        x, first = lookup.inputs(x), lookup.weight(0, first)
+    return [KnownInput(gates, last) for gates in F.linear(x, first, b_ih).unbind(1)]

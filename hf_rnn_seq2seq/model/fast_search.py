@@ -1,52 +1,361 @@
-"""What a request to `generate()` asks of a search: when hypotheses end, and which symbols may come next.
+"""Greedy and beam search of `generate()` without what a recurrent decoder does not need.
 
-N hypotheses, V vocabulary. This file travels to the Hub: it imports only the standard library, torch and transformers.
+Plain twins: `_sample` and `_beam_search` of `GenerationMixin`, which call the whole model once a symbol, repeat the
+source for every beam, and copy all sequences at every step. These call `DecoderStep`, whose hypotheses share one
+memory, and keep back-pointers in place of sequences. What is returned is the same. B sources, K beams of each,
+N = B * K, T symbols so far, V vocabulary. This file travels to the Hub: it imports only the standard library, torch,
+transformers and its flat siblings.
 """
 
+import copy
 import functools
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.generation import (
     EosTokenCriteria,
+    GenerateBeamEncoderDecoderOutput,
+    GenerateEncoderDecoderOutput,
+    GenerationConfig,
+    GenerationMixin,
     LogitsProcessorList,
     MaxLengthCriteria,
     MinLengthLogitsProcessor,
     MinNewTokensLengthLogitsProcessor,
     StoppingCriteriaList,
-    WatermarkLogitsProcessor,
 )
+from transformers.utils import ModelOutput
+
+from .fast import is_own
+from .fast_step import DecoderStep, select_state
+from .state import (
+    DecoderState,
+    RecurrentStateLayer,
+    SourceMemory,
+    is_recording,
+    load_state,
+    new_cache,
+    save_source,
+    save_states,
+)
+from .transformers_names import CACHE_NAME, named, search_is_known
 
 
+# What `generate()` may hand to the loops. With anything else that is not None the request is not one of theirs.
+_KNOWN_INPUTS = {
+    *("encoder_outputs", "attention_mask", CACHE_NAME, "use_cache", "logits_to_keep"),
+    *("character_ids", "inputs_embeds"),  # of the encoder, which has been called by then
+}
+# Finished sequences leave the batch when so much of it is left.
+_LEFT_OVER = 0.75
 # From how many candidates on the best ones are looked for in two stages.
 _LARGE = 8192
 _BLOCK = 64
-# So many of the best symbols are looked at by transformers' "selfhash" watermark, whether or not there are so many.
-_SELFHASH_SYMBOLS = 40
+
+# What the loops of transformers call at each step, and these do not, or with other arguments.
+REPLACED = (
+    *("prepare_inputs_for_generation", "create_masks_for_generate", "_prefill", "_reorder_cache"),
+    *("_update_model_kwargs_for_generation", "_has_unfinished_sequences", "_optimize_model_for_decode"),
+    *("_valid_auto_compile_criteria", "get_compiled_call", "_flatten_beam_dim", "_unflatten_beam_dim"),
+    *("_gather_beams", "_get_top_k_continuations", "_get_running_beams_for_next_iteration"),
+    *("_update_finished_beams", "_check_early_stop_heuristic", "_beam_search_has_unfinished_sequences"),
+)
 
 
-def watermark_target(processors: LogitsProcessorList, config: Any, vocab_size: int) -> LogitsProcessorList:
+def search(
+    model: Any,
+    input_ids: Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    model_kwargs: dict[str, Any],
+    streamer: Any = None,
+) -> Any:
     """
-    Let a watermark mark the symbols of the target, V of them.
+    Return what `GenerationMixin._sample` or `_beam_search` do, from prompts (N, T); None: the request is not for here.
 
-    Args:
-        processors: Those of a request. The watermark among them, which knows the source's vocabulary, is replaced.
-        config: The request's `watermarking_config`.
-        vocab_size: V.
-
-    Raises:
-        ValueError: The kind of watermark needs more symbols.
+    It is, if it is greedy or beam search without sampling, with the dynamic cache that `generate()` makes by itself,
+    without attentions or hidden states in the output and without gradients; of a model in evaluation mode that is not
+    compiled, traced or under autocast; and of a model whose methods, decoder, bridge and output layer nothing
+    replaces, wraps or watches (see `fast`). Any logits processors, stopping criteria, streamer or prompts will do, but
+    no mask for the prompts.
     """
-    if getattr(config, "seeding_scheme", None) == "selfhash" and vocab_size < _SELFHASH_SYMBOLS:
-        raise ValueError(
-            f"watermarking_config has seeding_scheme='selfhash', which needs at least {_SELFHASH_SYMBOLS} target "
-            f"symbols; got {vocab_size}: use 'lefthash'"
-        )
-    for i, processor in enumerate(processors):
-        if isinstance(processor, WatermarkLogitsProcessor) and processor.vocab_size != vocab_size:
-            processors[i] = config.construct_processor(vocab_size, processor.fixed_table.device)
-    return processors
+    cache, options = model_kwargs.get(CACHE_NAME), generation_config
+    fits = (
+        model.use_fast_generation
+        and search_is_known()
+        and not model.training
+        and not torch.is_grad_enabled()  # as in an undecorated generate(), whose scores have gradients
+        and is_own(model)
+        and is_own(model.model)
+        and isinstance(model.lm_head, torch.nn.Linear)
+        and not torch.is_autocast_enabled(model.device.type)
+        and not (options.do_sample or options.low_memory or options.is_assistant)
+        and not (options.output_attentions or options.output_hidden_states)
+        and options.prefill_chunk_size is None
+        and model_kwargs.get("use_cache") is True
+        and model_kwargs.get("logits_to_keep") == 1
+        and isinstance(model_kwargs.get("encoder_outputs"), ModelOutput)
+        and all(value is None for name, value in model_kwargs.items() if name not in _KNOWN_INPUTS)
+        and isinstance(cache, EncoderDecoderCache)
+        and _is_own_and_empty(cache)
+        and input_ids.device == model.device
+    )
+    if not fits:
+        return None
+    limits = Limits.of(logits_processor, stopping_criteria, model.config.target_vocab_size, input_ids.device)
+    if options.num_beams > 1:
+        return _beam_search(model, input_ids, limits, options, model_kwargs)
+    return _greedy_search(model, input_ids, limits, options, model_kwargs, streamer)
+
+
+def _is_own_and_empty(cache: EncoderDecoderCache) -> bool:
+    """Return whether it is a cache as `generate()` makes it: dynamic, on the model's device, without a state."""
+    halves = (cache.self_attention_cache, cache.cross_attention_cache)
+    layers: list[Any] = [layer for half in halves for layer in half.layers]
+    return (
+        not getattr(cache, "_is_user_defined", False)
+        and not any(half.offloading for half in halves)
+        and all(type(layer).__name__ == RecurrentStateLayer.__name__ for layer in layers)  # of any copy of this code
+        and not any(layer.is_initialized for layer in layers)
+        and not is_recording(cache)
+    )
+
+
+def _greedy_search(
+    model: Any,
+    input_ids: Tensor,
+    limits: "Limits",
+    generation_config: GenerationConfig,
+    model_kwargs: dict[str, Any],
+    streamer: Any,
+) -> Any:
+    """Return what `GenerationMixin._sample` does without sampling, from prompts (B, T)."""
+    with_dict = generation_config.return_dict_in_generate
+    all_scores: Any = () if with_dict and generation_config.output_scores else None
+    all_logits: Any = () if with_dict and generation_config.output_logits else None
+    pad = generation_config._pad_token_tensor
+    # Nobody else sees a tensor of the search: not the caller, not a processor. Nobody then asks for what finished
+    # sequences would still give either.
+    unseen = not (with_dict or limits.needs_sequences or streamer is not None)
+    may_end = limits.may_end
+
+    tokens, length = input_ids[:, -1], input_ids.shape[1]
+    ids = input_ids if limits.needs_sequences else None
+    columns: list[Tensor] = []  # (B,), of each step
+    rows: Tensor | None = None  # which sequences are left, None: all
+    finished = torch.zeros_like(tokens, dtype=torch.bool)
+    any_finished = False
+    with torch.inference_mode() if unseen else nullcontext():
+        step, state = start_search(model, input_ids, model_kwargs, beams=1)
+        while True:
+            logits, state = step(tokens, state)
+            logits = logits.float()  # (B, V), or fewer rows where sequences have left
+            scores = limits.process(ids, length, logits, in_place=all_logits is None)
+            all_scores = None if all_scores is None else (*all_scores, scores)
+            all_logits = None if all_logits is None else (*all_logits, logits)
+            tokens = scores.argmax(dim=-1)
+            if may_end and any_finished:
+                tokens = torch.where(finished, pad.to(tokens.device), tokens)
+            length += 1
+            columns.append(tokens if rows is None else pad.expand(len(input_ids)).index_copy(0, rows, tokens))
+            if ids is not None:
+                ids = torch.cat([ids, tokens[:, None]], dim=-1)
+            if streamer is not None:
+                streamer.put(tokens.cpu())
+            finished = finished | limits.stopped(ids, length, tokens, all_scores)
+            left = len(finished) - int(finished.sum())
+            if left == 0:
+                break
+            any_finished = left < len(finished)
+            if may_end and unseen and left <= _LEFT_OVER * len(finished):
+                kept = (~finished).nonzero().squeeze(1)
+                step.select(kept)
+                state, tokens, finished = select_state(state, kept), tokens[kept], finished[kept]
+                rows = kept if rows is None else rows[kept]
+                any_finished = False
+    if streamer is not None:
+        streamer.end()
+    sequences: Any = torch.cat([input_ids, torch.stack(columns, dim=1)], dim=1)
+    if not with_dict:
+        return sequences
+    return GenerateEncoderDecoderOutput(
+        sequences=sequences,
+        scores=all_scores,
+        logits=all_logits,
+        **named(_fill_cache(model_kwargs[CACHE_NAME], state, step, length - 1)),
+    )
+
+
+class _BeamRules(GenerationMixin):
+    """The rules of transformers by which beams go on, end and are ranked, and by which the search stops."""
+
+    @staticmethod
+    def _gather_beams(tensor: Tensor, beam_indices: Tensor) -> Tensor:
+        """Select beams of (B, M) by a cheaper operation: five times a step, 8 in place of 24 microseconds each."""
+        return tensor.gather(1, beam_indices)
+
+
+_RULES: Any = _BeamRules()
+
+
+def _beam_search(
+    model: Any,
+    input_ids: Tensor,
+    limits: "Limits",
+    generation_config: GenerationConfig,
+    model_kwargs: dict[str, Any],
+) -> Any:
+    """
+    Return what `GenerationMixin._beam_search` does without sampling, from prompts (N, T).
+
+    The rules of `GenerationMixin` are called themselves; in place of each sequence they are given the number of its
+    last symbol.
+    """
+    beams, returned = generation_config.num_beams, generation_config.num_return_sequences
+    penalty, early_stopping = generation_config.length_penalty, generation_config.early_stopping
+    pad, eos = generation_config._pad_token_tensor, generation_config._eos_token_tensor
+    with_dict = generation_config.return_dict_in_generate
+    all_scores: Any = () if with_dict and generation_config.output_scores else None
+    all_logits: Any = () if with_dict and generation_config.output_logits else None
+    batch, prompt_length = len(input_ids) // beams, input_ids.shape[1]
+    device = input_ids.device
+    count = max(2, 1 + (0 if eos is None else len(eos))) * beams  # enough if the best ones all end
+    among_best = torch.arange(count, device=device) < beams
+    offset = torch.arange(batch, device=device).unsqueeze(1) * beams
+
+    tokens, length = input_ids[:, -1], prompt_length
+    ids = input_ids if limits.needs_sequences else None
+    # At first only the first beam counts, since all are the same.
+    running = torch.zeros(batch, beams, device=device)
+    running[:, 1:] = -1e9
+    # An extension is numbered by beam * V + symbol, as in the last one's (B, K * V) scores; over all steps by
+    # that + t * K * V. The first of them make up the running hypotheses, the second the finished ones.
+    history: list[Tensor] = []  # (B, K), of each step
+    best = torch.full((batch, beams), -1, device=device)
+    best_scores = torch.full((batch, beams), -1e9, device=device)
+    is_finished = torch.zeros(batch, beams, dtype=torch.bool, device=device)
+    improvable = torch.ones(batch, 1, dtype=torch.bool, device=device)
+    with nullcontext() if with_dict or limits.needs_sequences else torch.inference_mode():
+        step, state = start_search(model, input_ids, model_kwargs, beams)
+        while True:
+            logits, state = step(tokens, state)
+            logits = logits.float()  # (N, V)
+            scores = limits.process(ids, length, logits.log_softmax(-1), in_place=True)
+            all_scores = None if all_scores is None else (*all_scores, scores.clone())
+            all_logits = None if all_logits is None else (*all_logits, logits)
+            vocab = scores.shape[-1]
+            top_scores, extensions = best_extensions(scores.view(batch, beams, vocab), running, count)
+            parents, symbols = extensions // vocab, extensions % vocab
+            longer = None
+            if ids is not None:
+                longer = torch.cat([ids[(parents + offset).flatten()], symbols.view(-1, 1)], dim=1)
+            ended = limits.stopped(longer, length + 1, symbols, all_scores)
+            numbered = extensions + len(history) * beams * vocab
+            chosen, running, _ = _RULES._get_running_beams_for_next_iteration(
+                topk_log_probs=top_scores,
+                topk_running_sequences=extensions,
+                topk_running_beam_indices=extensions,
+                next_token_hits_stopping_criteria=ended,
+                num_beams=beams,
+            )
+            best, best_scores, _, is_finished = _RULES._update_finished_beams(
+                sequences=best,
+                topk_running_sequences=numbered,
+                beam_scores=best_scores,
+                topk_log_probs=top_scores,
+                beam_indices=best,
+                topk_running_beam_indices=numbered,
+                is_early_stop_heuristic_unsatisfied=improvable,
+                is_sent_finished=is_finished,
+                next_token_hits_stopping_criteria=ended,
+                top_num_beam_mask=among_best,
+                num_beams=beams,
+                cur_len=length,
+                decoder_prompt_len=prompt_length,
+                length_penalty=penalty,
+                early_stopping=early_stopping,
+            )
+            history.append(chosen)
+            length += 1
+            improvable = _RULES._check_early_stop_heuristic(
+                is_early_stop_heuristic_unsatisfied=improvable,
+                running_beam_scores=running,
+                beam_scores=best_scores,
+                is_sent_finished=is_finished,
+                cur_len=length,
+                max_length=generation_config.max_length,
+                decoder_prompt_len=prompt_length,
+                early_stopping=early_stopping,
+                length_penalty=penalty,
+            )
+            unfinished = _RULES._beam_search_has_unfinished_sequences(improvable, is_finished, ended, early_stopping)
+            goes_on = bool(unfinished)
+            if not (goes_on or with_dict):
+                break
+            parent_rows = (chosen // vocab + offset).flatten()
+            state = select_state(state, parent_rows)
+            if not goes_on:
+                break
+            tokens = (chosen % vocab).flatten()
+            if ids is not None:
+                ids = torch.cat([ids.index_select(0, parent_rows), tokens[:, None]], dim=1)
+
+    fill = pad or eos[0] if eos is not None else -1  # as transformers has it
+    sequences, beam_indices = follow_back(history, best[:, :returned], vocab, fill)
+    prompts = input_ids.view(batch, beams, -1)[:, :returned].flatten(0, 1)
+    whole: Any = torch.cat([prompts, sequences.flatten(0, 1)], dim=1)
+    if not with_dict:
+        return whole
+    among_all: Any = torch.where(beam_indices < 0, -1, beam_indices + offset.unsqueeze(-1)).flatten(0, 1).int()
+    return GenerateBeamEncoderDecoderOutput(
+        sequences=whole,
+        sequences_scores=best_scores[:, :returned].flatten() if generation_config.output_scores else None,
+        scores=all_scores,
+        logits=all_logits,
+        beam_indices=among_all,
+        **named(_fill_cache(model_kwargs[CACHE_NAME], state, step, length - 1)),
+    )
+
+
+def start_search(
+    model: Any, input_ids: Tensor, model_kwargs: dict[str, Any], beams: int
+) -> tuple[DecoderStep, DecoderState]:
+    """Return the step, and the state of all hypotheses before the last symbol of their prompts (N, T)."""
+    outputs, attention_mask = copy.copy(model_kwargs["encoder_outputs"]), model_kwargs.get("attention_mask")
+    if len(outputs[0]) == len(input_ids) and beams > 1:  # transformers has repeated all for the beams
+        for name, value in outputs.items():
+            if isinstance(value, Tensor):
+                outputs[name] = value[::beams]
+        attention_mask = None if attention_mask is None else attention_mask[::beams]
+    mask = model.model.encoder.memory_mask(None, attention_mask)
+    mask = getattr(outputs, "mask", None) if mask is None else mask  # (B, S)
+    if mask is not None and bool(mask.all()):
+        mask = None
+    state, source = model.model._read_source(outputs, mask, getattr(outputs, "source_ids", None), needs_state=True)
+    prompt, config, decoder = input_ids[::beams, :-1], model.config, model.model.decoder
+    if prompt.shape[1] > 0:
+        cache = new_cache(config)
+        decoder(prompt, state, source, past_key_values=cache)
+        feed_size = config.output_size * config.input_feeding if config.coverage else None
+        state = load_state(cache, decoder.has_cell, config.decoder_hidden_size, feed_size)
+    if beams > 1:
+        state = select_state(state, torch.arange(len(input_ids), device=input_ids.device) // beams)
+    return DecoderStep(decoder, source, model.lm_head, beams, len(input_ids)), state
+
+
+def _fill_cache(cache: EncoderDecoderCache, state: DecoderState, step: DecoderStep, steps: int) -> EncoderDecoderCache:
+    """Return the cache that `generate()` does: after these steps, with the source for every hypothesis."""
+    source = step.source
+    if step.beams > 1:
+        repeated = (None if part is None else part.repeat_interleave(step.beams, dim=0) for part in source)
+        source = SourceMemory(*repeated)
+    save_source(cache, source)
+    save_states(cache, [state], steps=steps)
+    return cache
 
 
 class Limits(NamedTuple):
@@ -57,7 +366,7 @@ class Limits(NamedTuple):
     """
 
     max_length: int | None
-    ends: list[Tensor]  # ids of the end symbols, of each criterion
+    eos_ids: list[Tensor]  # of each criterion
     criteria: StoppingCriteriaList | None  # the others
     forbidden: list[tuple[int, Tensor]]  # (length, ids): these ids may not come before that length
     processors: LogitsProcessorList | None  # all, or None if `forbidden` says all
@@ -67,40 +376,40 @@ class Limits(NamedTuple):
         cls, processors: LogitsProcessorList, criteria: StoppingCriteriaList, vocab_size: int, device: torch.device
     ) -> "Limits":
         max_length: int | None = None
-        ends, others, forbidden = [], StoppingCriteriaList(), []
+        eos_ids, others, forbidden = [], StoppingCriteriaList(), []
         if type(criteria) is not StoppingCriteriaList:
             criteria, others = StoppingCriteriaList(), criteria
         for criterion in criteria:
             if type(criterion) is MaxLengthCriteria and criterion.max_position_embeddings is None:
                 max_length = criterion.max_length if max_length is None else min(max_length, criterion.max_length)
             elif type(criterion) is EosTokenCriteria:
-                ends.append(criterion.eos_token_id.to(device))
+                eos_ids.append(criterion.eos_token_id.to(device))
             else:
                 others.append(criterion)
         rest: StoppingCriteriaList | None = others if others or type(others) is not StoppingCriteriaList else None
         if type(processors) is not LogitsProcessorList:
-            return cls(max_length, ends, rest, [], processors)
+            return cls(max_length, eos_ids, rest, [], processors)
         for processor in processors:
             if type(processor) is MinLengthLogitsProcessor:
                 shortest, symbols = processor.min_length, processor.eos_token_id
             elif type(processor) is MinNewTokensLengthLogitsProcessor:
                 shortest, symbols = processor.prompt_length_to_skip + processor.min_new_tokens, processor.eos_token_id
             else:
-                return cls(max_length, ends, rest, [], processors)
+                return cls(max_length, eos_ids, rest, [], processors)
             forbidden.append((shortest, symbols[symbols < vocab_size].to(device)))
-        return cls(max_length, ends, rest, forbidden, None)
+        return cls(max_length, eos_ids, rest, forbidden, None)
 
     @property
     def may_end(self) -> bool:
         """Whether a symbol can end a sequence."""
-        return bool(self.ends) or any(hasattr(criterion, "eos_token_id") for criterion in self.criteria or ())
+        return bool(self.eos_ids) or any(hasattr(criterion, "eos_token_id") for criterion in self.criteria or ())
 
     @property
     def needs_sequences(self) -> bool:
         return self.processors is not None or self.criteria is not None
 
     def process(self, ids: Any, length: int, scores: Tensor, in_place: bool) -> Tensor:
-        """Scores (N, V) of the next symbols of hypotheses of this length; `ids` if sequences are needed."""
+        """Return scores (N, V) of the next symbols of hypotheses of this length; `ids` if sequences are needed."""
         for shortest, symbols in self.forbidden:
             if length < shortest:
                 scores = (scores if in_place else scores.clone()).index_fill_(1, symbols, -torch.inf)
@@ -108,8 +417,8 @@ class Limits(NamedTuple):
         return scores if self.processors is None else self.processors(ids, scores)
 
     def stopped(self, ids: Any, length: int, last: Tensor, scores: tuple[Tensor, ...] | None) -> Tensor:
-        """Of hypotheses that have `last`, of any shape, as the last of `length` symbols: which are at their end."""
-        found = [last == symbols if len(symbols) == 1 else torch.isin(last, symbols) for symbols in self.ends]
+        """Return which hypotheses are at their end: `last`, of any shape, is the last of their `length` symbols."""
+        found = [last == symbols if len(symbols) == 1 else torch.isin(last, symbols) for symbols in self.eos_ids]
         if self.criteria is not None:
             found.append(self.criteria(ids, scores).view_as(last))
         if self.max_length is not None and length >= self.max_length:
@@ -119,7 +428,9 @@ class Limits(NamedTuple):
 
 def best_extensions(scores: Tensor, running: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
-    The best `count` of all extensions of a source's hypotheses, best first.
+    Return the best `count` of all extensions of a source's hypotheses, best first.
+
+    Plain twin: `topk` of all, as `GenerationMixin._get_top_k_continuations` has it.
 
     Of a large vocabulary only those blocks of symbols are sorted whose best symbol is among the best count + 1 of all
     blocks: that finds what sorting all finds if the best count + 1 extensions differ, which is looked at.
@@ -155,7 +466,7 @@ def best_extensions(scores: Tensor, running: Tensor, count: int) -> tuple[Tensor
 
 def follow_back(history: list[Tensor], best: Tensor, vocab: int, fill: Any) -> tuple[Tensor, Tensor]:
     """
-    The hypotheses whose last extensions are `best` (B, M), -1 for none; T is the length of the longest.
+    Return the hypotheses whose last extensions are `best` (B, M), -1 for none; T is the length of the longest.
 
     Returns:
         Symbols (B, M, T) with `fill` behind them, and of each the beam that it extended, with -1 behind.

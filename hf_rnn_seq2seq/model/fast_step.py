@@ -1,18 +1,21 @@
-"""One step of the decoder for all hypotheses of a search: `RnnSeq2SeqDecoder.step` in fewer and faster operations.
+"""One step of the decoder for all hypotheses of a search, in fewer and faster operations.
 
-No gradients, no dropout. A source's hypotheses stand where other steps have the positions of a target, so that all of
-them read one memory. B sources, K hypotheses of each, N = B * K, S source length, E embedding, G gates * H, V
-vocabulary. This file travels to the Hub: it imports only the standard library, torch and its flat siblings.
+Plain twins: `RnnSeq2SeqDecoder.step` and the output layer of `DecoderStep`; `Attention.forward` of `_Products`; of
+`_Layer`, `lstm_step`, `gru_step` and `rnn_tanh_step` of `recurrence`. A change of a twin is not seen here, where a
+search takes it from: it is to be made in both. No gradients, no dropout. A source's hypotheses stand where other steps
+have the positions of a target, so that all of them read one memory. B sources, K hypotheses of each, N = B * K, S
+source length, E embedding, G gates * H, V vocabulary. This file travels to the Hub: it imports only the standard
+library, torch and its flat siblings.
 """
 
 import torch
 from torch import Tensor, nn
 
 from .attention import Attention
-from .copying import Pointer, known_symbols, log_mixture
+from .copying import Pointer, log_mixture
 from .decoder import RnnSeq2SeqDecoder
-from .fast_prepared import PreparedLinear, PreparedLstm
-from .fast_products import matrix_product
+from .embedding import known_symbols
+from .fast_products import PreparedLinear, PreparedLstm, matrix_product
 from .recurrence import LayerState
 from .state import DecoderState, SourceMemory
 
@@ -58,14 +61,14 @@ class DecoderStep:
         self.output_layer = PreparedLinear(output_layer.weight, output_layer.bias, rows)
 
     def select(self, rows: Tensor) -> None:
-        """Only these sources are left, of one hypothesis each."""
+        """Go on with these sources only, of one hypothesis each."""
         self.source = SourceMemory(*(None if part is None else part.index_select(0, rows) for part in self.source))
         if isinstance(self.attention, _Products):
             self.attention = _Products(self.source)
         self.recurrence.select(rows)
 
     def __call__(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """From the last symbols (N,) and the state, logits (N, V), slots included, and the next state."""
+        """Return logits (N, V), slots included, and the next state, from the last symbols (N,) and the state."""
         decoder = self.decoder
         if self.copy_slots:
             tokens = known_symbols(tokens, decoder.config, "decoder_input_ids")
@@ -101,7 +104,7 @@ class DecoderStep:
         return logits, new_state
 
     def _attend(self, query: Tensor, coverage: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Context vectors (N, D) and weights (B, K, S) of queries (N, H)."""
+        """Return context vectors (N, D) and weights (B, K, S) of queries (N, H)."""
         query = query.view(-1, self.beams, query.shape[1])
         if isinstance(self.attention, _Products):
             attended, weights = self.attention(query)
@@ -111,7 +114,7 @@ class DecoderStep:
         return attended.flatten(0, 1), weights
 
     def _read_out(self, top: Tensor, attended: Tensor | None, embedded: Tensor | None) -> Tensor:
-        """As the decoder's, of rows."""
+        """Return what the output layer reads, (N, R)."""
         if self.read_out is None:
             return top
         if attended is None and self.feeds_context:
@@ -123,7 +126,7 @@ class DecoderStep:
 
 
 class _Recurrence:
-    """The layers' step. Arguments as those of `DecoderStep`; `context` is C (B, D)."""
+    """The step of the decoder's layers; `context` is C (B, D), the other arguments are those of `DecoderStep`."""
 
     def __init__(self, decoder: RnnSeq2SeqDecoder, context: Tensor | None, beams: int, rows: int):
         config, rnn = decoder.config, decoder.rnn
@@ -167,7 +170,7 @@ class _Recurrence:
     def __call__(
         self, tokens: Tensor, embedded: Tensor | None, fed: list[Tensor], states: tuple[LayerState, ...]
     ) -> tuple[tuple[LayerState, ...], Tensor]:
-        """The layers' new states, and what the top one hands upward (N, H)."""
+        """Return the layers' new states, and what the top one hands upward (N, H)."""
         new_states: list[LayerState] = []
         x: Tensor | None = None
         for k, (layer, state) in enumerate(zip(self.layers, states, strict=True)):
@@ -182,7 +185,7 @@ class _Recurrence:
         return tuple(new_states), x
 
     def _first_gates(self, tokens: Tensor, embedded: Tensor | None, fed: list[Tensor]) -> Tensor:
-        """W_ih x + b of the first layer, (N, G), of x = [embedded ; C ; fed]."""
+        """Compute W_ih x + b of the first layer, (N, G), of x = [embedded ; C ; fed]."""
         if self.table is not None:
             gates = self.table.index_select(0, tokens)
             gates = gates.add_(self.first) if self.by_row else gates
@@ -194,11 +197,7 @@ class _Recurrence:
 
 
 class _Layer:
-    """
-    A recurrent layer's step from products: `lstm_step`, `gru_step` and `rnn_tanh_step` of `recurrence`.
-
-    A change of those is not seen here, nor in packed.py: it is to be made in each.
-    """
+    """A recurrent layer's step from products."""
 
     def __init__(self, rnn_type: str, weights: tuple[Tensor, Tensor, Tensor, Tensor], rows: int):
         w_ih, w_hh, b_ih, b_hh = weights
@@ -209,11 +208,11 @@ class _Layer:
         self.hidden = PreparedLinear(w_hh, b_hh if rnn_type == "gru" else None, rows)
 
     def __call__(self, x: Tensor, state: LayerState) -> LayerState:
-        """The state after the input x (N, I)."""
+        """Return the state after the input x (N, I)."""
         return self.from_gates(self.input(x), state)
 
     def from_gates(self, gates: Tensor, state: LayerState) -> LayerState:
-        """The same from W_ih x + b (N, G), which may be overwritten."""
+        """Return the state after W_ih x + b (N, G), which may be overwritten."""
         h = state[0]
         if self.rnn_type == "lstm":
             return _lstm_gates(self.hidden.plus(gates, h), state[1])
@@ -223,11 +222,7 @@ class _Layer:
 
 
 class _Products:
-    """
-    Attention whose scores are products, without coverage: `Attention.forward` for one source memory.
-
-    A change of that method is not seen here, where search takes it from: it is to be made in both.
-    """
+    """Attention to one source memory whose scores are products, without coverage."""
 
     def __init__(self, source: SourceMemory):
         self.keys, self.memory = source.keys.transpose(1, 2), source.memory
@@ -247,14 +242,14 @@ class _Products:
         )
 
     def __call__(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Context vectors (B, K, D) and weights (B, K, S) of queries (B, K, H)."""
+        """Return context vectors (B, K, D) and weights (B, K, S) of queries (B, K, H)."""
         scores = torch.bmm(query, self.keys) if self.bias is None else torch.baddbmm(self.bias, query, self.keys)
         weights = scores.softmax(-1)
         return torch.bmm(weights, self.memory), weights
 
 
 def _lstm_gates(gates: Tensor, cell: Tensor) -> LayerState:
-    """`recurrence.lstm_step` from the sum of all its products (N, 4H), which is overwritten."""
+    """Compute `recurrence.lstm_step` from the sum of all its products (N, 4H), which is overwritten."""
     size = cell.shape[-1]
     input_and_forget, g, o = gates.split([2 * size, size, size], dim=1)
     i, f = input_and_forget.sigmoid_().chunk(2, dim=1)
@@ -263,7 +258,7 @@ def _lstm_gates(gates: Tensor, cell: Tensor) -> LayerState:
 
 
 def _gru_gates(x_gates: Tensor, h_gates: Tensor, hidden: Tensor) -> Tensor:
-    """`recurrence.gru_step` from its products (N, 3H), which are overwritten."""
+    """Compute `recurrence.gru_step` from its products (N, 3H), which are overwritten."""
     size = hidden.shape[-1]
     both = x_gates[:, : 2 * size].add_(h_gates[:, : 2 * size]).sigmoid_()
     r, z = both.chunk(2, dim=1)
@@ -272,7 +267,7 @@ def _gru_gates(x_gates: Tensor, h_gates: Tensor, hidden: Tensor) -> Tensor:
 
 
 def select_state(state: DecoderState, rows: Tensor) -> DecoderState:
-    """The state of the hypotheses `rows` (M,)."""
+    """Return the state of the hypotheses `rows` (M,)."""
     layers = tuple(tuple(part.index_select(0, rows) for part in layer) for layer in state.layers)
     feed, coverage = (None if part is None else part.index_select(0, rows) for part in state[1:])
     return DecoderState(layers, feed, coverage)

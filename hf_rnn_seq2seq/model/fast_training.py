@@ -1,12 +1,18 @@
-"""Matrix products of a loop whose weight gradients wait for the end, and are then one product over all steps.
+"""A decoder's steps in training: weight gradients that wait for the end, inputs known before, batches that shrink.
+
+| here | plain twin | compared by |
+|---|---|---|
+| `run_decoder` | `decoder.RnnSeq2SeqDecoder._run_steps`, `_run_at_once` | test_fast_training |
+| `DeferredGradients` | autograd's sum over the steps | test_fast_training |
 
 A step of a recurrence multiplies a few rows by the same matrices as every other step. Plain autograd adds up one
 gradient as large as the matrix for each step; here a step hands down only the gradient of its input, and keeps the
-rows. dW = sum_t g_t^T x_t = [g_1 .. g_T]^T [x_1 .. x_T]: the values are the same. T steps, B batch, S source length.
+rows. dW = sum_t g_t^T x_t = [g_1 .. g_T]^T [x_1 .. x_T]: the values are the same. B batch, S source length, T steps.
 This file travels to the Hub: it imports only the standard library, torch and its flat siblings.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +22,117 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from .fast_products import Factor, matrix_product
+from .fast_recurrence import Lookup, known_inputs
+
+
+# Whenever so much of the batch has come to its end, the others go on without it.
+_LEFT_TOGETHER = 1 / 8
+
+
+def run_decoder(
+    decoder: Any,
+    embedded: Tensor,
+    state: Any,
+    source: Any,
+    mask: Tensor | None,
+    one_by_one: bool,
+    choose_input: Callable[..., Tensor] | None,
+    lookup: Lookup | None,
+    shrinks: bool,
+    knows: bool,
+    defers: bool,
+) -> Any:
+    """
+    Run a `RnnSeq2SeqDecoder` over embedded inputs (B, T, E); the arguments are those of its `_run_steps`.
+
+    Args:
+        one_by_one: Whether a step waits for the one before.
+        lookup: Of the embedded inputs, or None.
+        shrinks: Whether sequences leave the batch where the mask says that they are over: it only trails.
+        knows: Whether what the first layer makes of embedded inputs and C may be made before the steps.
+        defers: Whether weight gradients may wait for the end.
+
+    Returns:
+        The steps' `StepResults`. Where the batch shrinks, steps that are passed over give zeros, and there are no
+        states.
+    """
+    knows = knows and choose_input is None
+
+    def run(embedded: Tensor, state: Any, source: Any, mask: Tensor | None, masks: Any, lookup: Any) -> Any:
+        with _deferred(defers, source):
+            if not one_by_one:
+                return decoder._run_at_once(embedded, state, source, mask, lookup)
+            if mask is not None or not knows or embedded.shape[1] == 1:
+                return decoder._run_steps(embedded, state, source, mask, choose_input, masks)
+            return _run_known(decoder, embedded, state, source, masks, lookup)
+
+    if not (one_by_one and shrinks):
+        return run(embedded, state, source, mask, None, lookup)
+    assert mask is not None  # it says where they shrink
+    return _run_shrinking(run, decoder._draw_recurrent_masks(embedded), embedded, state, source, mask, lookup)
+
+
+def _deferred(defers: bool, source: Any) -> AbstractContextManager:
+    return DeferredGradients(source.keys, source.memory) if defers else nullcontext()
+
+
+def _run_known(decoder: Any, embedded: Tensor, state: Any, source: Any, masks: Any, lookup: Lookup | None) -> Any:
+    """The loop of `_run_steps` with [e_y ; C] of all steps multiplied before it."""
+    masks = decoder._draw_recurrent_masks(embedded) if masks is None else masks
+    known = known_inputs(decoder.rnn.weights(0), decoder._with_context(embedded, source), lookup)
+    results, states = [], [state]
+    for step_input, now in zip(embedded.unbind(1), known):
+        attended, weights, fed = decoder._fed_back(states[-1], source)
+        gates = now.gates + F.linear(torch.cat([step_input[:, :0], *fed], dim=-1), now.weight)
+        stack = decoder.rnn.step_from_gates(gates, states[-1].layers, masks)
+        results.append(decoder._after_recurrence(stack, attended, weights, step_input, states[-1], source))
+        states.append(results[-1].states[0])
+    return decoder._all_steps(results, states)
+
+
+def _run_shrinking(
+    run: Callable[..., Any], masks: Any, embedded: Tensor, state: Any, source: Any, mask: Tensor, lookup: Lookup | None
+) -> Any:
+    """Run sequences by falling length, and again and again without those that have come to their end."""
+    lengths, order = mask.sum(1).sort(descending=True, stable=True)
+    counts = [int((lengths > t).sum()) for t in range(int(lengths[0]))]  # sequences that make step t
+    embedded, state, source = embedded[order], _select(state, order), _select(source, order)
+    lookup = None if lookup is None else lookup.of_rows(order)
+    parts = []
+    start = 0
+    for stop in range(1, len(counts) + 1):
+        rows = slice(counts[start])
+        if stop == len(counts) or counts[stop] <= counts[start] - len(mask) * _LEFT_TOGETHER:
+            state, source = _select(state, rows), _select(source, rows)
+            here = (rows, slice(start, stop))
+            known = None if lookup is None else lookup.of_rows(here)
+            parts.append(run(embedded[here], state, source, None, _select(masks, rows), known))
+            state, start = parts[-1].states[-1], stop
+
+    def join(pieces: tuple[Any, ...]) -> Any:
+        if pieces[0] is None or isinstance(pieces[0], tuple):
+            return None if pieces[0] is None else tuple(join(layer) for layer in zip(*pieces))
+        # each (n, t, *), where the last axes may be none, to (B, T, *)
+        inner = (0, 0) * (pieces[0].dim() - 2)
+        steps = torch.cat([F.pad(x, (*inner, 0, 0, 0, len(mask) - len(x))) for x in pieces], dim=1)
+        return F.pad(steps, (*inner, 0, mask.shape[1] - len(counts)))[order.argsort()]
+
+    kind = type(parts[0])
+    fields = {name: join(tuple(p)) for name, *p in zip(kind._fields, *parts) if name != "states"}
+    return kind(states=[], **fields)
+
+
+def _select(parts: Any, rows: Tensor | slice) -> Any:
+    """Return these rows of every tensor of a state, of what is read of the source, of dropout masks."""
+    if isinstance(parts, tuple):
+        selected = [_select(part, rows) for part in parts]
+        return type(parts)(*selected) if hasattr(parts, "_fields") else tuple(selected)
+    return None if parts is None else parts[rows]
+
+
+def defer_gradients(keys: Tensor | None = None, memory: Tensor | None = None) -> "DeferredGradients":
+    """Return the context that `DeferredGradients` describes."""
+    return DeferredGradients(keys, memory)
 
 
 class DeferredGradients(TorchFunctionMode):

@@ -16,8 +16,10 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 
 
-FEATURE_TYPES = ("log_mel", "mfcc", "none")
-NORMALIZATIONS = ("none", "utterance", "speaker", "global")
+_KNOWN = {
+    "feature_type": ("log_mel", "mfcc", "none"),
+    "normalization": ("none", "utterance", "speaker", "global"),
+}
 # Below any energy that 16 bits can hold, so that digital silence has a logarithm.
 _ENERGY_FLOOR = 1e-10
 # A coordinate that never changes is divided by this: it comes out as zero.
@@ -109,47 +111,39 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
 
     def _check(self, sampling_rate: int) -> None:
         """Refuse options out of range, and those that cannot work together."""
-        for name, known in (("feature_type", FEATURE_TYPES), ("normalization", NORMALIZATIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
-        at_least_one = ("num_mel_bins", "num_cepstra", "delta_window", "stack")
-        for name, value in (("sampling_rate", sampling_rate), *((name, getattr(self, name)) for name in at_least_one)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
-        if self.delta_order not in (0, 1, 2):
-            raise ValueError(f"delta_order must be 0, 1 or 2; got {self.delta_order}")
-        if not 0 <= self.preemphasis < 1:
-            raise ValueError(f"preemphasis must be at least 0 and less than 1; got {self.preemphasis}")
-        if self.dither < 0:
-            raise ValueError(f"dither must not be negative; got {self.dither}")
-        if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std must be given together, or neither")
+        for name, known in _KNOWN.items():
+            _refuse(getattr(self, name) not in known, f"{name} must be one of {', '.join(known)}", getattr(self, name))
+        _refuse(sampling_rate < 1, "sampling_rate must be at least 1", sampling_rate)
+        for name in ("num_mel_bins", "num_cepstra", "delta_window", "stack"):
+            _refuse(getattr(self, name) < 1, f"{name} must be at least 1", getattr(self, name))
+        _refuse(self.delta_order not in (0, 1, 2), "delta_order must be 0, 1 or 2", self.delta_order)
+        _refuse(not 0 <= self.preemphasis < 1, "preemphasis must be at least 0 and less than 1", self.preemphasis)
+        _refuse(self.dither < 0, "dither must not be negative", self.dither)
+        moments = (self.mean, self.std)
+        _refuse(sum(part is None for part in moments) == 1, "mean and std must come together", moments)
         if self.feature_type == "none":
-            if self.frame_size is None or self.frame_size < 1:
-                raise ValueError(
-                    f"frame_size must be the numbers a frame with feature_type='none'; got {self.frame_size}"
-                )
+            size = self.frame_size or 0
+            _refuse(size < 1, "frame_size must be the numbers a frame with feature_type='none'", self.frame_size)
             return
-        if self.frame_size is not None:
-            raise ValueError(f"frame_size belongs to feature_type='none'; got feature_type={self.feature_type!r}")
-        if self.feature_type == "mfcc" and self.num_cepstra > self.num_mel_bins:
-            raise ValueError(f"num_cepstra={self.num_cepstra} must be at most num_mel_bins={self.num_mel_bins}")
+        _refuse(self.frame_size is not None, "frame_size belongs to feature_type='none'", self.feature_type)
+        too_many = self.feature_type == "mfcc" and self.num_cepstra > self.num_mel_bins
+        _refuse(too_many, f"num_cepstra must be at most num_mel_bins={self.num_mel_bins}", self.num_cepstra)
         for name in ("frame_length", "frame_shift"):
-            if round(sampling_rate * getattr(self, name) / 1000) < 2:
-                raise ValueError(f"{name} must be two samples or more; got {getattr(self, name)} milliseconds")
+            length = getattr(self, name)
+            _refuse(round(sampling_rate * length / 1000) < 2, f"{name} must be two samples or more", length)
         highest = sampling_rate / 2 if self.high_frequency is None else self.high_frequency
-        if not 0 <= self.low_frequency < highest <= sampling_rate / 2:
-            raise ValueError(
-                f"low_frequency and high_frequency must be from 0 to half of sampling_rate={sampling_rate}, the first "
-                f"below the second; got {self.low_frequency} and {highest}"
-            )
+        _refuse(
+            not 0 <= self.low_frequency < highest <= sampling_rate / 2,
+            f"low_frequency and high_frequency must be from 0 to half of sampling_rate={sampling_rate}, the first "
+            "below the second",
+            (self.low_frequency, highest),
+        )
 
     @property
     def num_static(self) -> int:
         """Numbers a frame before deltas and stacking."""
-        return {"log_mel": self.num_mel_bins, "mfcc": self.num_cepstra, "none": self.frame_size or 0}[
-            self.feature_type
-        ]
+        sizes = {"log_mel": self.num_mel_bins, "mfcc": self.num_cepstra, "none": self.frame_size or 0}
+        return sizes[self.feature_type]
 
     def __call__(
         self,
@@ -204,10 +198,8 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         frames = torch.cat([self._vectors(utterance) for utterance in self._utterances(raw_speech)]).double()
         self.mean, self.std = frames.mean(0).tolist(), frames.std(0, correction=0).tolist()
 
-    # ---- Input --------------------------------------------------------------------------------------------------
-
     def _utterances(self, raw_speech: Any) -> list[Tensor]:
-        """Checked utterances, (N,) or (S, frame_size) each, float32."""
+        """Return checked utterances, (N,) or (S, frame_size) each, float32."""
         several = isinstance(raw_speech, list | tuple) and not (raw_speech and isinstance(raw_speech[0], int | float))
         utterances = list(raw_speech) if several else [raw_speech]
         if not utterances:
@@ -215,7 +207,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         return [self._checked(torch.as_tensor(item), number) for number, item in enumerate(utterances)]
 
     def _checked(self, utterance: Tensor, number: int) -> Tensor:
-        """One utterance as float32 on the CPU."""
+        """Return one utterance as float32 on the CPU."""
         name, shape = f"raw_speech: utterance {number}", tuple(utterance.shape)
         if self.feature_type == "none":
             if utterance.dim() != 2 or shape[1] != self.frame_size:
@@ -230,10 +222,8 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"{name} holds numbers that are not finite")
         return utterance.detach().to("cpu", torch.float32)
 
-    # ---- Features -----------------------------------------------------------------------------------------------
-
     def _vectors(self, utterance: Tensor) -> Tensor:
-        """Static features and their deltas: (N,) or (S, frame_size) -> (S, F), before normalisation."""
+        """Return static features and their deltas: (N,) or (S, frame_size) -> (S, F), before normalisation."""
         static = utterance if self.feature_type == "none" else self._spectral(utterance)
         blocks = [static]
         for _ in range(self.delta_order):
@@ -241,7 +231,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         return torch.cat(blocks, dim=1)
 
     def _spectral(self, samples: Tensor) -> Tensor:
-        """(N,) -> log-mel energies (S, num_mel_bins) or cepstra (S, num_cepstra)."""
+        """Compute log-mel energies (S, num_mel_bins) or cepstra (S, num_cepstra) of samples (N,)."""
         length, shift = (round(self.sampling_rate * time / 1000) for time in (self.frame_length, self.frame_shift))
         if self.dither > 0:
             samples = samples + self.dither * torch.randn_like(samples)
@@ -256,7 +246,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         return log_mel if self.feature_type == "log_mel" else log_mel @ self._cosines()
 
     def _mel_filters(self, bins: int) -> Tensor:
-        """(bins / 2 + 1, num_mel_bins): triangles of height 1, their corners evenly spaced in mel."""
+        """Return filters (bins / 2 + 1, num_mel_bins): triangles of height 1, their corners evenly spaced in mel."""
         filters = mel_filter_bank(
             num_frequency_bins=bins // 2 + 1,
             num_mel_filters=self.num_mel_bins,
@@ -269,7 +259,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         return torch.from_numpy(filters).float()
 
     def _cosines(self) -> Tensor:
-        """(num_mel_bins, num_cepstra): the orthonormal cosine transform (DCT-II)."""
+        """Return the orthonormal cosine transform, DCT-II, (num_mel_bins, num_cepstra) (Davis 1980)."""
         place = torch.arange(self.num_mel_bins).double().unsqueeze(1) + 0.5
         order = torch.arange(self.num_cepstra).double()
         matrix = torch.cos(torch.pi / self.num_mel_bins * place * order) * (2 / self.num_mel_bins) ** 0.5
@@ -277,7 +267,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         return matrix.float()
 
     def _slopes(self, features: Tensor) -> Tensor:
-        """(S, F) -> (S, F): the regression line's slope over 2 W + 1 frames."""
+        """Compute the slopes of regression lines over 2 W + 1 frames, (S, F) -> (S, F) (Furui 1986)."""
         width, count = self.delta_window, len(features)
         padded = torch.cat([features[:1].expand(width, -1), features, features[-1:].expand(width, -1)])
         total = torch.zeros_like(features)
@@ -285,10 +275,8 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
             total += n * (padded[width + n : width + n + count] - padded[width - n : width - n + count])
         return total / (2 * sum(n * n for n in range(1, width + 1)))
 
-    # ---- Normalisation and stacking -----------------------------------------------------------------------------
-
     def _normalize(self, vectors: list[Tensor], speaker: Sequence[str] | None) -> list[Tensor]:
-        """Utterances (S, F) each, to mean 0 and variance 1 as `normalization` says."""
+        """Normalise utterances (S, F) each to mean 0 and variance 1 as `normalization` says."""
         if self.normalization == "none":
             return vectors
         if self.normalization == "global":
@@ -298,29 +286,30 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
             if len(mean) != vectors[0].shape[1]:
                 raise ValueError(f"mean has {len(mean)} numbers; wanted {vectors[0].shape[1]}")
             return [_standardized(vector, mean, std) for vector in vectors]
-        groups: dict[object, list[int]] = {}
+        speakers: Sequence[Any] = range(len(vectors))
         if self.normalization == "speaker" and speaker is not None:
+            speakers = speaker
             if len(speaker) != len(vectors):
                 raise ValueError(f"speaker names {len(speaker)} utterances, but there are {len(vectors)}")
-            for number, name in enumerate(speaker):
-                groups.setdefault(name, []).append(number)
-        else:
-            groups = {number: [number] for number in range(len(vectors))}
-        normalized = list(vectors)
-        for numbers in groups.values():
-            frames = torch.cat([vectors[number] for number in numbers])
-            mean, std = frames.mean(0), frames.std(0, correction=0)
-            for number in numbers:
-                normalized[number] = _standardized(vectors[number], mean, std)
-        return normalized
+        moments = {}
+        for name in set(speakers):
+            frames = torch.cat([vector for vector, other in zip(vectors, speakers, strict=True) if other == name])
+            moments[name] = frames.mean(0), frames.std(0, correction=0)
+        return [_standardized(vector, *moments[name]) for vector, name in zip(vectors, speakers, strict=True)]
 
     def _stacked(self, vectors: Tensor) -> Tensor:
-        """(S, F) -> (ceil(S / stack), F stack): the earlier frame's numbers first."""
+        """Stack frames, (S, F) -> (ceil(S / stack), F stack): the earlier frame's numbers first."""
         missing = -len(vectors) % self.stack
         padded = torch.cat([vectors, vectors[-1:].expand(missing, -1)])
         return padded.reshape(len(padded) // self.stack, -1)
 
 
 def _standardized(vectors: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(S, F) of mean 0 and variance 1."""
+    """Return (S, F) of mean 0 and variance 1."""
     return (vectors - mean) / std.clamp(min=_STD_FLOOR)
+
+
+def _refuse(is_wrong: bool, wanted: str, got: object) -> None:
+    """Refuse an option."""
+    if is_wrong:
+        raise ValueError(f"{wanted}; got {got!r}")

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassif
 
 from .attention import Attention
 from .bridge import context_vector, last_output
-from .checks import only_known_keywords
+from .checks import check_tensor, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .crf import LinearChainCRF
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
@@ -25,7 +25,7 @@ from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 
 class AttentionPooling(nn.Module):
     """
-    The memory mixed by attention of one learned query (Raffel & Ellis 2015). The query starts at zero: as the mean.
+    Mix the memory by attention of one learned query (Raffel & Ellis 2015). The query starts at zero: as the mean.
 
     Args:
         memory_size (`int`): D.
@@ -37,8 +37,8 @@ class AttentionPooling(nn.Module):
         self.attention = Attention("dot", memory_size, memory_size, memory_size)
 
     def forward(self, memory: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, D) of the memory (B, S, D), zero at padding, and the mask (B, S), True at real positions, or None."""
-        query = self.query.expand(memory.shape[0], 1, -1)
+        """Pool the memory (B, S, D), zero at padding, to (B, D), under a mask (B, S), True at real positions."""
+        query = self.query.expand(memory.shape[0], 1, -1)  # (B, 1, D)
         context, _ = self.attention(query, self.attention.keys(memory), memory, mask)
         return context.squeeze(1)
 
@@ -67,7 +67,9 @@ class RnnSeq2SeqEncoderModel(RnnSeq2SeqPreTrainedModel):
 
 
 class RnnSeq2SeqClassifier(RnnSeq2SeqPreTrainedModel):
-    """What the two classifiers share: the encoder and the output layer."""
+    """What the two classifiers share: the encoder, the output layer, and a forward around their scores and loss."""
+
+    output_class: type[TokenClassifierOutput | SequenceClassifierOutput]
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
@@ -82,7 +84,7 @@ class RnnSeq2SeqClassifier(RnnSeq2SeqPreTrainedModel):
                 init.zeros_(parameter)
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """As in transformers, but the configuration names no class of the model that the encoder came from."""
+        """Save the model; its configuration names no class of the whole model that the encoder came from."""
         auto_map = getattr(self.config, "auto_map", None)
         if auto_map:
             # Their code would not lie beside the weights. The entry of this class is written anew.
@@ -94,13 +96,92 @@ class RnnSeq2SeqClassifier(RnnSeq2SeqPreTrainedModel):
         """A batch of two short sources, for tools that only need some input."""
         return {name: value for name, value in super().dummy_inputs.items() if not name.startswith("decoder")}
 
-    def _scores(self, vectors: Tensor) -> Tensor:
-        """Of (..., D), a score for each label (..., C)."""
+    @can_return_tuple
+    @only_known_keywords
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        character_ids: Tensor | None = None,
+        input_features: Tensor | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> TokenClassifierOutput | SequenceClassifierOutput:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, source_length)`, *optional*): Source ids.
+            attention_mask (`torch.Tensor` of shape `(batch_size, source_length)`, *optional*): 0 at padding, which may
+                be anywhere and never changes a result.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, source_length, embedding_size)`, *optional*):
+                Embedded source in place of `input_ids`.
+            labels (*optional*): For tokens, integers of shape `(batch_size, source_length)` from 0 to
+                `num_labels - 1`; -100 is ignored (a CRF sums over the labels that it could be), and so is any label at
+                padding. For sequences, classes, integers of shape `(batch_size,)`, -100 is ignored; or, for several
+                labels a sequence and for regression, numbers of shape `(batch_size, num_labels)`.
+            output_hidden_states (`bool`, *optional*): Also return embeddings and each layer's outputs.
+            num_items_in_batch (`int`, *optional*): What the summed loss is divided by; default: the labels in this
+                batch.
+            character_ids (`torch.LongTensor` of shape `(batch_size, source_length, word_length)`, *optional*): With
+                `character_vocab_size`: the characters of each word, then `pad_token_id`.
+            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`,
+                *optional*): Source vectors in place of ids, of a model with `input_feature_size`.
+
+        Returns:
+            `logits`, (B, S, C) for tokens, (B, C) for sequences; `loss`, the mean over the labels, if there are some:
+            in nats, or squared errors.
+        """
+        self.check_labels_are_left(labels, num_items_in_batch)
+        if labels is not None:
+            check_tensor("labels", labels)
+        encoded = self.model(
+            input_ids,
+            attention_mask,
+            inputs_embeds,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            character_ids=character_ids,
+            input_features=input_features,
+            return_dict=True,
+        )
+        scores = self._scores(encoded)
+        return self.output_class(
+            loss=None if labels is None else self._loss(scores, labels, encoded.mask, num_items_in_batch),
+            logits=self._logits(scores, encoded.mask),
+            hidden_states=encoded.hidden_states,
+        )
+
+    def _scores(self, encoded: RnnEncoderOutput) -> Tensor:
+        """Return what the output layer makes of the encoder's outputs: a score for each label."""
+        raise NotImplementedError
+
+    def _loss(
+        self, scores: Tensor, labels: Tensor, mask: Tensor | None, num_items_in_batch: Tensor | int | None
+    ) -> Tensor:
+        """Return the loss of these scores; the mask (B, S) is True at real positions, or None: everywhere."""
+        raise NotImplementedError
+
+    def _logits(self, scores: Tensor, mask: Tensor | None) -> Tensor:
+        """Return what a user gets to see of the scores."""
+        return scores
+
+    def _classify(self, vectors: Tensor) -> Tensor:
+        """Return a score for each label (..., C) of vectors (..., D)."""
         return self.classifier(F.dropout(vectors, self.config.classifier_dropout, self.training))
 
-    def _check_classes(self, labels: Tensor) -> None:
+    def _check_labels(self, labels: Tensor, wanted: torch.Size, are_classes: bool) -> None:
+        """Refuse labels of another shape, and those that are no classes where these are wanted."""
+        if labels.shape != wanted or (are_classes and labels.is_floating_point()):
+            raise ValueError(
+                f"labels has shape {tuple(labels.shape)} and type {labels.dtype}, wanted "
+                f"{'integers' if are_classes else 'numbers'} of shape {tuple(wanted)} for problem_type="
+                f"{self.config.problem_type!r}"
+            )
         # Looked up only where looking is free: elsewhere it would wait for the device.
-        if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        if are_classes and labels.device.type == "cpu" and not torch.compiler.is_compiling():
             wrong = labels[((labels < 0) | (labels >= self.num_labels)) & (labels != -100)]
             if len(wrong):
                 raise ValueError(
@@ -109,7 +190,7 @@ class RnnSeq2SeqClassifier(RnnSeq2SeqPreTrainedModel):
                 )
 
     def _cross_entropy(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Summed over the labels that are not -100; smoothed in training only."""
+        """Return the cross entropy, summed over the labels that are not -100; smoothed in training only."""
         return F.cross_entropy(
             scores.flatten(0, -2).to(torch.promote_types(scores.dtype, torch.float32)),
             labels.flatten(),
@@ -127,6 +208,8 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
     so whatever takes the argmax (`pipeline("token-classification")`, the metrics of a Trainer) decodes exactly. Their
     softmax compares best sequences; the probability of a label is what `probabilities` gives.
     """
+
+    output_class = TokenClassifierOutput
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
@@ -151,73 +234,18 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
     def _loss_beyond_logits(self) -> str | None:
         return "use_crf=True: the CRF would never be trained" if self.config.use_crf else None
 
-    @can_return_tuple
-    @only_known_keywords
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        character_ids: Tensor | None = None,
-        input_features: Tensor | None = None,
-        output_attentions: bool | None = None,
-        **kwargs: Any,
-    ) -> TokenClassifierOutput:
-        """
-        Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, source_length)`, *optional*): Source ids.
-            attention_mask (`torch.Tensor` of shape `(batch_size, source_length)`, *optional*): 0 at padding, which may
-                be anywhere and never changes a result.
-            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, source_length, embedding_size)`, *optional*):
-                Embedded source in place of `input_ids`.
-            labels (`torch.LongTensor` of shape `(batch_size, source_length)`, *optional*): 0 to `num_labels - 1`; -100
-                is ignored (a CRF sums over the labels that it could be), and so is any label at padding.
-            output_hidden_states (`bool`, *optional*): Also return embeddings and each layer's outputs.
-            num_items_in_batch (`int`, *optional*): What the summed loss is divided by; default: the labels in this
-                batch.
-            character_ids (`torch.LongTensor` of shape `(batch_size, source_length, word_length)`, *optional*): With
-                `character_vocab_size`: the characters of each word, then `pad_token_id`.
-            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`,
-                *optional*): Source vectors in place of ids, of a model with `input_feature_size`.
+    def _scores(self, encoded: RnnEncoderOutput) -> Tensor:
+        return self._classify(encoded.last_hidden_state)  # (B, S, C)
 
-        Returns:
-            `logits` (B, S, C); `loss`, in nats a label, if there are labels.
-        """
-        self.check_labels_are_left(labels, num_items_in_batch)
-        outputs = self.model(
-            input_ids,
-            attention_mask,
-            inputs_embeds,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            character_ids=character_ids,
-            input_features=input_features,
-            return_dict=True,
-        )
-        scores, mask = self._scores(outputs.last_hidden_state), outputs.mask
-        loss = None if labels is None else self._loss(scores, labels, mask, num_items_in_batch)
-        return TokenClassifierOutput(
-            loss=loss,
-            logits=self.crf.log_max_marginals(scores, mask) if self.config.use_crf and not self.training else scores,
-            hidden_states=outputs.hidden_states,
-        )
+    def _logits(self, scores: Tensor, mask: Tensor | None) -> Tensor:
+        return self.crf.log_max_marginals(scores, mask) if self.config.use_crf and not self.training else scores
 
     def _loss(
         self, scores: Tensor, labels: Tensor, mask: Tensor | None, num_items_in_batch: Tensor | int | None
     ) -> Tensor:
         self._check_problem_type()
-        if labels.shape != scores.shape[:2]:
-            raise ValueError(
-                f"labels has shape {tuple(labels.shape)}, wanted {tuple(scores.shape[:2])}: one for each input vector"
-            )
-        if labels.is_floating_point():
-            raise ValueError(f"labels has type {labels.dtype}, wanted integers: the class of each input vector")
-        if mask is not None:
-            labels = labels.masked_fill(~mask, -100)
-        self._check_classes(labels)
+        labels = labels if mask is None or labels.shape != mask.shape else labels.masked_fill(~mask, -100)
+        self._check_labels(labels, scores.shape[:2], are_classes=True)
         if self.config.use_crf:
             total = -self.crf.log_likelihood(scores, labels, mask).sum()
         else:
@@ -230,13 +258,13 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
         self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **model_inputs: Any
     ) -> Tensor:
         """
-        The most probable labels: with a CRF the best sequence as a whole (Viterbi), else the best at each position.
+        Return the best labels: with a CRF of the sequence as a whole (Viterbi), else of each position.
 
         Returns:
             `torch.LongTensor` of shape `(batch_size, source_length)`, -100 at padding.
         """
-        outputs = self.model(input_ids, attention_mask, **model_inputs, return_dict=True)
-        scores, mask = self._scores(outputs.last_hidden_state), outputs.mask
+        encoded = self.model(input_ids, attention_mask, **model_inputs, return_dict=True)
+        scores, mask = self._scores(encoded), encoded.mask
         if self.config.use_crf:
             return self.crf.decode(scores, mask)
         labels = scores.argmax(-1)
@@ -247,13 +275,13 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
         self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **model_inputs: Any
     ) -> Tensor:
         """
-        The probability of each label at each position: the softmax, or the marginals of the CRF.
+        Return the probability of each label at each position: the softmax, or the marginals of the CRF.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, source_length, num_labels)`, zero at padding.
         """
-        outputs = self.model(input_ids, attention_mask, **model_inputs, return_dict=True)
-        scores, mask = self._scores(outputs.last_hidden_state), outputs.mask
+        encoded = self.model(input_ids, attention_mask, **model_inputs, return_dict=True)
+        scores, mask = self._scores(encoded), encoded.mask
         log_p = self.crf.log_marginals(scores, mask) if self.config.use_crf else scores.log_softmax(-1)
         return log_p.exp() if mask is None else log_p.exp().masked_fill(~mask.unsqueeze(-1), 0)
 
@@ -267,6 +295,8 @@ class RnnSeq2SeqForSequenceClassification(RnnSeq2SeqClassifier):
     floats, 0 or 1 for each label, are several labels a sequence.
     """
 
+    output_class = SequenceClassifierOutput
+
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
         if config.classifier_pooling == "attention":
@@ -279,89 +309,35 @@ class RnnSeq2SeqForSequenceClassification(RnnSeq2SeqClassifier):
             return None
         return f"problem_type={problem!r}: there are no classes to smooth over"
 
-    @can_return_tuple
-    @only_known_keywords
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        character_ids: Tensor | None = None,
-        input_features: Tensor | None = None,
-        output_attentions: bool | None = None,
-        **kwargs: Any,
-    ) -> SequenceClassifierOutput:
-        """
-        Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, source_length)`, *optional*): Source ids.
-            attention_mask (`torch.Tensor` of shape `(batch_size, source_length)`, *optional*): 0 at padding, which may
-                be anywhere and never changes a result.
-            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, source_length, embedding_size)`, *optional*):
-                Embedded source in place of `input_ids`.
-            labels (*optional*): Classes, integers of shape `(batch_size,)`, -100 is ignored; or, for several labels a
-                sequence and for regression, numbers of shape `(batch_size, num_labels)`.
-            output_hidden_states (`bool`, *optional*): Also return embeddings and each layer's outputs.
-            num_items_in_batch (`int`, *optional*): What the summed loss is divided by; default: the labels in this
-                batch.
-            character_ids (`torch.LongTensor` of shape `(batch_size, source_length, word_length)`, *optional*): With
-                `character_vocab_size`: the characters of each word, then `pad_token_id`.
-            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`,
-                *optional*): Source vectors in place of ids, of a model with `input_feature_size`.
+    def _scores(self, encoded: RnnEncoderOutput) -> Tensor:
+        config, memory = self.config, encoded.last_hidden_state  # (B, S, D)
+        if config.classifier_pooling == "attention":
+            return self._classify(self.pooling(memory, encoded.mask))
+        last = encoded.final_hidden[:, -1]  # (B, D)
+        if config.last_is_output:
+            last = last_output(memory, encoded.mask, config.bidirectional_encoder)
+        return self._classify(context_vector(config.classifier_pooling, memory, encoded.mask, last))  # (B, C)
 
-        Returns:
-            `logits` (B, C); `loss`, if there are labels: cross entropy in nats, binary cross entropy in nats, or
-            squared error, each the mean over the labels.
-        """
-        self.check_labels_are_left(labels, num_items_in_batch)
-        outputs = self.model(
-            input_ids,
-            attention_mask,
-            inputs_embeds,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            character_ids=character_ids,
-            input_features=input_features,
-            return_dict=True,
-        )
-        memory, mask = outputs.last_hidden_state, outputs.mask
-        if self.config.classifier_pooling == "attention":
-            pooled = self.pooling(memory, mask)
-        else:
-            last = outputs.final_hidden[:, -1]
-            if self.config.last_is_output:
-                last = last_output(memory, mask, self.config.bidirectional_encoder)
-            pooled = context_vector(self.config.classifier_pooling, memory, mask, last)
-        logits = self._scores(pooled)
-        loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
-        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-
-    def _loss(self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    def _loss(
+        self, scores: Tensor, labels: Tensor, mask: Tensor | None, num_items_in_batch: Tensor | int | None
+    ) -> Tensor:
         config = self.config
+        if labels is not None:
+            check_tensor("labels", labels)
         if config.problem_type is None:
             if self.num_labels == 1:
                 config.problem_type = "regression"
-            elif labels.is_floating_point():
-                config.problem_type = "multi_label_classification"
             else:
-                config.problem_type = "single_label_classification"
+                several = labels.is_floating_point()
+                config.problem_type = "multi_label_classification" if several else "single_label_classification"
         classes = config.problem_type == "single_label_classification"
         if not classes and self.num_labels == 1:
             labels = labels.reshape(-1, 1)
-        wanted = logits.shape[:1] if classes else logits.shape
-        if labels.shape != wanted or (classes and labels.is_floating_point()):
-            raise ValueError(
-                f"labels has shape {tuple(labels.shape)} and type {labels.dtype}, wanted "
-                f"{'integers' if classes else 'numbers'} of shape {tuple(wanted)} for problem_type="
-                f"{config.problem_type!r}"
-            )
+        self._check_labels(labels, scores.shape[:1] if classes else scores.shape, classes)
         if classes:
-            self._check_classes(labels)
-            total = self._cross_entropy(logits, labels)
+            total = self._cross_entropy(scores, labels)
         else:
-            numbers = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            numbers = scores.to(torch.promote_types(scores.dtype, torch.float32))
             loss = F.mse_loss if config.problem_type == "regression" else F.binary_cross_entropy_with_logits
             total = loss(numbers, labels.to(numbers.dtype), reduction="sum")
         if num_items_in_batch is None:

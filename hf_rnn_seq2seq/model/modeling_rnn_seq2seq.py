@@ -20,12 +20,12 @@ from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, check_labels, log_mixture
 from .decoder import ChooseInput, RnnSeq2SeqDecoder, RnnSeq2SeqModelOutput
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
-from .fast import is_own, may_look, replaceable
+from .fast import chunked_loss, logits_wait, replaceable, steps_that_count, with_later_logits
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
-from .later_logits import RnnSeq2SeqLMOutput, later_logits
-from .loss import chunked_cross_entropy, cross_entropy, loss_beyond_logits, shift_tokens_right, steps_that_count
+from .loss import cross_entropy, loss_beyond_logits, shift_tokens_right
+from .padding import Padding
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
-from .recurrence import LayerState, Padding
+from .recurrence import LayerState
 from .scheduled_sampling import ScheduledSampling
 from .state import DecoderState, SourceMemory, check_cache_layers, load_source, load_state, new_cache, save_source
 from .tied_tables import TiedTables
@@ -338,8 +338,7 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         sampling = None
         if skip_logits and labels is None:
             raise ValueError("skip_logits=True leaves nothing to return without labels: give labels, or leave it out")
-        learns = self.training and labels is not None and torch.is_grad_enabled()
-        later = skip_logits is None and learns and may_look()
+        later = skip_logits is None and logits_wait(self, labels)
         sources = (input_ids, inputs_embeds, input_features, encoder_outputs)
         check_labels_shape(labels, sources, (decoder_input_ids, decoder_inputs_embeds), self.config)
         if labels is not None:
@@ -348,9 +347,8 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
             if made:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
             sampling = self._scheduled_sampling(decoder_input_ids)
-            counts = made and (skip_logits or later) and decoder_attention_mask is None and sampling is None
-            if counts and is_own(self.model) and may_look(self.model.decoder):
-                decoder_attention_mask = steps_that_count(labels)
+            if made and (skip_logits or later) and decoder_attention_mask is None and sampling is None:
+                decoder_attention_mask = steps_that_count(self.model, labels)
         outputs = self.model(
             input_ids,
             attention_mask=attention_mask,
@@ -378,10 +376,9 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         if labels is not None and sampling is not None:
             labels = sampling.learnt(labels)
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch, outputs)
-        output_class = RnnSeq2SeqLMOutput if later else Seq2SeqLMOutput  # dynamo knows only the second
-        return output_class(
+        output = Seq2SeqLMOutput(
             loss=loss,
-            logits=later_logits(make_logits, outputs.last_hidden_state, self.lm_head) if later else logits,
+            logits=logits,
             **named(getattr(outputs, CACHE_NAME)),
             decoder_hidden_states=outputs.decoder_hidden_states,
             decoder_attentions=outputs.decoder_attentions,
@@ -389,6 +386,7 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
             encoder_last_hidden_state=outputs.encoder_last_hidden_state,
             encoder_hidden_states=outputs.encoder_hidden_states,
         )
+        return with_later_logits(output, make_logits, outputs.last_hidden_state, self.lm_head) if later else output
 
     def _loss_beyond_logits(self) -> str | None:
         return loss_beyond_logits(self.config, self.teacher_forcing_ratio if self.training else 1)
@@ -426,11 +424,16 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         check_labels(labels, outputs.pointer, self.config)
         smoothing = float(self.config.label_smoothing) if self.training else 0.0
         size = self.config.target_vocab_size
-        if logits is None:
-            head = self.lm_head if is_own(self, "_logits") else None
-            total = chunked_cross_entropy(readout, labels, head, self._logits, size, smoothing, outputs.pointer)
-        else:
+
+        def loss_of(readout: Tensor, labels: Tensor, pointer: Pointer | None) -> Tensor:
+            logits = self._logits(readout, pointer)  # (n, t, V)
+            return cross_entropy(logits.flatten(0, 1), labels.flatten(), smoothing, pointer is not None, size)
+
+        if logits is not None:
             total = cross_entropy(logits.flatten(0, 1), labels.flatten(), smoothing, self.config.use_copy, size)
+        else:
+            total = chunked_loss(self, readout, labels, outputs.pointer, smoothing, loss_of)
+            total = loss_of(readout, labels, outputs.pointer) if total is None else total
         if outputs.coverage_loss is not None:
             again = outputs.coverage_loss.masked_fill(labels == -100, 0)
             total = total + self.config.coverage_loss_weight * again.sum()

@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MA
 
 from .checks import check_encoder_outputs
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
-from .ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer, ctc_loss, greedy_ctc
+from .ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer, ctc_loss, greedy_ctc, to_the_left
 from .decoder import RnnSeq2SeqModelOutput
 from .fast import replaceable
 from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
@@ -103,7 +103,7 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         encoder_outputs: BaseModelOutput | None = None,
     ) -> Tensor:
         """
-        The text of CTC's most probable path: fast, without the decoder.
+        Return the text of CTC's most probable path: fast, without the decoder.
 
         Args:
             input_features, attention_mask: The source, or in its place
@@ -122,13 +122,17 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         return greedy_ctc(*self._ctc_logits(encoder_outputs, attention_mask), self.config.pad_token_id)
 
     def _ctc_logits(self, encoder_outputs: BaseModelOutput, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Of what the encoder gave, and the mask (B, S) of its input, or None: see `_to_the_left`."""
+        """Return CTC's logits (B, S', V), the real positions to the left, and how many these are, (B,)."""
         if self.config.ctc_weight == 0:
             raise ValueError("the model has no CTC branch: it was made with ctc_weight=0")
         check_encoder_outputs(self.config, encoder_outputs, attention_mask)
         mask = self.get_encoder().memory_mask(None, attention_mask)
         mask = getattr(encoder_outputs, "mask", None) if mask is None else mask
-        return _to_the_left(self.ctc_head(encoder_outputs.last_hidden_state), mask)
+        return self._ctc_of_memory(encoder_outputs.last_hidden_state, mask)
+
+    def _ctc_of_memory(self, memory: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        logits = self.ctc_head(memory)  # (B, S', V)
+        return to_the_left(logits, torch.ones_like(logits[..., 0], dtype=torch.bool) if mask is None else mask)
 
     def _loss(
         self,
@@ -137,14 +141,14 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         num_items_in_batch: Tensor | int | None,
         outputs: RnnSeq2SeqModelOutput,
     ) -> Tensor:
-        """Both losses, divided by the same number of labels."""
+        """Compute (1 - w) attention + w CTC, divided by the same number of labels (Watanabe 2017)."""
         loss = super()._loss(logits, labels, num_items_in_batch, outputs)
         weight = self.config.ctc_weight
         if weight == 0:
             return loss
         blank = self.config.pad_token_id
         mask = None if outputs.encoder_mask is None else outputs.encoder_mask.bool()
-        ctc_logits, lengths = _to_the_left(self.ctc_head(outputs.encoder_last_hidden_state), mask)
+        ctc_logits, lengths = self._ctc_of_memory(outputs.encoder_last_hidden_state, mask)
         total = ctc_loss(ctc_logits, lengths, labels, blank, (-100, blank, *_ids(self.config.eos_token_id)))
         count = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         return (1 - weight) * loss + weight * total / count
@@ -152,7 +156,7 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
     def _resize_token_embeddings(
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
-        """The CTC output layer has the same vocabulary."""
+        """Resize the CTC output layer too: it has the same vocabulary."""
         table = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         if self.config.ctc_weight > 0:
             self.ctc_head = self._get_resized_lm_head(self.ctc_head, table.num_embeddings, mean_resizing=mean_resizing)
@@ -161,7 +165,7 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
     def _prepare_generation_config(
         self, generation_config: GenerationConfig | None, **kwargs: Any
     ) -> tuple[GenerationConfig, dict[str, Any]]:
-        """`ctc_weight` is one more option of generation: of the call, else of its configuration, else of the model."""
+        """Take `ctc_weight` as one more option: of the call, else of its configuration, else of the model."""
         weight = kwargs.pop("ctc_weight", None)
         generation_config, model_kwargs = super()._prepare_generation_config(  # type: ignore[misc]
             generation_config, **kwargs
@@ -177,7 +181,7 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
     def _get_logits_processor(
         self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
     ) -> LogitsProcessorList:
-        """CTC comes first: what forbids or forces symbols acts on the joint score."""
+        """Put CTC first: what forbids or forces symbols acts on the joint score."""
         processors: LogitsProcessorList = super()._get_logits_processor(generation_config, *args, **kwargs)
         weight: float = generation_config.ctc_weight  # type: ignore[attr-defined]
         if weight > 0:
@@ -192,16 +196,8 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
 
 
 def _ids(value: int | list[int] | None) -> list[int]:
-    """None, one or several ids as a list."""
+    """Return None, one or several ids as a list."""
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _to_the_left(logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(B, S', V) with the real positions to the left, and how many there are, (B,)."""
-    if mask is None:
-        return logits, torch.full(logits.shape[:1], logits.shape[1], device=logits.device)
-    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
-    return logits.gather(1, order.unsqueeze(-1).expand_as(logits)), mask.sum(1)
 
 
 # The pipeline "automatic-speech-recognition" tells by the name of the class that a model generates its text. Here,

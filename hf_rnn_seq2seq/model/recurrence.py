@@ -1,9 +1,10 @@
-"""Recurrent cells and stacks: one set of parameters, run fused over a whole sequence or one step at a time.
+"""Recurrent cells and stacks: one set of parameters, run over a whole sequence or one step at a time.
 
 LSTM: Hochreiter & Schmidhuber 1997 with forget gate (Gers 2000). GRU: Cho 2014 in torch's variant. Elman: rnn_tanh.
 Parameters carry torch's names, shapes and gate order, so a state dict of `nn.LSTM`, `nn.GRU` or `nn.RNN` loads as it
 is. There is no `nn.LSTM` module here on purpose: torch.compile refuses it, and it repacks its weights at every call.
-This file travels to the Hub: it imports only the standard library, torch and transformers.
+B batch, S length, I input, D output, H hidden of one direction, G gates * H. This file travels to the Hub: it imports
+only the standard library, torch, transformers and its flat siblings.
 """
 
 import math
@@ -16,28 +17,25 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .checks import check_recurrence, check_stack
-from .fast import is_dense, is_traced, may_look, replaceable
-from .fast_lookup import Lookup, lookup_of
-from .fast_recurrence import Packing, run_packed
+from .fast import replaceable, run_direction, run_layers
+from .padding import Padding
 from .subsampling import reduced_mask, stack_frames
 
 
 # The state of one layer: (h, c) for the LSTM, (h,) for the others; each tensor is (B, H).
 LayerState = tuple[Tensor, ...]
+Weights = tuple[Tensor, Tensor, Tensor, Tensor]  # W_ih (G, I), W_hh (G, H), b_ih and b_hh (G,)
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1}  # torch's order: i, f, g, o and r, z, n
-_FUSED: dict[str, Callable[..., Any]] = {"lstm": torch.lstm, "gru": torch.gru, "rnn_tanh": torch.rnn_tanh}
-# Far beyond where a sigmoid saturates to exactly 0 or 1, and still representable in half precision.
-_SATURATION = 1e4
 
-# The equations of a step. They stand in four places: whoever changes one here changes `_Layer` of decoder_step.py
-# (greedy and beam search), the step and its backward pass in packed.py (training on the CPU), torch's fused kernels
-# (`_FUSED`: whole sequences elsewhere), and for an export `_OPERATOR` of the package's export.py.
+# The equations of a step: what `plain()` computes, everywhere. They stand in three more places, which a change here
+# does not reach: `_Layer` of fast_step.py (searches), fast_recurrence.py (training on the CPU; torch's kernels, for
+# whole sequences elsewhere), and for an export `_OPERATOR` of the package's export.py.
 
 
 def lstm_step(x_gates: Tensor, state: LayerState, weight_hh: Tensor, bias_hh: Tensor) -> LayerState:
     """c' = f * c + i * g, h' = o * tanh(c'); i f g o = W_ih x + W_hh h + b, `x_gates` is W_ih x + b_ih, (B, 4H)."""
-    h, c = state
+    h, c = state  # (B, H) each, as all that follows
     i, f, g, o = (x_gates + F.linear(h, weight_hh, bias_hh)).chunk(4, dim=-1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     return o.sigmoid() * c.tanh(), c
@@ -45,7 +43,7 @@ def lstm_step(x_gates: Tensor, state: LayerState, weight_hh: Tensor, bias_hh: Te
 
 def gru_step(x_gates: Tensor, state: LayerState, weight_hh: Tensor, bias_hh: Tensor) -> LayerState:
     """h' = (1 - z) * n + z * h, n = tanh(W_in x + b_in + r * (W_hn h + b_hn)). `x_gates` is W_ih x + b_ih, (B, 3H)."""
-    (h,) = state
+    (h,) = state  # (B, H), as all that follows
     x_r, x_z, x_n = x_gates.chunk(3, dim=-1)
     h_r, h_z, h_n = F.linear(h, weight_hh, bias_hh).chunk(3, dim=-1)
     z = (x_z + h_z).sigmoid()
@@ -61,90 +59,12 @@ def rnn_tanh_step(x_gates: Tensor, state: LayerState, weight_hh: Tensor, bias_hh
 STEPS: dict[str, Callable[..., LayerState]] = {"lstm": lstm_step, "gru": gru_step, "rnn_tanh": rnn_tanh_step}
 
 
-class Padding(NamedTuple):
-    """
-    Where the real positions of a batch are, for running over them as if there were no padding.
-
-    A sequence is first made compact: its real positions move to the left, in order. Then padding, wherever it was,
-    only trails, and a recurrence has passed all real positions before it meets any.
-    """
-
-    mask: Tensor  # (B, S) bool, True at real positions, as given
-    order: Tensor  # (B, S) original index of each compact position
-    restore: Tensor  # (B, S) compact index of each original position
-    reverse: Tensor  # (B, S) compact index of the mirrored position; its own inverse
-    lengths: Tensor  # (B,) number of real positions
-
-    @classmethod
-    def from_mask(cls, mask: Tensor) -> "Padding":
-        """Of a mask (B, S), non-zero at real positions."""
-        mask = mask.bool()
-        lengths = mask.sum(1)
-        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
-        position = torch.arange(mask.shape[1], device=mask.device)[None]
-        mirrored = lengths[:, None] - 1 - position
-        return cls(mask, order, order.argsort(dim=1), torch.where(mirrored >= 0, mirrored, position), lengths)
-
-    @property
-    def trailing(self) -> Tensor:
-        """(B, S) True where a compact sequence is over."""
-        return torch.arange(self.mask.shape[1], device=self.mask.device)[None] >= self.lengths[:, None]
-
-    def real_share(self) -> float:
-        """How many of the positions are real, from 0 to 1; 0 where it cannot be known, or not for free."""
-        return 0.0 if is_traced() or self.mask.device.type != "cpu" else float(self.mask.float().mean())
-
-    def compact(self, x: Tensor) -> Tensor:
-        """Real positions of x (B, S, D) to the left, zeros behind them (so that a NaN in the padding goes nowhere)."""
-        return _take(x.masked_fill(~self.mask[..., None], 0), self.order)
-
-    def spread(self, x: Tensor) -> Tensor:
-        """The inverse of `compact`: every position back to its place, zeros at padding."""
-        return _take(x, self.restore).masked_fill(~self.mask[..., None], 0)
-
-    def last(self, x: Tensor, empty: Tensor) -> Tensor:
-        """The vector of each compact sequence's last position, (B, D); of `empty` where there is none."""
-        index = (self.lengths - 1).clamp(min=0)[:, None]
-        return torch.where(self.lengths[:, None] > 0, _take(x, index).squeeze(1), empty)
-
-
-def padding_of(mask: Tensor | None) -> Padding | None:
-    """The padding of a mask (B, S), or None where there is none (looked up only where looking is free)."""
-    if mask is None:
-        return None
-    if not is_traced() and mask.device.type == "cpu" and bool(mask.all()):
-        return None
-    return Padding.from_mask(mask)
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
-
-
-def packing_of(x: Tensor, padding: Padding | None) -> Packing | None:
-    """The packing of a batch x (B, S, D), or None where the packed run cannot be: it is plain torch on the CPU."""
-    plain = type(x) is Tensor and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    if is_traced() or not plain or torch.is_autocast_enabled("cpu"):
-        return None
-    if padding is not None:
-        return Packing.of_positions(padding.order, padding.lengths)
-    batch, length = x.shape[:2]
-    return Packing.of_positions(torch.arange(length).expand(batch, length), torch.full((batch,), length))
-
-
 class StackOutput(NamedTuple):
     """The top layer's outputs (B, S, D), or (B, D) of a step; each layer's final state; each layer's outputs."""
 
     output: Tensor
     states: tuple[LayerState, ...]
     layer_outputs: tuple[Tensor, ...]
-
-
-class KnownInput(NamedTuple):
-    """The part of the first layer's input that no step has to wait for."""
-
-    gates: Tensor  # (B, gates * H) W_ih x + b_ih of the columns known, at one step
-    weight: Tensor  # (gates * H, I'') the columns of W_ih for the others
 
 
 @replaceable("_run_direction")
@@ -164,63 +84,45 @@ class RecurrentLayer(GradientCheckpointingLayer):
         self,
         x: Tensor,
         *state: Tensor,
-        weights: list[tuple[Tensor, Tensor, Tensor, Tensor]],
-        padding: Padding | Packing | None,
+        weights: list[Weights],
+        padding: Padding | None,
     ) -> tuple[Tensor, ...]:
         """
         Tensors come and go one by one, not in a tuple: reentrant checkpointing drops the gradients of those.
 
         Args:
-            x: (B, S, I) compact inputs; (N, I) packed ones.
+            x: (B, S, I) compact inputs.
             state: First state, (B, D) a tensor.
-            weights: (W_ih, W_hh, b_ih, b_hh) of each direction.
-            padding: Where x is padding, or None. A packing: how x is packed.
+            weights: Of each direction.
+            padding: Where x is padding, or None.
 
         Returns:
-            Outputs (B, S, D), or (N, D) packed, and the final state, (B, D) a tensor.
+            Outputs (B, S, D), and the final state, (B, D) a tensor.
         """
-        check_recurrence(x, len(padding.order) if isinstance(padding, Packing) else x.shape[0], state, weights)
+        check_recurrence(x, x.shape[0], state, weights)
         results = []
         for i, direction_weights in enumerate(weights):
-            first = tuple(s.chunk(len(weights), dim=-1)[i] for s in state)
-            if isinstance(padding, Packing):
-                y, final = run_packed(self.rnn_type, x, first, direction_weights, padding, backwards=i == 1)
-            else:
-                y, final = self._run_direction(_mirror(x, padding) if i else x, first, direction_weights, padding)
-                y = _mirror(y, padding) if i else y
-            results.append((y, *final))
+            first = tuple(s.chunk(len(weights), dim=-1)[i] for s in state)  # (B, H) each
+            y, final = self._run_direction(_mirror(x, padding) if i else x, first, direction_weights, padding)
+            results.append((_mirror(y, padding) if i else y, *final))  # (B, S, H), (B, H) ...
         return results[0] if len(results) == 1 else tuple(torch.cat(parts, dim=-1) for parts in zip(*results))
 
     def _run_direction(
-        self, x: Tensor, first: LayerState, weights: tuple[Tensor, Tensor, Tensor, Tensor], padding: Padding | None
+        self, x: Tensor, first: LayerState, weights: Weights, padding: Padding | None
     ) -> tuple[Tensor, LayerState]:
+        sooner = run_direction(self, x, first, weights, padding)
+        if sooner is not None:
+            return sooner
         w_ih, w_hh, b_ih, b_hh = weights
-        drops = self.training and self.recurrent_dropout > 0
-        # The fused kernels know no other kinds of tensors (quantised weights); a product with them always works.
-        if drops or not (is_traced() or all(map(is_dense, weights))):
-            recurrent_mask = F.dropout(torch.ones_like(first[0]), self.recurrent_dropout) if drops else None
-            trailing = None if padding is None else padding.trailing
-            return _run_stepwise(self.rnn_type, F.linear(x, w_ih, b_ih), first, w_hh, b_hh, trailing, recurrent_mask)
-        if padding is not None and self.rnn_type == "lstm":
-            # h at the last real position can be gathered from the outputs, the cell cannot: one more input column, 1
-            # at padding, closes the input gate and opens the forget gate there, and the cell passes it unchanged.
-            x = torch.cat([x, padding.trailing[..., None].to(x.dtype)], dim=-1)
-            column = w_ih.new_zeros(4, w_hh.shape[1])
-            column[0], column[1] = -_SATURATION, _SATURATION
-            w_ih = torch.cat([w_ih, column.view(-1, 1)], dim=1)
-        hx = [s.unsqueeze(0).contiguous() for s in first]
-        fused = _FUSED[self.rnn_type]
-        # has_biases, num_layers, dropout, train (cuDNN keeps what backward needs), bidirectional, batch_first
-        options = (True, 1, 0.0, torch.is_grad_enabled(), False, True)
-        y, *final = fused(x, hx if len(hx) == 2 else hx[0], [w_ih, w_hh, b_ih, b_hh], *options)
-        final = tuple(s.squeeze(0) for s in final)
-        if padding is not None:
-            final = (padding.last(y, empty=first[0]), *final[1:])
-        return y, final
+        dropout = self.recurrent_dropout if self.training else 0.0
+        masks = draw_recurrent_masks(x, first[0].shape[1], 1, dropout)
+        trailing = None if padding is None else padding.trailing  # (B, S)
+        x_gates = F.linear(x, w_ih, b_ih)  # (B, S, G)
+        return run_stepwise(self.rnn_type, x_gates, first, w_hh, b_hh, trailing, None if masks is None else masks[0])
 
 
 @replaceable(
-    *("weights", "zero_states", "lookup", "step", "step_from_gates", "know_input", "_packing", "_hand_upward")
+    *("weights", "all_weights", "zero_states", "step", "step_from_gates", "_run_layers", "_reduce", "_hand_upward")
 )
 class RecurrentStack(nn.Module):
     """
@@ -278,35 +180,31 @@ class RecurrentStack(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.rnn_type}, hidden_size={self.hidden_size}, num_layers={self.num_layers}"
 
-    def weights(self, layer: int, suffix: str = "") -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(W_ih, W_hh, b_ih, b_hh) of one layer and direction."""
+    def weights(self, layer: int, suffix: str = "") -> Weights:
+        """Return (W_ih, W_hh, b_ih, b_hh) of one layer and direction."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         w_ih, w_hh, b_ih, b_hh = (getattr(self, f"{name}_l{layer}{suffix}") for name in names)
         return w_ih, w_hh, b_ih, b_hh
 
+    def all_weights(self) -> list[list[Weights]]:
+        """Return the weights of each layer's directions."""
+        return [[self.weights(k, suffix) for suffix in self.suffixes] for k in range(self.num_layers)]
+
     def zero_states(self, like: Tensor) -> tuple[LayerState, ...]:
-        """The states before the first position, for the batch and dtype of `like` (B, ...)."""
+        """Return the states before the first position, for the batch and dtype of `like` (B, ...)."""
         zero = like.new_zeros(like.shape[0], self.hidden_size)
         return ((zero,) * (2 if self.rnn_type == "lstm" else 1),) * self.num_layers
-
-    def lookup(self, ids: Tensor, embedding: nn.Module) -> Lookup | None:
-        """In training, of inputs (B, S, I) that begin with `embedding(ids)`; None where it saves nothing."""
-        if not (self.training and torch.is_grad_enabled()) or self.reductions[0] > 1:
-            return None
-        if self.layers[0].gradient_checkpointing:  # reentrant, it wants inputs that have gradients
-            return None
-        return lookup_of(ids, embedding, [self.weights(0, suffix)[0] for suffix in self.suffixes])
 
     def forward(
         self,
         x: Tensor,
         states: tuple[LayerState, ...] | None = None,
         padding: Padding | None = None,
-        lookup: Lookup | None = None,
+        lookup: Any = None,
         recurrent_masks: tuple[Tensor, ...] | None = None,
     ) -> StackOutput:
         """
-        Run over a whole sequence, in fused kernels where possible; or make one step.
+        Run over a whole sequence, or make one step.
 
         Both are a call of the module, so that whatever waits for that (offloaded, pruned, adapted weights) sees it.
 
@@ -314,60 +212,47 @@ class RecurrentStack(nn.Module):
             x: (B, S, I) inputs; (B, I) of one step.
             states: First states of the layers, (B, D) each; zeros if absent.
             padding: Where x is padding: those positions are passed over and come out as zeros. None: nowhere.
-            lookup: Of x, where it has one.
+            lookup: Of x, where `fast.lookup` gave one.
             recurrent_masks: As in `step`, of one step.
 
         Returns:
             Outputs (B, S, D); of a layer that reduces, and of those above it, shorter: real positions to the left.
         """
         states = self.zero_states(x) if states is None else states
-        check_stack(x, states, self.num_layers, self.hidden_size, None if padding is None else padding.mask)
+        width = self.weights(0)[0].shape[1] // self.reductions[0]
+        check_stack(x, states, self.num_layers, self.hidden_size, width, None if padding is None else padding.mask)
         if x.dim() == 2:
             return self.step(x, states, recurrent_masks)
-        all_weights = [[self.weights(k, suffix) for suffix in self.suffixes] for k in range(self.num_layers)]
-        dense = all(is_dense(weight) for layer in all_weights for direction in layer for weight in direction)
-        packs = dense and may_look(self.layers)
-        if lookup is not None:
-            x = lookup.inputs(x)
-        packing = self._packing(x, padding) if packs else None
-        places = padding if packing is None else packing
-        if places is not None:
-            x = places.compact(x)
-        final_states, layer_outputs = [], []
+        layers = run_layers(self, x, states, padding, lookup)
+        if layers is None:
+            layers = self._run_layers(x, states, padding, self.all_weights())
+        outputs, final_states = layers
+        return StackOutput(outputs[-1], tuple(final_states), tuple(outputs))
+
+    def _run_layers(
+        self, x: Tensor, states: tuple[LayerState, ...], padding: Padding | None, weights: list[list[Weights]]
+    ) -> tuple[list[Tensor], list[LayerState]]:
+        """Return the outputs (B, S, D) and the final state of each layer."""
+        x = x if padding is None else padding.compact(x)  # (B, S, I)
+        outputs, final_states = [], []
         for k in range(self.num_layers):
             if k > 0:
                 x = F.dropout(x, self.dropout, self.training)
             if self.reductions[k] > 1:
-                if packing is not None:
-                    x = packing.spread(x) if padding is None else padding.compact(packing.spread(x))
-                if padding is not None:
-                    # What a group lacks at the end of its sequence is zero, as at the end of the batch.
-                    x = x.masked_fill(padding.trailing[..., None], 0)
-                    padding = Padding.from_mask(reduced_mask(padding.mask, self.reductions[k]))
-                x = stack_frames(x, self.reductions[k])
-                packing = self._packing(x, padding) if packs else None
-                places = padding if packing is None else packing
-                if packing is not None:
-                    x = packing.compact(x)
-            weights = all_weights[k]
-            if k == 0 and lookup is not None:
-                weights = [(lookup.weight(i, of[0]), *of[1:]) for i, of in enumerate(weights)]
-            y, *state = self.layers[k](x, *states[k], weights=weights, padding=places)
-            x = self._hand_upward(k, x, y)
+                x, padding = self._reduce(k, x, padding)  # (B, ceil(S / r), r * D)
+            y, *state = self.layers[k](x, *states[k], weights=weights[k], padding=padding)  # (B, S, D), (B, D) ...
+            x = self._hand_upward(k, x, y)  # (B, S, D)
             final_states.append(tuple(state))
-            layer_outputs.append(x if places is None else places.spread(x))
-        return StackOutput(layer_outputs[-1], tuple(final_states), tuple(layer_outputs))
+            outputs.append(x if padding is None else padding.spread(x))
+        return outputs, final_states
 
-    def _packing(self, x: Tensor, padding: Padding | None) -> Packing | None:
-        """
-        Packed, the processor passes no padding, and the GRU takes half as long as in torch, which has no fused kernel
-        for it. The LSTM has one, oneDNN's: a row of it takes two thirds of the time of a packed one.
-        """
-        if self.training and self.recurrent_dropout > 0:
-            return None
-        if self.rnn_type == "lstm" and (padding is None or padding.real_share() > 0.7):
-            return None
-        return packing_of(x, padding)
+    def _reduce(self, k: int, x: Tensor, padding: Padding | None) -> tuple[Tensor, Padding | None]:
+        """Make the compact inputs x (B, S, D) as short as layer k reads them, and their padding."""
+        if padding is not None:
+            # What a group lacks at the end of its sequence is zero, as at the end of the batch.
+            x = x.masked_fill(padding.trailing[..., None], 0)
+            padding = Padding.from_mask(reduced_mask(padding.mask, self.reductions[k]))
+        return stack_frames(x, self.reductions[k]), padding
 
     def step(
         self,
@@ -376,7 +261,7 @@ class RecurrentStack(nn.Module):
         recurrent_masks: tuple[Tensor, ...] | None = None,
     ) -> StackOutput:
         """
-        One step of all layers (one direction only): the decoder's recurrence. `forward` calls it.
+        Make one step of all layers (one direction only): the decoder's recurrence. `forward` calls it.
 
         Args:
             x: (B, I) input.
@@ -386,14 +271,14 @@ class RecurrentStack(nn.Module):
         Returns:
             Outputs (B, H) and the states after the step.
         """
-        check_stack(x, states, self.num_layers, self.hidden_size)
+        check_stack(x, states, self.num_layers, self.hidden_size, x.shape[-1])
         w_ih, _, b_ih, _ = self.weights(0)
         return self.step_from_gates(F.linear(x, w_ih, b_ih), states, recurrent_masks)
 
     def step_from_gates(
         self, x_gates: Tensor, states: tuple[LayerState, ...], recurrent_masks: tuple[Tensor, ...] | None = None
     ) -> StackOutput:
-        """The same of W_ih x + b_ih of the first layer, (B, gates * H), where a part of it was known before."""
+        """Make a step from W_ih x + b_ih of the first layer, (B, G)."""
         x, new_states, layer_outputs = x_gates, [], []
         for k in range(self.num_layers):
             w_ih, w_hh, b_ih, b_hh = self.weights(k)
@@ -409,23 +294,17 @@ class RecurrentStack(nn.Module):
             layer_outputs.append(x)
         return StackOutput(x, tuple(new_states), tuple(layer_outputs))
 
-    def know_input(self, x: Tensor, lookup: Lookup | None = None) -> list[KnownInput]:
-        """For each step, what is known of its input before any step is made: the first columns, x (B, T, I')."""
-        w_ih, _, b_ih, _ = self.weights(0)
-        first, last = w_ih.split([x.shape[-1], w_ih.shape[1] - x.shape[-1]], dim=1)
-        if lookup is not None:
-            x, first = lookup.inputs(x), lookup.weight(0, first)
-        return [KnownInput(gates, last) for gates in F.linear(x, first, b_ih).unbind(1)]
-
     def _hand_upward(self, k: int, x: Tensor, y: Tensor) -> Tensor:
-        """What layer k gives to the layer above it, from its input x and its recurrence's output y."""
+        """Return what layer k gives to the layer above, (B, S, D), from its input x and its recurrence's output y."""
         if self.residual and k > 0 and self.reductions[k] == 1:
             y = y + x
         return self.norms[k](y) if k < len(self.norms) else y
 
     def reset_parameters(self, scheme: str = "orthogonal") -> None:
-        """`"orthogonal"`: recurrent matrices so and input matrices Xavier, gate by gate, biases 0, the forget bias 1.
-        `"torch"`: all uniform up to `cell_size ** -0.5`."""
+        """
+        Initialise. `"orthogonal"`: recurrent matrices so and input matrices Xavier, gate by gate, biases 0, the forget
+        bias 1. `"torch"`: all uniform up to `cell_size ** -0.5`.
+        """
         for name, parameter in self.named_parameters(recurse=False):
             # transformers marks what it has loaded from a checkpoint; it must not be overwritten.
             if getattr(parameter, "_is_hf_initialized", False):
@@ -449,7 +328,7 @@ class RecurrentStack(nn.Module):
 
 def draw_recurrent_masks(like: Tensor, size: int, layers: int, dropout: float) -> tuple[Tensor, ...] | None:
     """
-    Dropout masks of a whole sequence (Gal & Ghahramani 2016), (B, H) for each of L layers; None without dropout.
+    Draw dropout masks for a whole sequence (Gal & Ghahramani 2016), (B, H) for each of L layers; None without dropout.
 
     Args:
         like: (B, ...).
@@ -461,11 +340,10 @@ def draw_recurrent_masks(like: Tensor, size: int, layers: int, dropout: float) -
 
 
 def _mirror(x: Tensor, padding: Padding | None) -> Tensor:
-    """The compact sequences of x (B, S, D) read from their ends; trailing padding stays where it is."""
-    return x.flip(1) if padding is None else _take(x, padding.reverse)
+    return x.flip(1) if padding is None else padding.mirror(x)
 
 
-def _run_stepwise(
+def run_stepwise(
     rnn_type: str,
     x_gates: Tensor,
     state: LayerState,
@@ -474,11 +352,22 @@ def _run_stepwise(
     trailing: Tensor | None,
     recurrent_mask: Tensor | None,
 ) -> tuple[Tensor, LayerState]:
-    """The plain loop over x_gates (B, S, gates * H): what the fused kernels compute, and what they cannot."""
+    """
+    Run one layer in one direction, step by step.
+
+    Args:
+        x_gates: (B, S, G) W_ih x + b_ih of compact inputs.
+        state: First state, (B, H) a tensor.
+        trailing: (B, S) True where a sequence is over, or None.
+        recurrent_mask: (B, H) of `draw_recurrent_masks`, or None.
+
+    Returns:
+        Outputs (B, S, H), and the final state.
+    """
     outputs = []
     for t in range(x_gates.shape[1]):
         before = state if recurrent_mask is None else (state[0] * recurrent_mask, *state[1:])
-        after = STEPS[rnn_type](x_gates[:, t], before, weight_hh, bias_hh)
+        after = STEPS[rnn_type](x_gates[:, t], before, weight_hh, bias_hh)  # (B, H) each
         if trailing is not None:
             after = tuple(torch.where(trailing[:, t, None], old, new) for old, new in zip(state, after))
         state = after

@@ -35,7 +35,7 @@ class KeepsSpecialIds:
         super().__setattr__(name, value)
 
     def shield(self) -> Any:
-        """What stands for this configuration, but cannot set its special ids."""
+        """Return what stands for this configuration, but cannot set its special ids."""
         shield = self.plain_copy()
         if not hasattr(self, "foreign_ids"):
             self.foreign_ids = {}
@@ -43,7 +43,7 @@ class KeepsSpecialIds:
         return shield
 
     def plain_copy(self) -> Any:
-        """A copy that stands for itself."""
+        """Return a copy that stands for itself."""
         copied = copy.copy(self)
         copied.shielded_config = None
         return copied

@@ -218,7 +218,7 @@ def new_cache(config: PreTrainedConfig) -> EncoderDecoderCache:
     return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
 
 
-def check_cache_layers(cache: Any, layers: int) -> None:
+def check_cache_layers(cache: Cache, layers: int) -> None:
     """
     Refuse a cache whose layers are not the decoder's. One without any layers (`DynamicCache()`) is given them.
 
@@ -227,11 +227,8 @@ def check_cache_layers(cache: Any, layers: int) -> None:
         layers: L, of the decoder.
 
     Raises:
-        TypeError: It is no cache of transformers.
         ValueError: Its layers are of another kind or number.
     """
-    if not isinstance(cache, Cache):
-        raise TypeError(f"past_key_values must be a Cache of transformers, got {type(cache).__name__}")
     halves = [cache]
     if isinstance(cache, EncoderDecoderCache):
         halves = [cache.self_attention_cache, cache.cross_attention_cache]
@@ -243,7 +240,7 @@ def check_cache_layers(cache: Any, layers: int) -> None:
         kinds = {type(layer).__name__ for layer in half.layers if getattr(layer, "_layer_type", None) != own}
         if kinds or len(half.layers) != layers:
             raise ValueError(
-                f"past_key_values has {len(half.layers)} layers{' of ' + ', '.join(sorted(kinds)) if kinds else ''}, "
+                f"cache has {len(half.layers)} layers{' of ' + ', '.join(sorted(kinds)) if kinds else ''}, "
                 f"wanted {layers} of {RecurrentStateLayer.__name__}, as new_cache(config) or an empty "
                 "EncoderDecoderCache(DynamicCache(), DynamicCache()) has them"
             )

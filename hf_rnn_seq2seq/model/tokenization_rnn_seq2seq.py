@@ -21,7 +21,7 @@ class RnnSeq2SeqTokenizer(PreTrainedTokenizerFast):
 
     @classmethod
     def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> dict[str, Any]:
-        """`tokenizer.json` says everything: nothing is to be rebuilt from its vocabulary, as the base class would."""
+        """Take `tokenizer.json` as it is: nothing is to be rebuilt from its vocabulary, as the base class would."""
         return kwargs
 
     def _add_tokens(self, new_tokens: list[Any], special_tokens: bool = False) -> int:

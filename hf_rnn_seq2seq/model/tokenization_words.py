@@ -105,7 +105,7 @@ class RnnSeq2SeqWordTokenizer(RnnSeq2SeqTokenizer):
         return output
 
     def _spell_tokens(self, encoding: EncodingFast, sequences: Sequence[Any]) -> list[list[int]]:
-        """Character ids of each token of an encoding; `sequences` are its one or two texts, or lists of words."""
+        """Return the character ids of each token of an encoding of one or two texts, or lists of words."""
         spelt: list[list[int]] = []
         unknown = self.unk_token_id
         for token, special, real, (start, end), word, sequence in zip(
@@ -130,7 +130,7 @@ class RnnSeq2SeqWordTokenizer(RnnSeq2SeqTokenizer):
         return spelt
 
     def _characters(self, word: str) -> str:
-        """What the model gets to see of a word."""
+        """Return what the model gets to see of a word."""
         if self.character_normalization is not None:
             word = unicodedata.normalize(self.character_normalization, word)  # type: ignore[arg-type]
         if len(word) > self.max_word_length:
@@ -139,12 +139,12 @@ class RnnSeq2SeqWordTokenizer(RnnSeq2SeqTokenizer):
         return word
 
     def _fill(self, words: list[list[int]]) -> list[list[int]]:
-        """Character ids of words, each filled up to `max_word_length`."""
+        """Return character ids of words, each filled up to `max_word_length`."""
         padding = [self.pad_token_id] * self.max_word_length
         return [word + padding[len(word) :] for word in words]
 
     def _pad(self, encoded_inputs: Any, padding_side: str | None = None, **kwargs: Any) -> dict:  # type: ignore[override]
-        """Of one example; `pad`, and with it every data collator, comes through here."""
+        """Pad one example; `pad`, and with it every data collator, comes through here."""
         words = encoded_inputs.get("character_ids")
         padded: dict = super()._pad(encoded_inputs, padding_side=padding_side, **kwargs)
         if words is not None:

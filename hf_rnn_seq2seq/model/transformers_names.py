@@ -77,7 +77,10 @@ class PrivateName(NamedTuple):
             return None if hasattr(owner, self.name) else f"{self.owner} has no {self.name} any more"
         if not callable(found):
             return f"{self.owner} has no method {self.name} any more"
-        got = [name for name in inspect.signature(found).parameters if name != "self"]
+        parameters = inspect.signature(found).parameters
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
+            return None  # somebody's wrapper, such as one that counts calls
+        got = [name for name in parameters if name != "self"]
         wanted = self.parameters.split()
         if [name for name in got if name in wanted] == wanted:
             return None
@@ -98,26 +101,26 @@ PRIVATE_NAMES = (
                 "overridden: `generate()` calls it for beam search", searches=True),
     PrivateName(_GENERATION, "_get_running_beams_for_next_iteration",
                 "topk_log_probs topk_running_sequences topk_running_beam_indices next_token_hits_stopping_criteria "
-                "num_beams", "generation_rnn_seq2seq", "called: the rule by which beams go on", searches=True),
+                "num_beams", "fast_search", "called: the rule by which beams go on", searches=True),
     PrivateName(_GENERATION, "_update_finished_beams",
                 "sequences topk_running_sequences beam_scores topk_log_probs beam_indices topk_running_beam_indices "
                 "is_early_stop_heuristic_unsatisfied is_sent_finished next_token_hits_stopping_criteria "
                 "top_num_beam_mask num_beams cur_len decoder_prompt_len length_penalty early_stopping",
-                "generation_rnn_seq2seq", "called: the rule by which finished beams are ranked", searches=True),
+                "fast_search", "called: the rule by which finished beams are ranked", searches=True),
     PrivateName(_GENERATION, "_check_early_stop_heuristic",
                 "is_early_stop_heuristic_unsatisfied running_beam_scores beam_scores is_sent_finished cur_len "
-                "max_length decoder_prompt_len early_stopping length_penalty", "generation_rnn_seq2seq",
+                "max_length decoder_prompt_len early_stopping length_penalty", "fast_search",
                 "called: the rule by which beam search stops", searches=True),
     PrivateName(_GENERATION, "_beam_search_has_unfinished_sequences",
                 "is_early_stop_heuristic_unsatisfied is_sent_finished next_token_hits_stopping_criteria "
-                "early_stopping", "generation_rnn_seq2seq", "called: likewise", searches=True),
-    PrivateName(_GENERATION, "_gather_beams", "tensor beam_indices", "generation_rnn_seq2seq",
+                "early_stopping", "fast_search", "called: likewise", searches=True),
+    PrivateName(_GENERATION, "_gather_beams", "tensor beam_indices", "fast_search",
                 "overridden by a cheaper operation", searches=True),
-    PrivateName(f"{_GENERATION}._prepare_special_tokens", "_pad_token_tensor", None, "generation_rnn_seq2seq",
+    PrivateName(f"{_GENERATION}._prepare_special_tokens", "_pad_token_tensor", None, "fast_search",
                 "read: what finished sequences are filled with", searches=True),
-    PrivateName(f"{_GENERATION}._prepare_special_tokens", "_eos_token_tensor", None, "generation_rnn_seq2seq",
+    PrivateName(f"{_GENERATION}._prepare_special_tokens", "_eos_token_tensor", None, "fast_search",
                 "read: the symbols that end a sequence", searches=True),
-    PrivateName(f"{_GENERATION}._prepare_cache_for_generation", "_is_user_defined", None, "generation_rnn_seq2seq",
+    PrivateName(f"{_GENERATION}._prepare_cache_for_generation", "_is_user_defined", None, "fast_search",
                 "read: whether a cache is the user's, whom the searches leave to transformers", searches=True),
     PrivateName(_GENERATION, "_prefill", "input_ids generation_config model_kwargs", "generation_rnn_seq2seq",
                 "overridden: a prompt is read as a whole"),
@@ -133,17 +136,18 @@ PRIVATE_NAMES = (
     PrivateName(_GENERATION, "_validate_model_kwargs", "model_kwargs", "ensemble",
                 "overridden: a member's encoder says which inputs there are"),
     PrivateName("transformers.generation.configuration_utils:GenerationConfig", "_get_default_generation_params", "",
-                "config_names, recipe", "called: the names and types of the options of generation"),
+                "option_rules, recipe", "called: the names and types of the options of generation"),
     PrivateName("transformers.generation.configuration_utils:GenerationConfig.__init__", "_from_model_config", None,
                 "modeling_speech", "set: ctc_weight in the generation configuration is the user's own"),
     # models
-    PrivateName(_MODEL, "_init_weights", "module", "pretrained, modeling_heads", "overridden: the initialisation"),
+    PrivateName(_MODEL, "_init_weights", "module", "pretrained, modeling_classification",
+                "overridden: the initialisation"),
     PrivateName(_MODEL, "_tied_weights_keys", None, "pretrained, modeling_rnn_seq2seq",
                 "overridden: which parameters are tied depends on the configuration"),
     PrivateName(_MODEL, "_no_split_modules", None, "pretrained", "set: what stays on one device"),
     PrivateName(_MODEL, "_skip_keys_device_placement", None, "pretrained", "set: the cache stays where it is"),
     PrivateName(_MODEL, "_can_compile_fullgraph", None, "pretrained", "set: it can"),
-    PrivateName(_MODEL, "_keys_to_ignore_on_load_unexpected", None, "modeling_heads",
+    PrivateName(_MODEL, "_keys_to_ignore_on_load_unexpected", None, "modeling_classification",
                 "set: a classifier takes the encoder of a whole model"),
     PrivateName(_MODEL, "_resize_token_embeddings", "new_num_tokens pad_to_multiple_of mean_resizing",
                 "pretrained, modeling_speech", "overridden: one vocabulary has up to three tables"),
@@ -156,7 +160,7 @@ PRIVATE_NAMES = (
     PrivateName("transformers.cache_utils:CacheLayerMixin", "_layer_type", None, "state",
                 "set: registers the layers that hold the decoder's state"),
     PrivateName("transformers.configuration_utils:PreTrainedConfig", "_dict_from_json_file", "json_file",
-                "config_names", "called: a saved file is read as one, unknown names and all"),
+                "configuration_rnn_seq2seq", "called: a saved file is read as one, unknown names and all"),
     # tokenizers and Trainer
     PrivateName(_TOKENIZER, "_add_tokens", "new_tokens special_tokens", "tokenization_rnn_seq2seq",
                 "overridden: tokens that a user adds are recognised"),
@@ -167,8 +171,8 @@ PRIVATE_NAMES = (
                 "tokenization_words", "overridden: adds the characters of each word"),
     PrivateName(_TOKENIZER, "_pad", "encoded_inputs padding_side", "tokenization_words",
                 "overridden: pads the characters of each word"),
-    PrivateName(_TRAINER, "_prepare_inputs", "inputs", "training", "called: a batch is augmented on its device"),
-    PrivateName(_TRAINER, "_run_epoch", "model", "training", "overridden: no epoch after the last update"),
+    PrivateName(_TRAINER, "_prepare_inputs", "inputs", "trainer", "called: a batch is augmented on its device"),
+    PrivateName(_TRAINER, "_run_epoch", "model", "trainer", "overridden: no epoch after the last update"),
 )  # fmt: skip
 
 

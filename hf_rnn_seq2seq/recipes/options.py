@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -102,6 +103,24 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], path: str, 
             )
 
 
+def check_least(values: Mapping[str, Any], least: Mapping[str, float], path: str) -> None:
+    """Refuse numbers below the least that makes sense, and infinite ones.
+
+    Args:
+        values: the keys given, of the right types.
+        least: key -> its smallest value.
+        path: the section, for messages.
+
+    Raises:
+        OptionsError: as said.
+    """
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise OptionsError(f"{path}.{name}: got {value}, wanted a finite number")
+        if isinstance(value, int | float) and value < least.get(name, value):
+            raise OptionsError(f"{path}.{name}: got {value}, wanted at least {least[name]}")
+
+
 def _dataclass_in(hint: Any) -> Any:
     """The dataclass that an annotation holds, or `None`."""
     for candidate in (hint, *typing.get_args(hint)):
@@ -143,4 +162,4 @@ def build_options(cls: type[T], values: Any, path: str) -> T:
         raise OptionsError(f"{path}.{error}") from error
 
 
-__all__ = ["OptionsError", "build_options", "check_types", "nearest", "read_yaml", "write_yaml"]
+__all__ = ["OptionsError", "build_options", "check_least", "check_types", "nearest", "read_yaml", "write_yaml"]

@@ -25,7 +25,7 @@ from ..data.tokenizers import TokenizerOptions
 from ..evaluation.metrics import METRICS, load_metric
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from ..training.teacher_forcing import TeacherForcingOptions
-from .options import OptionsError, build_options, check_types, nearest, read_yaml, write_yaml
+from .options import OptionsError, build_options, check_least, check_types, nearest, read_yaml, write_yaml
 
 
 # Settings that follow from something else, and where to make them instead.
@@ -62,6 +62,8 @@ _RESERVED: dict[str, dict[str, str]] = {
         "remove_unused_columns": "the pipeline makes the columns",
         "length_column_name": "set training.max_tokens",
         "sortish_sampler": "set training.max_tokens",
+        "label_names": "the pipeline makes the columns",
+        "use_liger_kernel": "it has no kernels for RNNs",
     },
     "generation": {
         name: _SET_BY_TOKENIZERS for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
@@ -70,11 +72,19 @@ _RESERVED: dict[str, dict[str, str]] = {
 }
 
 
+# Numbers below which the Trainer or `generate()` fails, or does as if nothing were set.
+_AT_LEAST_1 = "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_steps"
+_AT_LEAST_0 = "num_train_epochs learning_rate weight_decay max_grad_norm dataloader_num_workers seed data_seed"
+_LEAST = {
+    "training": dict.fromkeys(_AT_LEAST_1.split(), 1)
+    | dict.fromkeys(_AT_LEAST_0.split(), 0)
+    | {"save_total_limit": 1},
+    "generation": {"num_beams": 1, "num_return_sequences": 1, "no_repeat_ngram_size": 0, "min_length": 0},
+}
+
 # What the Trainer itself reports at an evaluation: a metric of such a name would be taken for it, or be lost.
-_TAKEN_NAMES = (
-    *("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch"),
-    *("num_input_tokens_seen", "total_flos", "step"),
-)
+_TAKEN_NAMES = ["loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch"]
+_TAKEN_NAMES += ["num_input_tokens_seen", "total_flos", "step"]
 
 
 class RecipeError(OptionsError):
@@ -393,6 +403,9 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
     check_types(sections["model"], model_hints, "model", _RESERVED["model"])
     generation_hints = {**_generation_hints(), **kind.generation}
     check_types(sections["generation"], generation_hints, "generation", _RESERVED["generation"])
+    for section, least in _LEAST.items():
+        given = {name: value for name, value in sections[section].items() if (name, value) != ("max_steps", -1)}
+        check_least(given, least, section)  # -1 steps: the Trainer's word for no limit
     try:
         GenerationConfig(**sections["generation"]).validate(strict=True)
     except (ValueError, TypeError) as error:

@@ -94,7 +94,7 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
             greater_is_better=greater_is_better(recipe) if has_validation else None,
             **options,
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"training: {error}") from error
 
 
@@ -149,6 +149,7 @@ def make_trainer(task: Task, data: DatasetDict, output_dir: str | Path) -> Recip
     recipe = task.recipe
     arguments = training_arguments(recipe, output_dir, "validation" in data)
     task.build(data)
+    task.try_predicting(data["train"])
     logger.info("%s: %d parameters", type(task.model).__name__, task.model.num_parameters())
     encoded = task.encode(data["train"], "train")
     validation = None
@@ -167,7 +168,7 @@ def make_trainer(task: Task, data: DatasetDict, output_dir: str | Path) -> Recip
     if recipe.pipeline.average_checkpoints > 1 and recipe.pipeline.average_which == "best":
         callbacks.append(KeepBestCheckpoints(recipe.pipeline.average_checkpoints))
     try:
-        return RecipeTrainer(
+        trainer = RecipeTrainer(
             model=task.model,
             args=arguments,
             train_dataset=encoded,
@@ -180,8 +181,13 @@ def make_trainer(task: Task, data: DatasetDict, output_dir: str | Path) -> Recip
             augment=task.augment,
             score_validation=None if validation is None else task.validation_scorer(data["validation"]),
         )
-    except (ValueError, ImportError) as error:
+        # Made anew when the training begins; here it is only known whether they can be made.
+        trainer.create_optimizer()
+        trainer.create_scheduler(num_training_steps=100)
+    except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"training: {error}") from error
+    trainer.optimizer = trainer.lr_scheduler = None
+    return trainer
 
 
 def train(task: Task, trainer: RecipeTrainer, checkpoint: str | Path | None = None) -> TrainingReport:

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from ..data.files import PAIRS_HEADER, DataError, write_table
+from ..data.files import PAIRS_HEADER, DataError, sentence, write_table
 from ..data.pairs import encode_sources, evaluation_items
 from ..data.slots import encode_with_slots, unknown_words
 from ..data.tokenizers import normalized
 from ..evaluation.decoding import Hypothesis, decode, target_log_probabilities
 from ..evaluation.metrics import load_metric
-from .recipe import Recipe
+from .recipe import Recipe, RecipeError
 
 
 if TYPE_CHECKING:
@@ -99,6 +100,24 @@ class Scorer:
         # generate() fills what is None from the model's own configuration, so greedy search has to be said in full.
         greedy.update(num_beams=1, num_return_sequences=1, do_sample=False, length_penalty=1.0, early_stopping=False)
         return greedy
+
+    def try_search(self, split: Dataset) -> None:
+        """Decode two items with the recipe's search, and draw no random numbers that a training would miss.
+
+        Raises:
+            RecipeError: `generate()` refuses the section `generation`, or fails with it.
+        """
+        sources, _ = self.items(split.select(range(min(2, len(split)))))
+        training = self.model.training
+        try:
+            with torch.random.fork_rng(devices=[]):
+                self.hypotheses(sources, self.search())
+        except Exception as error:  # those of the many parts of generate() have nothing else in common
+            raise RecipeError(
+                f"generation: got {self.recipe.generation}, and that fails: {sentence(error)}"
+            ) from error
+        finally:
+            self.model.train(training)
 
     def hypotheses(
         self, sources: Sequence[Any], search: GenerationConfig, with_scores: bool = False

@@ -94,6 +94,9 @@ class Task(ABC):
     def build(self, data: DatasetDict) -> None:
         """Fit tokenizers and label maps to the training data and make the model; its weights follow from the seed."""
 
+    def try_predicting(self, split: Dataset) -> None:  # noqa: B027 - labels need no search
+        """Refuse a search that does not work: before the training, not after it."""
+
     @abstractmethod
     def load(self, directory: str | Path) -> None:
         """Load model and tokenizers as `save_pretrained` and `save_processors` left them; a checkpoint will do."""

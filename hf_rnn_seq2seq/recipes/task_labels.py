@@ -254,10 +254,16 @@ class ClassificationTask(Task):
     def metrics(self, references: list[Any], predictions: list[Any]) -> Scores:
         """The recipe's metrics."""
         numbers: dict[str, float] = {}
+        details: dict[str, str] = {}
         for reported, (name, options) in self.recipe.evaluation.metric_specs.items():
             result = load_metric(name, **options).compute(predictions=predictions, references=references)
-            numbers |= {key.replace(name, reported, 1): float(value) for key, value in (result or {}).items()}
-        return Scores(numbers, {})
+            for key, value in (result or {}).items():
+                key = key.replace(name, reported, 1)
+                if isinstance(value, str):
+                    details[key] = value
+                else:
+                    numbers[key] = float(value)
+        return Scores(numbers, details)
 
     def validation_scorer(self, validation: Dataset) -> Callable[[], dict[str, float]] | None:
         options = self.recipe.evaluation

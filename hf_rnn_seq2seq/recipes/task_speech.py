@@ -27,7 +27,7 @@ from ..evaluation.saved_model import average_models, load_ensemble, load_model
 from ..evaluation.speech_ensemble import RnnSeq2SeqSpeechEnsemble
 from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
-from ..training.spec_augment import SpecAugmentOptions, spec_augment
+from ..training.augmentation import SpecAugmentOptions, spec_augment
 from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind
 from .scoring import Scorer, check_metrics
@@ -164,6 +164,9 @@ class SpeechTask(Task):
         set_seed(self.recipe.seed)
         self.model = RnnSeq2SeqForSpeechSeq2Seq(config)
         self.model.generation_config = generation_config(self.recipe, self.tokenizer, longest)
+
+    def try_predicting(self, split: Dataset) -> None:
+        self.scorer.try_search(split)
 
     def load(self, directory: str | Path) -> None:
         self.tokenizer = load_tokenizers(directory)[0]

@@ -19,8 +19,8 @@ from ..data.tokenizers import load_tokenizers, save_tokenizers, train_tokenizer
 from ..evaluation.ensemble import RnnSeq2SeqEnsemble
 from ..evaluation.saved_model import average_models, load_ensemble, load_model
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
+from ..training.augmentation import BpeDropout
 from ..training.batches import pad_rows
-from ..training.bpe_dropout import BpeDropout
 from .options import OptionsError
 from .recipe import SEQ2SEQ, Recipe
 from .scoring import Scorer, check_metrics, write_predictions
@@ -130,6 +130,9 @@ class Seq2SeqTask(Task):
         limit = self.recipe.data.max_target_length
         longest = max(len(ids) + 1 for ids in targets if limit is None or len(ids) < limit)
         self.model = build_model(self.recipe, self.source_tokenizer, self.target_tokenizer, longest)
+
+    def try_predicting(self, split: Dataset) -> None:
+        self.scorer.try_search(split)
 
     def load(self, directory: str | Path) -> None:
         self.source_tokenizer, self.target_tokenizer = load_tokenizers(directory)

@@ -27,7 +27,8 @@ except ImportError as error:
 from ..model.copying import Pointer
 from ..model.decoder import RnnSeq2SeqDecoder
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
-from ..model.recurrence import GATES, LayerState, Padding, RecurrentStack, StackOutput
+from ..model.padding import Padding
+from ..model.recurrence import GATES, LayerState, RecurrentStack, StackOutput
 from ..model.state import DecoderState, SourceMemory
 from . import runtime
 
@@ -234,9 +235,6 @@ class _SteppedByLayers(RecurrentStack):
     ) -> StackOutput:
         stack = self(x.unsqueeze(1), states)
         return StackOutput(stack.output.squeeze(1), stack.states, tuple(y.squeeze(1) for y in stack.layer_outputs))
-
-    def _packing(self, x: Tensor, padding: Padding | None) -> None:
-        """The operators read (B, S, D)."""
 
 
 def _use_onnx_layers(stack: RecurrentStack, from_zero: bool) -> None:

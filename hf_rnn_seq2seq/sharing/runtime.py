@@ -293,7 +293,7 @@ class RnnSeq2SeqRuntime:
         result = []
         for number, source in enumerate(several):
             ids = self._encode_text(source) if isinstance(source, str) else [int(token) for token in source]
-            if not ids:
+            if not ids or (isinstance(source, str) and self.is_blank(source)):
                 raise ValueError(f"source {number} is empty")
             for token in ids:
                 if not 0 <= token < limit:
@@ -301,11 +301,19 @@ class RnnSeq2SeqRuntime:
             result.append(ids)
         return result
 
+    def is_blank(self, text: str) -> bool:
+        """Whether nothing is left of a text for the model to read."""
+        return not self._replaced(text).strip()
+
+    def _replaced(self, text: str) -> str:
+        for pattern, replacement in self.settings.get("source_replacements", ()):
+            text = re.sub(pattern, replacement, text)
+        return text
+
     def _encode_text(self, text: str) -> list[int]:
         if self.source_tokenizer is None:
             raise ValueError("the exported folder has no tokenizer: give lists of ids, not texts")
-        for pattern, replacement in self.settings.get("source_replacements", ()):
-            text = re.sub(pattern, replacement, text)
+        text = self._replaced(text)
         ids: list[int] = self.source_tokenizer.encode(text).ids
         if self.settings["reverse_source"]:
             # Special symbols keep their places: only the text between them is turned round.
@@ -491,7 +499,8 @@ def main(arguments: list[str]) -> None:
     try:
         runtime = RnnSeq2SeqRuntime.from_pretrained(Path(__file__).parent)
         for text in arguments or (line.removesuffix("\n") for line in sys.stdin):
-            answer = runtime.generate(text)[0][0].text if text.strip() else ""
+            text.encode("utf-8")  # an argument may be none
+            answer = "" if runtime.is_blank(text) else runtime.generate(text)[0][0].text
             sys.stdout.write((answer or "").translate({ord("\r"): " ", ord("\n"): " "}) + "\n")
     except Exception as error:  # those of onnxruntime and tokenizers have nothing else in common
         sys.exit(f"error: {'input, wanted UTF-8: ' * isinstance(error, UnicodeError)}{error}")

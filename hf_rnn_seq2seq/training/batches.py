@@ -1,8 +1,8 @@
-"""Batches by a budget of padded tokens, with length buckets: what users have asked the Trainer for since 2021.
+"""Batches by a budget of padded tokens, with length buckets.
 
-Samples of like length share a batch, so hardly anything is padded, and every batch costs about the same. A plain
-`torch.utils.data` batch sampler: it works with any model and data set, and imports nothing of this package. So do the
-rows that it chooses, and their padding, in arrays: rows as Python lists take a tenth of the time of a small model.
+Samples of like length share a batch, so hardly anything is padded, and every batch costs about the same. The sampler,
+the rows and their padding work with any model and data set, and import nothing of this package. Rows and padding are
+arrays: as Python lists they take a tenth of the time of a small model's training.
 """
 
 from __future__ import annotations
@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 class ArrayRows(Dataset[dict[str, list[int]]]):
-    """Rows of a data set whose columns are lists of integers, as slices of one flat array a column.
-
-    Args:
-        dataset: it is copied.
-    """
+    """Rows of a data set whose columns are lists of integers, as slices of one flat array a column, a copy."""
 
     def __init__(self, dataset: datasets.Dataset) -> None:
         self.length = len(dataset)
@@ -38,7 +34,7 @@ class ArrayRows(Dataset[dict[str, list[int]]]):
 
     @staticmethod
     def suits(dataset: Any) -> bool:
-        """Whether it is a data set of `datasets` and every column holds lists of integers."""
+        """Return whether it is a data set of `datasets` whose columns all hold lists of integers."""
         features = getattr(dataset, "features", None) or {}
         kinds = [str(getattr(getattr(feature, "feature", None), "dtype", "")) for feature in features.values()]
         return bool(kinds) and all(kind.startswith("int") for kind in kinds)
@@ -53,14 +49,11 @@ class ArrayRows(Dataset[dict[str, list[int]]]):
 
 
 def pad_rows(rows: Sequence[Mapping[str, Sequence[int]]], padding: Mapping[str, int]) -> dict[str, torch.Tensor]:
-    """A batch of rows of integers, each column padded at its end to its longest row.
+    """Return a tensor (B, L) a column of B rows of integers, padded at their ends to the longest.
 
     Args:
         rows: B rows with the same columns.
-        padding: the integer that pads each column, of those that are wanted.
-
-    Returns:
-        A tensor (B, L) a column.
+        padding: the wanted columns, and the integer that pads each.
     """
     batch = {}
     for name, pad in padding.items():
@@ -76,16 +69,15 @@ def pad_rows(rows: Sequence[Mapping[str, Sequence[int]]], padding: Mapping[str, 
 class TokenBudgetBatchSampler(Sampler[list[int]]):
     """Batches of samples of like length, as large as a budget of padded tokens allows.
 
-    Samples are sorted by length, ties in a random order, and cut into the batches of one update; these then come in
-    random order. Each is dealt out to the processes, sample by sample, and a process's share is as large as possible:
-    the next samples join if the longest x the number of samples of a share stays within `max_tokens`, on each side. So
-    all processes have shares of like length and equal number, and none waits long for another; and `world_size`
-    processes make the updates of one process whose budget is `world_size` times as large (exactly, where lengths and
-    numbers divide evenly).
+    Samples are sorted by length, ties in a random order, and cut into the batches of one update; these are shuffled.
+    Each is divided among the processes, sample by sample, and is as large as possible: the longest sample x the number
+    of samples of a process stays within `max_tokens`, on each side. So all processes have equal numbers of samples of
+    like length, and none waits long for another; and `world_size` processes make the updates of one process whose
+    budget is `world_size` times as large (exactly, where lengths and numbers divide evenly).
 
     Order and ties depend on `(seed, epoch)` only, so a resumed epoch sees the same batches; the cuts depend on the
-    sorted lengths alone, so every epoch has the same number of batches. A sample longer than the budget makes a share
-    of its own.
+    sorted lengths alone, so every epoch has the same number of batches. A sample longer than the budget is a batch of
+    its own.
 
     Args:
         lengths: the length of every sample, or its (source, target) lengths.
@@ -126,13 +118,13 @@ class TokenBudgetBatchSampler(Sampler[list[int]]):
         self._bounds = self._cut()
 
     def _order(self, generator: np.random.Generator | None) -> np.ndarray:
-        """Samples by their longer side, then by the single sides, then at random (or by number)."""
+        """Return samples by their longer side, then by the single sides, then at random (or by number)."""
         count = len(self.lengths)
         ties = np.arange(count) if generator is None else generator.permutation(count)
         return np.lexsort((ties, *self.lengths.T[::-1], self.lengths.max(axis=1)))
 
     def _cut(self) -> list[tuple[int, int]]:
-        """Start and end of each update's batch in the sorted order, at least `world_size` samples each."""
+        """Return start and end of each update's batch in the sorted order, at least `world_size` samples each."""
         longest = self.lengths.max(axis=1)[self._order(None)].tolist()
         count, processes = len(longest), self.world_size
         bounds: list[tuple[int, int]] = []
@@ -145,7 +137,7 @@ class TokenBudgetBatchSampler(Sampler[list[int]]):
                 bounds.append((start, even))
                 start = even
         bounds.append((start, count))
-        # The last may be too small for all processes: it takes over samples of those before, which are shorter.
+        # The last may be too small for all processes: it takes samples of those before, which are shorter.
         end = count
         for number in range(len(bounds) - 1, -1, -1):
             start = min(bounds[number][0], end - processes)
@@ -154,7 +146,7 @@ class TokenBudgetBatchSampler(Sampler[list[int]]):
         return bounds
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches come next; the Trainer calls this."""
+        """Set the epoch of the next batches; the Trainer calls this."""
         self.epoch = epoch
 
     def __len__(self) -> int:

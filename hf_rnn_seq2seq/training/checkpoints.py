@@ -1,9 +1,8 @@
-"""The checkpoints of a run: which there are, which are whole, which are best, and their mean.
+"""The checkpoints of a run: their order, their damage, the best of them, and their mean.
 
 A checkpoint is sealed with the hashes of its files once it is written. A process may be killed in the middle of that,
 and a disk may lose a file or change a bit; the Trainer would refuse to go on, or go on with other numbers. A resume
-takes the newest checkpoint that is what it was. Averaging: Junczys-Dowmunt et al. 2016. Needs the extra `train`; must
-not be imported by the model files.
+takes the newest undamaged checkpoint. Averaging: Junczys-Dowmunt et al. 2016.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _STATE_FILE = "trainer_state.json"
 
 
 def checkpoints_of(output_dir: str | Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
+    """Return the checkpoints of a run, oldest first."""
     found = [path for path in Path(output_dir).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     return sorted(found, key=_step)
 
@@ -38,7 +37,7 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
-# ---- Whole or damaged -------------------------------------------------------------------------------------------
+# ---- Damage -----------------------------------------------------------------------------------------------------
 
 
 def _checksum(path: Path) -> str:
@@ -47,11 +46,7 @@ def _checksum(path: Path) -> str:
 
 
 def seal(checkpoint: str | Path) -> None:
-    """Write the hashes of a checkpoint's files beside them; what is written later is not part of it.
-
-    Args:
-        checkpoint: a folder whose files are all there.
-    """
+    """Write the hashes of a checkpoint's files, which are all there, beside them."""
     folder = Path(checkpoint)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL_FILE)
     for path in files:
@@ -68,11 +63,7 @@ def seal(checkpoint: str | Path) -> None:
 
 
 def damage_of(checkpoint: str | Path) -> str | None:
-    """What is wrong with a checkpoint, or `None` if each file is as it was when the checkpoint was sealed.
-
-    Args:
-        checkpoint: a folder, sealed or not.
-    """
+    """Return the damage of a checkpoint in words, or `None` if each file is as it was when it was sealed."""
     folder = Path(checkpoint)
     try:
         sums = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
@@ -89,15 +80,12 @@ def damage_of(checkpoint: str | Path) -> str | None:
 
 
 def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint of a run that can be gone on from; of each newer one a warning says what is wrong.
+    """Return the newest checkpoint that a run can be resumed from; log the damage of each newer one.
 
-    One is passed over as well if the best checkpoint of its time is damaged, which the run would take in the end.
-
-    Args:
-        output_dir: folder of the run.
+    One is skipped as well if the best checkpoint of its time is damaged, which the run would take in the end.
 
     Raises:
-        FileNotFoundError: there are checkpoints, and none is whole.
+        FileNotFoundError: there are checkpoints, and all are damaged.
     """
     checkpoints = checkpoints_of(output_dir)
     for checkpoint in reversed(checkpoints):
@@ -110,7 +98,7 @@ def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
             if damage is None:
                 return checkpoint
             damage = f"of the best checkpoint until then, {best.name}: {damage}"
-        logger.warning("passing over %s: %s", checkpoint, damage)
+        logger.warning("skipping %s: %s", checkpoint, damage)
     if checkpoints:
         raise FileNotFoundError(
             f"{output_dir}: none of the checkpoints {', '.join(path.name for path in checkpoints)} is whole (see the "
@@ -120,7 +108,7 @@ def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
 
 
 class SealCheckpoints(TrainerCallback):
-    """Seals each checkpoint once every process has written its part."""
+    """Seal each checkpoint once every process has written its part."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -131,10 +119,7 @@ class SealCheckpoints(TrainerCallback):
 
 
 class FindBestCheckpoint(TrainerCallback):
-    """Looks for the best checkpoint of a resumed run where the run is now.
-
-    The Trainer notes it with the path of the day, and goes on without it after a move, or from another folder.
-    """
+    """Look for the best checkpoint of a resumed run where the run is now: the Trainer notes its path of that day."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -151,30 +136,21 @@ class FindBestCheckpoint(TrainerCallback):
 
 
 def rank_checkpoints(output_dir: str | Path, state: TrainerState, metric: str, greater_is_better: bool) -> list[Path]:
-    """A run's checkpoints, best first by a logged metric, and earlier first if equal.
+    """Return a run's checkpoints that were evaluated, best first by a logged metric, earlier first if equal.
 
     Args:
         output_dir: folder of the run.
         state: holds the metrics of every evaluation.
         metric: name as logged, for instance "eval_loss".
         greater_is_better: direction of the metric.
-
-    Returns:
-        Those checkpoints that still exist and were evaluated.
     """
     sign = -1 if greater_is_better else 1
     values = {entry["step"]: sign * entry[metric] for entry in state.log_history if metric in entry}
-    return sorted(
-        (c for c in checkpoints_of(output_dir) if _step(c) in values), key=lambda c: (values[_step(c)], _step(c))
-    )
+    return sorted((c for c in checkpoints_of(output_dir) if _step(c) in values), key=lambda c: values[_step(c)])
 
 
 class KeepBestCheckpoints(TrainerCallback):
-    """Deletes all checkpoints but the best ones and the newest (the Trainer itself keeps the newest ones).
-
-    Args:
-        number: how many of the best are kept.
-    """
+    """Delete all checkpoints but the `number` best ones and the newest (the Trainer itself keeps the newest ones)."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -183,22 +159,18 @@ class KeepBestCheckpoints(TrainerCallback):
         if not args.should_save:
             return
         assert args.output_dir is not None
-        ranked = rank_checkpoints(
-            args.output_dir, state, f"eval_{args.metric_for_best_model}", bool(args.greater_is_better)
-        )
+        metric = f"eval_{args.metric_for_best_model}"
+        ranked = rank_checkpoints(args.output_dir, state, metric, bool(args.greater_is_better))
         for checkpoint in ranked[self.number :]:
             if _step(checkpoint) != state.global_step:
                 shutil.rmtree(checkpoint)
 
 
 def average_checkpoints(checkpoints: Sequence[str | Path]) -> dict[str, torch.Tensor]:
-    """Mean of the weights of several checkpoints (Junczys-Dowmunt et al. 2016): one model, no larger.
+    """Return the mean of the weights of several checkpoints (Junczys-Dowmunt et al. 2016), summed in float64.
 
     Args:
         checkpoints: directories with a `model.safetensors` of the same model.
-
-    Returns:
-        The averaged state, summed in float64 and given back in the dtype of the first.
 
     Raises:
         ValueError: no checkpoints, or their parameters differ in name or shape.

@@ -1,7 +1,7 @@
 """Teacher forcing and scheduled sampling: how often a training step reads the reference (Bengio et al. 2015).
 
-The schedule, and the callback that sets it on the model before each update; what a step then reads is the model's
-business (`model/scheduled_sampling.py`). Must not be imported by the model files.
+The schedule, and the callback that sets it on the model before each update; `model/scheduled_sampling.py` then chooses
+the inputs of each step.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..data.option_checks import check_range
 
 
 @dataclass
@@ -38,41 +40,24 @@ class TeacherForcingOptions:
     unit: Literal["step", "sequence"] = "step"
 
     def __post_init__(self) -> None:
-        for name in ("ratio", "start", "minimum"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}: got {value}, wanted 0 to 1")
-        if self.slope < 0:
-            raise ValueError(f"slope: got {self.slope}, wanted 0 or more")
-        if self.k < 1:
-            raise ValueError(f"k: got {self.k}, wanted 1 or more")
+        check_range(self, "ratio", "start", "minimum", least=0, most=1)
+        check_range(self, "slope", least=0)
+        check_range(self, "k", least=1)
 
 
 def teacher_forcing_ratio(options: TeacherForcingOptions, step: int) -> float:
-    """Probability of feeding the reference token at an update (Bengio et al. 2015, section 2.4).
-
-    Args:
-        options: the schedule.
-        step: number of updates done, from 0 on.
-
-    Returns:
-        A probability: 1 is teacher forcing, 0 feeds the model's own tokens only.
-    """
+    """Return the probability of feeding the reference after `step` updates (Bengio et al. 2015, section 2.4)."""
     if options.schedule == "linear":
         return max(options.minimum, options.start - options.slope * step)
     if options.schedule == "inverse_sigmoid":
-        # k / (k + exp(i / k)), divided through by exp(i / k), which would overflow.
+        # k / (k + exp(i / k)), both divided by exp(i / k), which would overflow.
         decayed = options.k * math.exp(-step / options.k)
         return decayed / (decayed + 1)
     return options.ratio
 
 
 class ScheduledSamplingCallback(TrainerCallback):
-    """Sets `model.teacher_forcing_ratio` and `_unit` before every update, and the ratio back to 1 after training.
-
-    Args:
-        options: the schedule.
-    """
+    """Set `model.teacher_forcing_ratio` and `_unit` before every update, and the ratio back to 1 after training."""
 
     def __init__(self, options: TeacherForcingOptions) -> None:
         self.options = options

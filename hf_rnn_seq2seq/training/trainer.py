@@ -1,8 +1,6 @@
-"""What training adds to the stock `Seq2SeqTrainer`, each as a part of its own.
+"""The Trainer: `Seq2SeqTrainer` with batches by token budget, augmentation and scores of chosen validation items.
 
-Batches by token budget, scores of chosen validation items at each evaluation, scheduled sampling (Bengio et al. 2015),
-and a clock that goes on after a resume. `experiment.py` puts them together, with `checkpoints.py`. Needs the extras
-`train` and `metrics`; must not be imported by the model files.
+Beside it a clock that goes on after a resume. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -14,13 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import (
-    Seq2SeqTrainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import Seq2SeqTrainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -37,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class TrainingClock(TrainerCallback, ExportableState):
-    """Counts the seconds of training, those before a resume included."""
+    """The seconds of training, those before a resume included."""
 
     def __init__(self) -> None:
         self.seconds_before = 0.0
@@ -50,26 +42,23 @@ class TrainingClock(TrainerCallback, ExportableState):
 
     @property
     def seconds(self) -> float:
-        """Seconds so far."""
+        """The seconds so far."""
         return self.seconds_before + time.perf_counter() - self.started
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; the Trainer sets it again when it resumes."""
+        """Return the attributes that a checkpoint keeps, and the Trainer sets when it resumes."""
         return {"args": {}, "attributes": {"seconds_before": self.seconds}}
 
 
-# ---- Trainer ----------------------------------------------------------------------------------------------------
-
-
 class RecipeTrainer(Seq2SeqTrainer):
-    """`Seq2SeqTrainer` with batches by token budget and validation scores on chosen items.
+    """`Seq2SeqTrainer` with batches by token budget, augmentation and scores of chosen validation items.
 
     Args:
         max_tokens: token budget of a training batch; `None`: the Trainer's own batches.
         lengths: (source, target) length of every training item, for `max_tokens`.
         save_processors: called with each directory that the model is saved in, to save tokenizers there.
         augment: changes every training batch on the model's device, at random if it likes; `None`: nothing does.
-        score_validation: called at each evaluation; what it returns is logged with the loss.
+        score_validation: called at each evaluation; returns scores that are logged with the loss.
         **kwargs: as for `Seq2SeqTrainer`.
     """
 
@@ -91,7 +80,7 @@ class RecipeTrainer(Seq2SeqTrainer):
         self.score_validation = score_validation
 
     def get_train_dataloader(self) -> DataLoader:
-        """Training batches; by length buckets if `max_tokens` is set."""
+        """Return training batches; by length buckets if `max_tokens` is set."""
         if self.max_tokens is None:
             return super().get_train_dataloader()
         sampler = TokenBudgetBatchSampler(
@@ -109,23 +98,21 @@ class RecipeTrainer(Seq2SeqTrainer):
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type != "cpu",
         )
-        # The sampler gives each process its own batches: accelerate must not share them out again. Its wrapper is
-        # wanted all the same, because it moves batches to the device and hands `set_epoch` on, also after skipping
-        # batches at a resume.
+        # The sampler yields the batches of this process: accelerate must not divide them again. Its wrapper moves
+        # batches to the device and passes `set_epoch` on, also after skipping batches at a resume.
         return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Loss and gradients of a batch, augmented."""
-        # Here and not in the collator, which evaluation has too; and what a step draws from torch's generator it draws
-        # again after a resume, whatever batches were made in advance.
+        """Augment a batch; compute its loss and gradients."""
+        # Not in the collator, which evaluation uses, too, and which may run ahead: a resumed run draws the same.
         if self.augment is not None:
             inputs = self.augment(self._prepare_inputs(inputs))
         return super().training_step(model, inputs, num_items_in_batch)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """An epoch; none where a resumed run had made its last update, after which the Trainer would make one more."""
+        """Run an epoch; none after the last update of a resumed run, where the Trainer would make one more."""
         if self.state.global_step < self.state.max_steps:
             super()._run_epoch(*args, **kwargs)
 
@@ -137,17 +124,16 @@ class RecipeTrainer(Seq2SeqTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """The loss of the whole validation data, and the scores of the chosen items."""
+        """Compute the loss of the whole validation data, and the scores of the chosen items."""
         output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
         if self.score_validation is not None:
             assert output.metrics is not None
-            output.metrics.update(
-                {f"{metric_key_prefix}_{name}": value for name, value in self.score_validation().items()}
-            )
+            scores = self.score_validation()
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in scores.items()})
         return output
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model and what `save_processors` saves, in checkpoints as well."""
+        """Save the model and its tokenizers, in checkpoints as well."""
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             assert self.args.output_dir is not None

@@ -25,6 +25,7 @@ BEGIN, END = _comments("results")
 SPEED_FILE = "benchmark.json"
 # What others reached, beside the results files: a recipe's name, a tabulator, numbers and their source, one a line.
 PUBLISHED_FILE = "published.tsv"
+_NO_RESULTS = "*No results yet.*"
 # A table's row with more numbers than this names the first ones only.
 _MOST_SHOWN = 14
 _MOST_RUNS = 6
@@ -43,7 +44,7 @@ def results_table(folder: str | os.PathLike[str]) -> str:
     paths = sorted(path for path in Path(folder).glob("*.json") if path.name != SPEED_FILE)
     results = [read_results(path) for path in paths]
     if not results:
-        return "*No results yet.*"
+        return _NO_RESULTS
     published = _published(Path(folder) / PUBLISHED_FILE)
     rows = [
         ["recipe", "result", "published", "parameters", "training", "hardware", "seeds", "date"],
@@ -133,7 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the table is stale")
     options = parser.parse_args(arguments)
     try:
-        fresh = update_document(options.document, results_table(options.folder), "results", options.check)
+        table = results_table(options.folder)
+        if table == _NO_RESULTS and f"{BEGIN}\n| " in read_text(options.document):
+            raise ValueError(f"holds a table, but {options.folder} no results file; wanted the folder of the results")
+        fresh = update_document(options.document, table, "results", options.check)
     except (OSError, ValueError) as error:
         parser.error(f"{options.document}: {error}")
     if not fresh:

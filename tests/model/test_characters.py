@@ -18,6 +18,7 @@ from hf_rnn_seq2seq import (
     RnnSeq2SeqForTokenClassification,
 )
 from hf_rnn_seq2seq.model.embedding import CharacterEncoder
+from hf_rnn_seq2seq.model.fast_words import read_each_once
 
 
 TIGHT = {"atol": 1e-10, "rtol": 1e-8}
@@ -80,8 +81,8 @@ def test_a_word_is_its_last_states_of_both_directions(rnn_type: str) -> None:
 def test_reading_each_distinct_word_once_changes_no_value_and_no_gradient() -> None:
     encoder, words = encoder_of(), random_words(4, 9).flatten(0, 1)
     results = []
-    for read in (encoder._read, encoder._read_each_once):
-        vectors = read(words)
+    for once in (False, True):
+        vectors = read_each_once(encoder._read, words, PAD) if once else encoder._read(words)
         (vectors * torch.randn(vectors.shape, generator=torch.Generator().manual_seed(2)).double()).sum().backward()
         results.append({"vectors": vectors.detach(), **gradients(encoder)})
     for name, wanted in results[0].items():
@@ -226,7 +227,7 @@ def test_token_dropout_replaces_ids_by_the_unknown_one_in_training_only(characte
         ({"character_embedding_size": 0}, "character_embedding_size must be at least 1"),
         ({"character_hidden_size": 0}, "character_hidden_size must be at least 1"),
         ({"character_vocab_size": 9, "character_hidden_size": 5}, "character_hidden_size=5.*make it even"),
-        ({"character_vocab_size": 1}, "pad_token_id=1 and character_vocab_size=1.*in both vocabularies"),
+        ({"character_vocab_size": 1}, "pad_token_id=1, character_vocab_size=1.*in both vocabularies"),
         ({"character_vocab_size": 9, "pad_token_id": None}, "pad_token_id=None"),
         ({"token_dropout": 1.0}, "token_dropout must be at least 0 and less than 1"),
         ({"token_dropout": 0.1, "unk_token_id": None}, "token_dropout=0.1.*give an unk_token_id"),

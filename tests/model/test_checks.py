@@ -22,7 +22,8 @@ from hf_rnn_seq2seq import (
     RnnSeq2SeqForTokenClassification,
 )
 from hf_rnn_seq2seq.evaluation.ensemble import RnnSeq2SeqEnsemble
-from hf_rnn_seq2seq.model.recurrence import Padding, RecurrentStack
+from hf_rnn_seq2seq.model.padding import Padding
+from hf_rnn_seq2seq.model.recurrence import RecurrentStack
 from hf_rnn_seq2seq.model.state import new_cache
 
 
@@ -217,7 +218,7 @@ def test_a_cache_of_another_batch_or_model_is_refused(cell: str, attention: str)
     for maker, rows in ((model, 40), (other, B), (deeper, B)):
         cache = new_cache(maker.config)
         maker(random_ids(rows, S), decoder_input_ids=random_ids(rows, T), past_key_values=cache)
-        with pytest.raises(ValueError, match=r"^cache"):
+        with pytest.raises(ValueError, match=r"^(cache|past_key_values)[ :]"):
             model(**inputs, past_key_values=cache)
     cache = new_cache(model.config)
     model(**inputs, past_key_values=cache)
@@ -319,6 +320,8 @@ def test_the_speech_model(cell: str) -> None:
         ({"input_features": floats(B, S, 4)}, "input_features"),
         ({"input_features": floats(S, 3)}, "input_features"),
         ({"attention_mask": ones(B, NOT_S)}, "attention_mask"),
+        ({"attention_mask": ones(S)}, "attention_mask"),
+        ({"attention_mask": ones(1, B, S)}, "attention_mask"),
         ({"labels": random_ids(40, 2)}, "labels"),
     ):
         with pytest.raises(ValueError, match=f"^{name} "):
@@ -408,3 +411,51 @@ def test_an_export_keeps_a_free_batch() -> None:
     program = torch.export.export(Whole(), inputs, dynamic_shapes=(batch, batch, batch), strict=False)
     other = tuple(torch.cat([part, part.flip(0)]) for part in inputs)
     torch.testing.assert_close(program.module()(*other), wrap(model)(*other))
+
+
+NO_TENSORS = ("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask")
+
+
+@pytest.mark.parametrize("name", NO_TENSORS)
+@pytest.mark.parametrize("value", [[[4, 5]], "word", ones(B, S).numpy()], ids=["list", "text", "array"])
+def test_what_is_no_tensor_is_refused_by_its_name(model: Any, name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^{name} is .*, wanted a tensor"):
+        model(**{**right_inputs(), "attention_mask": ones(B, S), name: value})
+
+
+@pytest.mark.parametrize("name", ["input_ids", "decoder_input_ids"])
+@pytest.mark.parametrize("training", [True, False])
+def test_ids_of_no_symbol_are_refused(model: Any, name: str, training: bool) -> None:
+    shape = (B, S) if name == "input_ids" else (B, T)
+    for wrong, said in ((-1, "holds the id -1"), (12, "holds the id 12"), (0.5, "has type torch.float32")):
+        ids = random_ids(*shape)
+        ids = ids + 0.5 if wrong == 0.5 else ids.index_put((torch.tensor([1]), torch.tensor([1])), torch.tensor(wrong))
+        with pytest.raises(ValueError, match=rf"^{name} (\(or labels\) )?{said}"):
+            model.train(training)(**{**right_inputs(), name: ids})
+
+
+def test_characters_and_classes_of_no_kind_are_refused() -> None:
+    options = {"character_vocab_size": 7, "character_embedding_size": 4, "character_hidden_size": 6}
+    model: Any = built(RnnSeq2SeqForConditionalGeneration, "gru", **options)
+    inputs = {"input_ids": random_ids(B, S), "labels": random_ids(B, T), "attention_mask": ones(B, S)}
+    inputs["attention_mask"][0, -1] = 0
+    characters = ones(B, S, 3)
+    characters[0, -1] = 99  # in the padding all is well
+    model(**inputs, character_ids=characters)
+    for wrong, said in ((characters - 2, "holds"), (characters + 6, "holds"), (characters + 0.5, "has type")):
+        with pytest.raises(ValueError, match=f"^character_ids {said}"):
+            model(**inputs, character_ids=wrong)
+    with pytest.raises(TypeError, match=r"^character_ids is list"):
+        model(**inputs, character_ids=[[[1]]])
+    for kind in (RnnSeq2SeqForTokenClassification, RnnSeq2SeqForSequenceClassification):
+        with pytest.raises(TypeError, match=r"^labels is list"):
+            built(kind, "gru", num_labels=3)(random_ids(B, S), labels=[1] * B)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_labels_are_integers(training: bool) -> None:
+    model = built(RnnSeq2SeqForConditionalGeneration, "gru").train(training)
+    with pytest.raises(ValueError, match=r"^labels has type torch.float32, wanted integers"):
+        model(random_ids(B, S), labels=random_ids(B, T).float())
+    with pytest.raises(TypeError, match=r"^labels is list, wanted a tensor"):
+        model(random_ids(B, S), labels=[[4, 5]] * B)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
-from hf_rnn_seq2seq.model import decoder, loss
-from hf_rnn_seq2seq.model.decoder import RnnSeq2SeqDecoder
+from hf_rnn_seq2seq.model import fast_loss
+from hf_rnn_seq2seq.model.fast import plain
+from hf_rnn_seq2seq.model.fast_loss import linear_cross_entropy
 from hf_rnn_seq2seq.model.fast_products import matrix_product
 from hf_rnn_seq2seq.model.fast_training import DeferredGradients
-from hf_rnn_seq2seq.model.loss import linear_cross_entropy
 
 
 Model = RnnSeq2SeqForConditionalGeneration
@@ -61,32 +60,15 @@ def assert_same(got: tuple[Tensor, dict[str, Tensor]], wanted: tuple[Tensor, dic
         torch.testing.assert_close(got[1][name], gradient, **TIGHT, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A context in which the decoder leaves its gradients to autograd, step by step, and knows no input before."""
-
-    def context() -> pytest.MonkeyPatch:
-        monkeypatch.setattr(RnnSeq2SeqDecoder, "_deferred_gradients", lambda self, source=None: nullcontext())
-        step = RnnSeq2SeqDecoder.step
-
-        def whole_step(self: Any, embedded: Any, state: Any, source: Any, masks: Any = None, known: Any = None) -> Any:
-            return step(self, embedded, state, source, masks)
-
-        monkeypatch.setattr(RnnSeq2SeqDecoder, "step", whole_step)
-        return monkeypatch
-
-    return context
-
-
 @pytest.mark.parametrize("options", [*LOOPS.values(), *STRUCTURES.values()], ids=[*LOOPS, *STRUCTURES])
-def test_a_fast_step_equals_the_plain_one(options: dict[str, Any], plain: Any) -> None:
+def test_a_fast_step_equals_the_plain_one(options: dict[str, Any]) -> None:
     labels = labels_of()
     if "hidden_dropout" in options:
         labels[:, -1] = 5  # all steps count: where some are passed over, others are dropped
     model, inputs = tiny_model(**options), inputs_of(labels)
     fast = trained(model, **inputs)
-    plain()
-    assert_same(fast, trained(model, **inputs, skip_logits=False))
+    with plain():
+        assert_same(fast, trained(model, **inputs))
 
 
 @pytest.mark.parametrize("options", [{}, {"input_feeding": True}, *LOOPS.values()], ids=["at_once", "loop", *LOOPS])
@@ -98,20 +80,20 @@ def test_steps_that_no_label_needs_are_passed_over(options: dict[str, Any], monk
     if model.config.recurrent_dropout > 0:
         monkeypatch.setattr(F, "dropout", lambda x, p=0.5, training=True: x * 0.7 if training and p > 0 else x)
     counting = trained(model, **inputs)
-    monkeypatch.setattr("hf_rnn_seq2seq.model.modeling_rnn_seq2seq.steps_that_count", lambda labels: None)
-    assert_same(counting, trained(model, **inputs))
+    with plain("trimmed"):
+        assert_same(counting, trained(model, **inputs))
 
 
 @pytest.mark.parametrize("options", [{"input_feeding": True}, *LOOPS.values()], ids=["loop", *LOOPS])
 def test_a_mask_that_trails_gives_the_same_in_a_shrinking_batch(
-    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any],
 ) -> None:
     model, inputs = tiny_model(**options).eval(), inputs_of(random_ids(3, 6))
     inputs["decoder_attention_mask"] = torch.tensor([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0], [1, 0, 0, 0, 0, 0]])
     asked = {"use_cache": False, "output_hidden_states": True, "output_attentions": True}
     shrinking = model(**inputs, **asked)
-    monkeypatch.setattr(decoder, "_only_trails", lambda mask: False)
-    wanted = model(**inputs, **asked)
+    with plain():
+        wanted = model(**inputs, **asked)
     torch.testing.assert_close(shrinking.logits, wanted.logits, **TIGHT)
     torch.testing.assert_close(shrinking.cross_attentions[0], wanted.cross_attentions[0], **TIGHT)
     real = inputs["decoder_attention_mask"].bool()
@@ -119,20 +101,20 @@ def test_a_mask_that_trails_gives_the_same_in_a_shrinking_batch(
         torch.testing.assert_close(got[real], want[real], **TIGHT)
 
 
-def test_masked_decoder_steps_have_the_same_gradients(plain: Any) -> None:
+def test_masked_decoder_steps_have_the_same_gradients() -> None:
     model, inputs = tiny_model("luong"), inputs_of(labels_of())
     inputs["decoder_attention_mask"] = torch.tensor([[0, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 1, 0]])
     fast = trained(model, **inputs)
-    plain()
-    assert_same(fast, trained(model, **inputs, skip_logits=False))
+    with plain():
+        assert_same(fast, trained(model, **inputs))
 
 
-def test_scheduled_sampling_has_the_same_gradients(plain: Any) -> None:
+def test_scheduled_sampling_has_the_same_gradients() -> None:
     model, inputs = tiny_model("luong"), inputs_of(labels_of())
     model.teacher_forcing_ratio = 0.5
     fast = trained(model, **inputs)
-    plain()
-    assert_same(fast, trained(model, **inputs, skip_logits=False))
+    with plain():
+        assert_same(fast, trained(model, **inputs))
 
 
 def test_a_second_backward_does_not_meet_what_a_partial_one_left() -> None:
@@ -161,7 +143,7 @@ def test_frozen_weights_stay_without_gradient() -> None:
             torch.testing.assert_close(parameter.grad, wanted[name], **TIGHT)
 
 
-def test_bfloat16_autocast_gives_nearly_the_same_gradients(plain: Any) -> None:
+def test_bfloat16_autocast_gives_nearly_the_same_gradients() -> None:
     model, inputs = tiny_model("luong", torch.float32), inputs_of(labels_of())
     with torch.autocast("cpu", torch.bfloat16):
         fast = trained(model, **inputs)
@@ -199,7 +181,7 @@ def test_a_weight_changed_before_the_way_back_is_an_error() -> None:
 def test_the_chunked_loss_is_the_cross_entropy(
     smoothing: float, bias: bool, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss, "_LOGITS_AT_ONCE", 9 * rows_at_once)
+    monkeypatch.setattr(fast_loss, "_LOGITS_AT_ONCE", 9 * rows_at_once)
     torch.manual_seed(0)
     readout, weight = (torch.randn(n, 5, dtype=torch.float64, requires_grad=True) for n in (7, 9))
     offset = torch.randn(9, dtype=torch.float64, requires_grad=True) if bias else None
@@ -216,7 +198,7 @@ def test_the_chunked_loss_is_the_cross_entropy(
 def test_the_loss_in_chunks_equals_the_loss_of_all_logits(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss, "_LOGITS_AT_ONCE", 12 * 2)  # two rows
+    monkeypatch.setattr(fast_loss, "_LOGITS_AT_ONCE", 12 * 2)  # two rows
     model, inputs = tiny_model(**options), inputs_of(labels_of())
     assert_same(trained(model, **inputs), trained(model, **inputs, skip_logits=False))
 

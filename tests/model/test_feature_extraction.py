@@ -254,11 +254,11 @@ def test_a_speaker_for_each_utterance() -> None:
         ({"feature_type": "none"}, "frame_size must be"),
         ({"frame_size": 5}, "belongs to feature_type='none'"),
         ({"feature_type": "none", "frame_size": 1}, "vectors of one number"),
-        ({"feature_type": "mfcc", "num_cepstra": 50}, "at most num_mel_bins=20"),
+        ({"feature_type": "mfcc", "num_cepstra": 50}, "num_cepstra must be at most num_mel_bins=20; got 50"),
         ({"frame_length": 0.1}, "frame_length"),
         ({"high_frequency": 4001.0}, "half of sampling_rate=8000"),
         ({"low_frequency": 4000.0}, "the first below the second"),
-        ({"mean": [0.0]}, "together"),
+        ({"mean": [0.0]}, "mean and std must come together"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:

@@ -10,8 +10,10 @@ from tiny import STRUCTURES, gradients, padded_batch, random_ids, tiny_model
 from torch import Tensor, nn
 
 from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
-from hf_rnn_seq2seq.model import recurrence
-from hf_rnn_seq2seq.model.fast_lookup import Lookup, lookup_of
+from hf_rnn_seq2seq.model import fast_recurrence
+from hf_rnn_seq2seq.model.fast import lookup, plain
+from hf_rnn_seq2seq.model.fast_recurrence import Lookup, lookup_of
+from hf_rnn_seq2seq.model.recurrence import RecurrentStack
 
 
 Model = RnnSeq2SeqForConditionalGeneration
@@ -54,7 +56,7 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> list[Lookup | None]:
         given.append(lookup_of(*arguments))
         return given[-1]
 
-    monkeypatch.setattr(recurrence, "lookup_of", watched)
+    monkeypatch.setattr(fast_recurrence, "lookup_of", watched)
     return given
 
 
@@ -64,13 +66,14 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> list[Lookup | None]:
 )
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 def test_a_looked_up_product_equals_the_plain_one(
-    options: dict[str, Any], targets: list[int], padding: str, lookups: Any, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], targets: list[int], padding: str, lookups: Any
 ) -> None:
     model, inputs = tiny_model(**{**WIDE, **options}), inputs_of(padding, targets)
     got = trained(model, **inputs)
     assert len(lookups) == 2 and all(lookup is not None for lookup in lookups)  # the encoder's and the decoder's
-    monkeypatch.setattr(recurrence, "lookup_of", lambda *arguments: None)
-    wanted = trained(model, **inputs, skip_logits=False)
+    with plain("lookup"):
+        wanted = trained(model, **inputs, skip_logits=False)
+    assert len(lookups) == 2
     torch.testing.assert_close(got[0], wanted[0], **TIGHT)
     for name, gradient in wanted[1].items():
         torch.testing.assert_close(got[1][name], gradient, **TIGHT, msg=lambda text, name=name: f"{name}: {text}")
@@ -101,10 +104,10 @@ def test_in_mixed_precision_it_is_nearly_the_same(lookups: Any, monkeypatch: pyt
     ids=["padding", "norm", "frequency", "half", "many_rows", "other"],
 )
 def test_what_is_more_than_a_small_table_is_not_looked_up(embedding: nn.Module) -> None:
-    ids, weight = torch.zeros(12, 6, dtype=torch.long), torch.randn(8, 40)
-    assert lookup_of(ids, nn.Embedding(12, 40), [weight]) is not None
-    assert lookup_of(ids, embedding, [weight]) is None
-    assert lookup_of(ids[:1, :2], nn.Embedding(12, 40), [weight]) is None  # fewer positions than rows
+    ids, stack = torch.zeros(12, 6, dtype=torch.long), RecurrentStack("gru", 40, 4, 1)
+    assert lookup(stack, nn.Embedding(12, 40), ids, 0.0) is not None
+    assert lookup(stack, embedding, ids, 0.0) is None
+    assert lookup(stack, nn.Embedding(12, 40), ids[:1, :2], 0.0) is None  # fewer positions than rows
 
 
 def test_a_hook_sees_and_may_change_what_is_embedded() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from tiny import gradients, padding_mask, randomize
 from torch import Tensor
 
-from hf_rnn_seq2seq.model import recurrence
+from hf_rnn_seq2seq.model import fast, fast_recurrence
+from hf_rnn_seq2seq.model.fast import plain
 from hf_rnn_seq2seq.model.fast_products import Factor
 from hf_rnn_seq2seq.model.fast_recurrence import Packing
-from hf_rnn_seq2seq.model.recurrence import Padding, RecurrentStack, packing_of
+from hf_rnn_seq2seq.model.padding import Padding
+from hf_rnn_seq2seq.model.recurrence import RecurrentStack
 
 
 TIGHT: dict[str, Any] = {"atol": 1e-11, "rtol": 1e-9}
@@ -34,8 +36,8 @@ def run(stack: RecurrentStack, x: Tensor, mask: Tensor | None, first: Tensor, pa
     parts = 2 if stack.rnn_type == "lstm" else 1
     states = tuple(tuple(layer[:parts]) for layer in first)
     padding = None if mask is None else Padding.from_mask(mask)
-    packing = patch.object(recurrence, "packing_of", packing_of if packed else lambda x, padding: None)
-    with packing, patch.object(Padding, "real_share", lambda padding: 0.0):  # whatever is faster
+    with nullcontext() if packed else plain("packed"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast, "LSTM_REAL_SHARE", 1.0)  # whatever is faster
         result = stack(x, states, padding)
     given = {"output": result.output} | {
         f"state {k} {i}": part for k, state in enumerate(result.states) for i, part in enumerate(state)
@@ -106,8 +108,7 @@ def test_activation_checkpointing_gives_the_same(reentrant: bool) -> None:
 
 def test_rows_stand_step_by_step_and_the_longest_sequence_first() -> None:
     mask = torch.tensor([[0, 1, 0], [1, 1, 1], [0, 0, 0], [1, 0, 1]], dtype=torch.bool)
-    packing = packing_of(torch.zeros(4, 3, 1), Padding.from_mask(mask))
-    assert packing is not None
+    packing = Packing.of(torch.zeros(4, 3, 1), Padding.from_mask(mask))
     assert packing.counts == (3, 2, 1)
     x = torch.arange(12.0).view(4, 3, 1)
     assert packing.compact(x).flatten().tolist() == [3, 9, 1, 4, 11, 5]
@@ -118,29 +119,37 @@ def test_rows_stand_step_by_step_and_the_longest_sequence_first() -> None:
     assert packing.last(rows, empty, backwards=True).flatten().tolist() == [1, 3, -1, 9]
 
 
+@pytest.fixture
+def packings(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """What was run packed, in order."""
+    seen: list[Tensor] = []
+    monkeypatch.setattr(fast_recurrence, "run_packed_layers", lambda stack, x, *_: seen.append(x))
+    return seen
+
+
 @pytest.mark.parametrize("rnn_type", CELLS)
-def test_an_lstm_with_little_padding_is_not_packed(rnn_type: str) -> None:
-    stack, x = stack_of(rnn_type), torch.zeros(2, 5, 5)
+def test_an_lstm_with_little_padding_is_not_packed(rnn_type: str, packings: list[Tensor]) -> None:
+    stack, x = stack_of(rnn_type), torch.zeros(2, 5, 5, dtype=torch.float64)
     little, much = (Padding.from_mask(padding_mask("interior", lengths, 5)) for lengths in ([5, 4], [5, 1]))
-    assert (stack._packing(x, little) is None) == (stack._packing(x, None) is None) == (rnn_type == "lstm")
-    assert isinstance(stack._packing(x, much), Packing)
+    for padding in (little, None):
+        stack(x, padding=padding)
+    assert len(packings) == (0 if rnn_type == "lstm" else 2)
+    stack(x, padding=much)
+    assert len(packings) == (1 if rnn_type == "lstm" else 3)
 
 
-def test_a_packed_run_is_for_the_cpu_in_full_precision_and_never_traced() -> None:
-    padding, x = Padding.from_mask(torch.tensor([[1, 0], [1, 1]])), torch.zeros(2, 2, 5)
-    assert isinstance(packing_of(x, padding), Packing)
-    assert packing_of(x.bfloat16(), padding) is None
-    assert packing_of(x.to("meta"), padding) is None
-    with torch.autocast("cpu", torch.bfloat16):
-        assert packing_of(x, padding) is None
-    traced: list[Packing | None] = []
-
-    def look(x: Tensor) -> Tensor:
-        traced.append(packing_of(x, padding))
-        return x + 1
-
-    torch.jit.trace(look, x, check_trace=False)
-    assert traced == [None]
+def test_a_packed_run_is_for_the_cpu_in_full_precision_and_never_traced(packings: list[Tensor]) -> None:
+    stack, x = stack_of("gru").float(), torch.zeros(2, 2, 5)
+    stack(x)
+    assert len(packings) == 1
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        stack(x)
+    with plain():
+        stack(x)
+    torch.jit.trace(lambda x: stack.requires_grad_(False)(x).output, x, check_trace=False)
+    stack.bfloat16()(x.bfloat16())
+    stack.to("meta")(x.bfloat16().to("meta"))
+    assert len(packings) == 1
 
 
 @pytest.mark.parametrize("bias", [None, torch.randn(9)], ids=["no_bias", "bias"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,9 @@ import torch
 from tiny import PADDINGS, gradients, numpy_step, padding_mask, randomize
 from torch import Tensor, nn
 
-from hf_rnn_seq2seq.model import recurrence
-from hf_rnn_seq2seq.model.recurrence import STEPS, Padding, RecurrentStack, draw_recurrent_masks, padding_of
+from hf_rnn_seq2seq.model.fast import plain
+from hf_rnn_seq2seq.model.padding import Padding, padding_of
+from hf_rnn_seq2seq.model.recurrence import STEPS, RecurrentStack, draw_recurrent_masks
 
 
 CELLS = ("lstm", "gru", "rnn_tanh")
@@ -34,15 +37,17 @@ def states_of(stack: RecurrentStack, batch: int) -> tuple[tuple[Tensor, ...], ..
 
 
 @pytest.fixture
-def fused(monkeypatch: pytest.MonkeyPatch) -> None:
+def fused() -> Iterator[None]:
     """No packed run: what other devices, exports and half precision compute."""
-    monkeypatch.setattr(recurrence, "packing_of", lambda x, padding: None)
+    with plain("packed"):
+        yield
 
 
-@pytest.fixture(params=["fused", "packed"])
-def either_run(request: pytest.FixtureRequest) -> None:
-    if request.param == "fused":
-        request.getfixturevalue("fused")
+@pytest.fixture(params=["plain", "fused", "packed"])
+def either_run(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The loop as the papers write it; torch's kernels; real positions only."""
+    with {"plain": plain, "fused": lambda: plain("packed"), "packed": nullcontext}[request.param]():
+        yield
 
 
 @pytest.mark.parametrize("rnn_type", CELLS)

@@ -50,7 +50,7 @@ def warnings_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
 
     def collect(module: str) -> list[str]:
         told: list[str] = []
-        logger = logging.getLogger(f"hf_rnn_seq2seq.{module}")
+        logger = logging.getLogger(f"hf_rnn_seq2seq.model.{module}")
         monkeypatch.setattr(logger, "warning", told.append)
         return told
 
@@ -90,7 +90,7 @@ def test_a_name_of_the_users_or_of_another_version_is_kept_and_told_once(
     model.config.language_pair = "de-en"
     model.config.old_option, model.config.hiden_dropout = 3, 0.5
     model.save_pretrained(tmp_path)
-    told = warnings_of("config_names")
+    told = warnings_of("option_rules")
     config = READERS[reader](tmp_path)
     assert config.language_pair == "de-en" and config.old_option == 3
     assert len(told) == 1 and "'language_pair'" in told[0] and "'old_option'" in told[0]

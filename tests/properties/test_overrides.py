@@ -22,13 +22,10 @@ from transformers import EosTokenCriteria, LogitsProcessorList, StoppingCriteria
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
 
 from hf_rnn_seq2seq import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
-from hf_rnn_seq2seq.model import decoder as decoder_file
-from hf_rnn_seq2seq.model import embedding as characters_file
-from hf_rnn_seq2seq.model import generation_rnn_seq2seq as generation_file
-from hf_rnn_seq2seq.model import loss as loss_file
-from hf_rnn_seq2seq.model import recurrence as recurrence_file
+from hf_rnn_seq2seq.model import fast_loss, fast_recurrence, fast_training, fast_words
+from hf_rnn_seq2seq.model import fast_search as search_file
 from hf_rnn_seq2seq.model.fast import is_own, may_look, plain
-from hf_rnn_seq2seq.model.generation_rnn_seq2seq import _REPLACED
+from hf_rnn_seq2seq.model.fast_search import REPLACED
 from hf_rnn_seq2seq.model.state import new_cache
 
 
@@ -74,13 +71,13 @@ def sources() -> dict[str, Tensor]:
 def searches(patch: pytest.MonkeyPatch) -> list[int]:
     """Counts the searches that are ours, as the length of a list."""
     counted: list[int] = []
-    start = Model._start
+    start = search_file.start_search
 
     def counting(*args: Any, **kwargs: Any) -> Any:
         counted.append(1)
         return start(*args, **kwargs)
 
-    patch.setattr(Model, "_start", counting)
+    patch.setattr(search_file, "start_search", counting)
     return counted
 
 
@@ -119,7 +116,7 @@ def test_generate_calls_what_replaces_a_method(
     assert len(fast) == 1 and len(calls) >= (1 if once else 6)
 
 
-@pytest.mark.parametrize("name", ["forward", *_REPLACED])
+@pytest.mark.parametrize("name", ["forward", *REPLACED])
 def test_any_method_that_the_search_replaces_turns_it_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not hasattr(Model, name):
         kind: Any = type("MyModel", (Model,), {name: lambda self, cache, rows: (cache.reorder_cache(rows), cache)[1]})
@@ -347,15 +344,17 @@ def test_training_uses_what_is_replaced(options: dict[str, Any], change: Callabl
 # The switch
 
 FAST = [
-    (generation_file, "DecoderStep"),
-    (decoder_file, "DeferredGradients"),
-    (recurrence_file, "lookup_of"),
-    (recurrence_file, "KnownInput"),
-    (recurrence_file, "run_packed"),
-    (loss_file, "linear_cross_entropy"),
-    (loss_file, "checkpoint"),
-    (decoder_file.RnnSeq2SeqDecoder, "_run_shrinking"),
-    (characters_file.CharacterEncoder, "_read_each_once"),
+    (search_file, "DecoderStep"),
+    (fast_training, "DeferredGradients"),
+    (fast_training, "_run_shrinking"),
+    (fast_recurrence, "lookup_of"),
+    (fast_recurrence, "KnownInput"),
+    (fast_recurrence, "run_packed_layers"),
+    (fast_recurrence, "run_fused"),
+    (fast_loss, "linear_cross_entropy"),
+    (fast_loss, "checkpoint"),
+    (fast_loss, "with_later_logits"),
+    (fast_words, "read_each_once"),
 ]
 
 
@@ -418,7 +417,7 @@ def test_another_value_of_the_variable_is_refused() -> None:
         text=True,
         check=False,
     )
-    assert done.returncode != 0 and "HF_RNN_SEQ2SEQ_PLAIN must be 0 or 1; got 'yes'" in done.stderr
+    assert done.returncode != 0 and "HF_RNN_SEQ2SEQ_PLAIN must be 0, 1 or some of fused,packed," in done.stderr
 
 
 def test_what_may_be_looked_into() -> None:

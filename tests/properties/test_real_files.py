@@ -21,6 +21,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import LIVELY, tiny_model, tiny_tokenizer
+from tiny_runs import run as run_tiny
+from tiny_runs import write_data
 from transformers import GenerationConfig
 
 from hf_rnn_seq2seq.data.files import DataError, json_columns, read_text, reading, table_columns, text_lines
@@ -502,3 +504,10 @@ def test_a_metric_that_cannot_count_the_data_is_refused_before_training(
     content = {"data": {"train": name, "test": name}, "evaluation": {"metrics": [metric]}}
     with pytest.raises(DataError, match=rf"evaluation\.metrics: {metric}: "):
         task(build_recipe(content, "r", task.kind)).load_data(tmp_path)
+
+
+@pytest.mark.parametrize("metric", ["bleu", "chrf"])
+def test_a_metric_that_says_how_it_counts_scores_labels_too(metric: str, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    numbers = run_tiny("classification", tmp_path, "--output_dir", tmp_path / "out", evaluation__metrics=[metric])
+    assert 0 <= numbers[metric] <= 100 and all(isinstance(number, float) for number in numbers.values())

@@ -261,7 +261,8 @@ def test_a_step_of_training_lowers_the_loss(name: str) -> None:
 def test_transformers_has_what_we_rely_on(row: Any) -> None:
     assert row.complaint() is None
     for module in row.used_in.split(", "):
-        assert row.name in (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+        (path,) = PACKAGE.rglob(f"{module}.py")
+        assert row.name in path.read_text(encoding="utf-8")
 
 
 def test_the_searches_were_tested_with_this_transformers() -> None:
@@ -283,7 +284,7 @@ NOT_OF_TRANSFORMERS = {
 
 def test_the_table_has_every_private_name_of_transformers_that_the_package_uses() -> None:
     used, defined = set(), set()
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         if path.stem == "transformers_names":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -348,6 +349,24 @@ def test_a_private_name_that_changed_gives_one_warning_and_the_search_of_transfo
     assert all(result.tolist() == wanted.tolist() for result in results)
     assert stock_searches == ["_sample", "_sample"]
     assert len(messages) == 1 and name in messages[0]
+
+
+@pytest.mark.usefixtures("fresh_look")
+@pytest.mark.parametrize("name", ["_sample", "_beam_search"])
+def test_a_wrapper_of_anybody_is_no_change_of_transformers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls, method = model_of("luong"), [], getattr(GenerationMixin, name)
+    wanted = [model.generate(**source(), **{**OPTIONS, "num_beams": beams}) for beams in (1, 2)]
+    search_is_known.cache_clear()
+
+    def counted(*args: Any, **kwargs: Any) -> Any:  # says nothing of what it wraps
+        calls.append(name)
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(GenerationMixin, name, counted)
+    found, messages = warned(
+        lambda: [model.generate(**source(), **{**OPTIONS, "num_beams": beams}) for beams in (1, 2)]
+    )
+    assert all(map(torch.equal, found, wanted)) and not messages and not calls
 
 
 PROGRAM = """

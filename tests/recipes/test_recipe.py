@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hf_rnn_seq2seq.recipes.options import OptionsError, read_yaml, write_yaml
-from hf_rnn_seq2seq.recipes.recipe import Recipe, RecipeError, apply_overrides, build_recipe, load_recipe
+from hf_rnn_seq2seq.recipes.recipe import _LEAST, Recipe, RecipeError, apply_overrides, build_recipe, load_recipe
 
 
 RECIPES = sorted((Path(__file__).parent.parent / "scripts" / "recipes").glob("*.yaml"))
@@ -221,3 +221,13 @@ def explained_keys(path: Path) -> tuple[set[str], set[str]]:
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.split("#")[0].strip()]
     keys = {line.strip().partition(":")[0]: "#" in line or line.endswith(":") for line in lines}
     return set(keys), {key for key, explained in keys.items() if explained}
+
+
+@pytest.mark.parametrize("section", ["training", "generation"])
+def test_numbers_out_of_range_are_refused_by_name(section: str) -> None:
+    for name, least in _LEAST[section].items():
+        for value in (least - 1, float("nan"), float("inf")):
+            if (name, value) != ("max_steps", -1) and (value < least or name == "learning_rate"):
+                with pytest.raises(OptionsError, match=rf"^{section}\.{name}: got .*, wanted"):
+                    build({f"{section}.{name}": value})
+    assert build({"training.max_steps": -1, "training.learning_rate": 0}).training["max_steps"] == -1

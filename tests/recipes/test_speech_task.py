@@ -16,8 +16,8 @@ from hf_rnn_seq2seq.recipes.command import main
 from hf_rnn_seq2seq.recipes.options import OptionsError, write_yaml
 from hf_rnn_seq2seq.recipes.recipe import Recipe, build_recipe
 from hf_rnn_seq2seq.recipes.task_speech import SpeechTask
+from hf_rnn_seq2seq.training.augmentation import SpecAugmentOptions, spec_augment
 from hf_rnn_seq2seq.training.checkpoints import checkpoints_of
-from hf_rnn_seq2seq.training.spec_augment import SpecAugmentOptions, spec_augment
 
 
 RATE = 8000

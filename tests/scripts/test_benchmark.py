@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,20 @@ import torch
 import workload
 from results_table import SPEED_FILE, results_table
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.utils import logging as transformers_logging
 from workload import WORKS, Shape
 
 
 ROOT = Path(__file__).parents[2]
 TINY = Shape("B", vocab_size=20, embedding_size=6, hidden_size=8, layers=2, train_batch=3, length=5)
+
+
+@pytest.fixture(autouse=True)
+def _verbosity_as_before() -> Iterator[None]:
+    """The program silences transformers, for good; other tests in this process read what it says."""
+    before = transformers_logging.get_verbosity()
+    yield
+    transformers_logging.set_verbosity(before)
 
 
 @pytest.mark.parametrize("input_feeding", [False, True])

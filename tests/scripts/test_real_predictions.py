@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import runpy
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from transformers import GenerationConfig
 from hf_rnn_seq2seq.data.files import PAIRS_HEADER, TEXTS_HEADER, TRANSCRIPTS_HEADER, table_columns
 from hf_rnn_seq2seq.data.labels import SequenceLabelDataOptions, TokenLabelDataOptions, load_labelled_data
 from hf_rnn_seq2seq.data.pairs import DataOptions, load_data
+from hf_rnn_seq2seq.data.preprocessing import Preprocessing
 from hf_rnn_seq2seq.evaluation.attention_plot import plot_attention
 from hf_rnn_seq2seq.evaluation.decoding import Hypothesis
 from hf_rnn_seq2seq.recipes.scoring import write_predictions
@@ -228,6 +230,41 @@ def test_a_model_without_attention_has_no_picture(tmp_path: Path) -> None:
 
 
 # ---- The runtime ------------------------------------------------------------------------------------------------
+
+
+def test_the_runtime_invents_nothing_where_replacements_leave_nothing(model_dir: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(model_dir, model)
+    GenerationConfig(**SYMBOLS, max_new_tokens=6).save_pretrained(str(model))
+    Preprocessing([["[0-9]+", " "]]).save(model)
+    folder = export(model, tmp_path / "out", quantize=None)
+    runtime = RnnSeq2SeqRuntime.from_pretrained(folder)
+    for text in ("77", "", " "):
+        with pytest.raises(ValueError, match="source 1 is empty"):
+            runtime.generate(["abc", text])
+    command = [sys.executable, "-I", str(folder / "rnn_seq2seq_runtime.py")]
+    done = subprocess.run(command, input=b"abc\n77\nabc7\n", capture_output=True, check=True)
+    answers = [runtime.generate(text)[0][0].text if text else "" for text in ("abc", "", "abc7")]
+    assert done.stdout.decode().splitlines() == answers
+    done = subprocess.run([*command, os.fsdecode(b"\x80")], capture_output=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith(b"error: input, wanted UTF-8: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input_file", "a.txt", "--output_file", "b.txt", "--column", "0"], "--column: got '0', but a.txt has no"),
+        (["--input_file", "a.tsv", "--output_file", "b.txt", "--column", ""], "--column: got ''"),
+        (["abc", "--column", "2"], "--column is for --input_file"),
+        (["abc", "--scores"], "--scores is for --input_file"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        PREDICT["main"](["no model", *arguments])
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_the_runtime_answers_line_by_line(model_dir: Path, tmp_path: Path) -> None:

@@ -100,3 +100,12 @@ def test_a_document_without_the_block_is_refused(tmp_path, text, capsys):
         main([str(tmp_path / "README.md"), str(tmp_path)])
     assert refused.value.code == 2
     assert "README.md: the file must hold one" in capsys.readouterr().err
+
+
+def test_a_table_is_not_replaced_by_that_of_a_folder_without_results(tmp_path, capsys):
+    document = tmp_path / "README.md"
+    document.write_text(f"{BEGIN}\n| a |\n{END}\n")
+    with pytest.raises(SystemExit):
+        main([str(document), str(tmp_path)])
+    assert "README.md: holds a table, but" in capsys.readouterr().err
+    assert document.read_text() == f"{BEGIN}\n| a |\n{END}\n"

@@ -275,7 +275,7 @@ def test_a_tagger_refuses_problems_that_it_does_not_solve(problem: str) -> None:
 
 def test_a_tagger_refuses_numbers() -> None:
     model = RnnSeq2SeqForTokenClassification(tiny_config("luong"))
-    with pytest.raises(ValueError, match=r"labels has type torch\.float32, wanted integers"):
+    with pytest.raises(ValueError, match=r"torch\.float32, wanted integers"):
         model(random_ids(2, 4), labels=torch.zeros(2, 4))
     assert model(random_ids(2, 4), labels=torch.ones(2, 4, dtype=torch.long)).loss > 0
     named = tiny_config("luong", problem_type="single_label_classification")

@@ -1,6 +1,6 @@
 """Two processes (gloo) under torchrun: the losses of one with the double batch; a file shared, killed, gone on with.
 
-What of this needs no second process is in test_batching.py and test_parts.py.
+What of this needs no second process is in test_batches.py and test_parts.py.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def losses(launcher: list[str], folder: Path, name: str, **training: Any) -> lis
 
 @pytest.fixture
 def ragged(tmp_path: Path) -> Path:
-    """Pairs of 3, 4, 5 and 6 tokens, each of which a budget of 60 divides by: see test_batching.py."""
+    """Pairs of 3, 4, 5 and 6 tokens, each of which a budget of 60 divides by: see test_batches.py."""
     generator = random.Random(0)
     lines = []
     for length in (3, 4, 5, 6):

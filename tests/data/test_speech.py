@@ -12,14 +12,14 @@ import soundfile
 
 from hf_rnn_seq2seq.data.files import DataError
 from hf_rnn_seq2seq.data.speech import (
-    HoldoutOptions,
     JoinOptions,
     SpeechDataOptions,
     Utterance,
-    hold_out,
+    hold_out_utterances,
     joined,
     load_speech_data,
 )
+from hf_rnn_seq2seq.data.splits import HoldoutOptions
 
 
 RATE = 8000
@@ -216,7 +216,7 @@ def test_a_missing_column_and_a_missing_split(folder: Path) -> None:
         load_speech_data(options(transcript_column="text"), folder, RATE)
     with pytest.raises(DataError, match=r"data.validation: .* has no line of this split"):
         load_speech_data(options(validation="dev"), folder, RATE)
-    with pytest.raises(DataError, match=r"end it in .tsv or .csv"):
+    with pytest.raises(DataError, match=r"end it in .tsv, .csv"):
         load_speech_data(options(manifest="a.wav"), folder, RATE)
 
 
@@ -250,22 +250,24 @@ def test_options_out_of_range() -> None:
 
 def test_held_out_speakers_are_in_one_part_only_and_the_same_every_time() -> None:
     every = utterances(60, speakers=10)
-    train, validation = hold_out(every, HoldoutOptions(by="speaker", fraction=0.2))
+    train, validation = hold_out_utterances(every, HoldoutOptions(by="speaker", fraction=0.2))
     assert {item.speaker for item in train} & {item.speaker for item in validation} == set()
     assert len(validation) == 12 and len(train) == 48
-    assert [item.id for item in hold_out(every, HoldoutOptions(fraction=0.2))[1]] == [item.id for item in validation]
-    assert [item.id for item in hold_out(every, HoldoutOptions(fraction=0.2, seed=5))[1]] != [
+    assert [item.id for item in hold_out_utterances(every, HoldoutOptions(fraction=0.2))[1]] == [
+        item.id for item in validation
+    ]
+    assert [item.id for item in hold_out_utterances(every, HoldoutOptions(fraction=0.2, seed=5))[1]] != [
         item.id for item in validation
     ]
 
 
 def test_held_out_utterances() -> None:
     every = utterances(60)
-    train, validation = hold_out(every, HoldoutOptions(by="utterance", fraction=0.25))
+    train, validation = hold_out_utterances(every, HoldoutOptions(by="utterance", fraction=0.25))
     assert len(validation) == 15
     assert sorted([*train, *validation], key=lambda item: int(item.id)) == every
-    with pytest.raises(DataError, match="cannot hold out 1 of 1 speakers"):
-        hold_out(utterances(4, speakers=1), HoldoutOptions(by="speaker"))
+    with pytest.raises(DataError, match=r"data\.holdout \(by speaker\): cannot hold out 1 of 1"):
+        hold_out_utterances(utterances(4, speakers=1), HoldoutOptions(by="speaker"))
 
 
 def test_held_out_utterances_are_never_of_the_test_split(folder: Path) -> None:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, train_tokenizer
 from hf_rnn_seq2seq.recipes.recipe import build_recipe
 from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask
-from hf_rnn_seq2seq.training.bpe_dropout import BpeDropout
+from hf_rnn_seq2seq.training.augmentation import BpeDropout
 
 
 TEXTS = ["the lower the newest widest tower", "lower, newer; it's wider - and don't they know?", "zwölf weiße hunde ."]

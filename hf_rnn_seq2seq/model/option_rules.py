@@ -1,0 +1,193 @@
+"""What `RnnSeq2SeqConfig` refuses: unknown names, values out of range, options that contradict each other.
+
+Each rule is one row of a table; its message names the options with their values, and says what to change. An unknown
+name is refused where a user makes a configuration, and kept, with one warning, where a saved one is read: there it is
+a note of the user's (`config.language_pair = "de-en"`) or an option of another version. So is an option that changes
+nothing. This file travels to the Hub: it imports only the standard library and transformers.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from transformers.generation import GenerationConfig
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+# What PreTrainedConfig itself takes beside its fields.
+_FOREIGN_KEYWORDS = frozenset(
+    "_name_or_path _commit_hash _output_attentions _attn_implementation _attn_implementation_internal "
+    "_experts_implementation _experts_implementation_internal attn_implementation auto_map custom_pipelines "
+    "finetuning_task model_type name_or_path num_labels output_attentions per_layer_config quantization_config "
+    "task_specific_params tie_encoder_decoder tie_last_hidden_states tokenizer_class torch_dtype torchscript "
+    "use_return_dict cross_attention_hidden_size add_cross_attention is_decoder prefix".split()
+)
+
+
+def check_names(config: Any, names: dict[str, Any]) -> None:
+    """
+    Look at the names of what is not a field of the configuration.
+
+    What is saved, be it in another configuration, names its type or the version that wrote it; a user does not.
+
+    Raises:
+        ValueError: A name is unknown, and the configuration is not read from what was saved.
+    """
+    known = {*_FOREIGN_KEYWORDS, *GenerationConfig._get_default_generation_params(), *config.attribute_map}
+    unknown = [name for name in names if name not in known]
+    if not unknown:
+        return
+    kind, options = type(config).__name__, list(type(config).__dataclass_fields__)
+    near = {name: difflib.get_close_matches(name, options, n=1) for name in unknown}
+    if "model_type" in names or config.transformers_version is not None:
+        told = ", ".join(repr(name) + (f" (near {near[name][0]!r})" if near[name] else "") for name in unknown)
+        logger.warning(f"{kind} has no option {told}: kept as an attribute, without effect on the model")
+        return
+    hint = f"; did you mean {near[unknown[0]][0]!r}?" if near[unknown[0]] else ""
+    raise ValueError(f"{kind} has no option {unknown[0]!r}{hint}")
+
+
+# (names of options, what holds of a value that is not None, the same in words)
+_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("vocab_size decoder_vocab_size embedding_size encoder_hidden_size decoder_hidden_size encoder_layers "
+     "decoder_layers input_feature_size character_vocab_size character_embedding_size character_hidden_size "
+     "attention_size readout_size", lambda size: size >= 1, "at least 1"),
+    ("token_dropout embedding_dropout hidden_dropout output_dropout recurrent_dropout label_smoothing "
+     "classifier_dropout", lambda rate: 0 <= rate < 1, "at least 0 and less than 1"),
+    ("copy_slots", lambda count: count >= 0, "at least 0"),
+    ("init_std coverage_loss_weight", lambda x: 0 <= x < float("inf"), "a number that is not negative"),
+    ("time_reduction", lambda n: n >= 1 and not n & (n - 1), "1, 2, 4, 8 or another power of two"),
+    ("ctc_weight", lambda weight: 0 <= weight <= 1, "at least 0 and at most 1"),
+)  # fmt: skip
+
+# (names of options that cannot have these values together, when that is so, what is wrong and what to change)
+Rule = tuple[str, Callable[[Any], Any], str]
+
+_CONTRADICTIONS: tuple[Rule, ...] = (
+    ("is_encoder_decoder", lambda c: not c.is_encoder_decoder,
+     "this is an encoder-decoder: leave is_encoder_decoder out"),
+    ("encoder_hidden_size bidirectional_encoder", lambda c: c.bidirectional_encoder and c.encoder_hidden_size % 2,
+     "an odd size cannot be split over two directions: make it even, or set bidirectional_encoder=False"),
+    ("bridge_type encoder_hidden_size decoder_hidden_size",
+     lambda c: c.bridge_type == "copy" and c.encoder_hidden_size != c.decoder_hidden_size,
+     "to copy needs equal sizes: make them equal, or set bridge_type='linear' or 'mlp'"),
+    ("context_feeding bridge_type",
+     lambda c: c.context_feeding == "every_step" and c.bridge_type not in (None, "zeros"),
+     "'every_step' starts the decoder from zeros: set context_feeding='both' to also set the first state, or "
+     "bridge_type='zeros'"),
+    ("context_feeding bridge_type", lambda c: c.context_feeding == "both" and c.bridge_type == "zeros",
+     "'both' sets the decoder's first state from C: set context_feeding='every_step', or another bridge_type"),
+    ("attention_type context_feeding bridge_type",
+     lambda c: c.attention_type == "none" and c.context_feeding == "initial_state" and c.bridge_type == "zeros",
+     "nothing of the input reaches the decoder: choose an attention_type, another bridge_type, or "
+     "context_feeding='every_step'"),
+    ("attention_type encoder_hidden_size decoder_hidden_size",
+     lambda c: c.attention_type == "dot" and c.encoder_hidden_size != c.decoder_hidden_size,
+     "the dot product needs equal sizes: make them equal, or set attention_type='general'"),
+    ("attention_size attention_type", lambda c: c.attention_size is not None and c.attention_type != "additive",
+     "only the additive score has this size: leave attention_size out, or set attention_type='additive'"),
+    ("attention_query attention_type", lambda c: c.attention_query != "new_state" and c.attention_type == "none",
+     "a query needs an attention: choose an attention_type, or leave attention_query out"),
+    ("input_feeding attention_type", lambda c: c.input_feeding and c.attention_type == "none",
+     "the attentional vector is fed: choose an attention_type, or set input_feeding=False"),
+    ("input_feeding readout_type", lambda c: c.input_feeding and c.readout_type == "none",
+     "the readout vector is fed: set readout_type='tanh', or input_feeding=False"),
+    ("readout_size readout_type", lambda c: c.readout_size is not None and c.readout_type == "none",
+     "there is no readout: leave readout_size out, or set readout_type='tanh'"),
+    ("use_copy attention_type", lambda c: c.use_copy and c.attention_type == "none",
+     "to copy needs the weights of an attention: choose an attention_type, or set use_copy=False"),
+    ("coverage attention_type", lambda c: c.coverage and c.attention_type == "none",
+     "coverage adds up the weights of an attention: choose an attention_type, or set coverage=False"),
+    ("use_copy decoder_vocab_size", lambda c: c.use_copy and c.decoder_vocab_size is not None,
+     "source symbols are copied as they are: make one vocabulary for both sides and leave decoder_vocab_size out, or "
+     "set use_copy=False"),
+    ("copy_slots use_copy", lambda c: c.copy_slots > 0 and not c.use_copy,
+     "slots are for words to copy: set use_copy=True, or copy_slots=0"),
+    ("copy_slots unk_token_id", lambda c: c.copy_slots > 0 and c.unk_token_id is None,
+     "slots are embedded as the unknown symbol: give an unk_token_id, or set copy_slots=0"),
+    ("coverage_loss_weight coverage", lambda c: c.coverage_loss_weight != 1 and not c.coverage,
+     "there is no coverage loss: set coverage=True, or leave coverage_loss_weight out"),
+    ("share_embeddings vocab_size decoder_vocab_size",
+     lambda c: c.share_embeddings and c.target_vocab_size != c.vocab_size,
+     "one table needs one vocabulary: leave decoder_vocab_size out, or set share_embeddings=False"),
+    ("feed_previous_token share_embeddings tie_word_embeddings",
+     lambda c: (c.share_embeddings or c.tie_word_embeddings) and not c.feed_previous_token,
+     "the decoder has no embedding table to share or tie: set share_embeddings=False and tie_word_embeddings=False, "
+     "or feed_previous_token=True"),
+    # While a size is None, it is made to fit.
+    ("tie_word_embeddings embedding_size readout_type readout_size decoder_hidden_size",
+     lambda c: c.tie_word_embeddings and c.embedding_size
+     != (c.decoder_hidden_size if c.readout_type == "none" else c.readout_size or c.embedding_size),
+     "the output vector must be as wide as an embedding: set readout_type='tanh' with readout_size equal to "
+     "embedding_size, or make the sizes equal"),
+    ("time_reduction input_feature_size", lambda c: c.time_reduction > 1 and c.input_feature_size is None,
+     "only a sequence of vectors is made shorter: give input_feature_size, or set time_reduction=1"),
+    ("ctc_weight input_feature_size", lambda c: c.ctc_weight > 0 and c.input_feature_size is None,
+     "CTC is for a model that reads vectors: give input_feature_size, or set ctc_weight=0"),
+    ("ctc_weight pad_token_id", lambda c: c.ctc_weight > 0 and c.pad_token_id is None,
+     "CTC needs a blank, which is pad_token_id: give one, or set ctc_weight=0"),
+    *((f"{name} input_feature_size", lambda c, name=name: c.input_feature_size is not None and getattr(c, name),
+       f"the input is vectors, without symbols: leave {name} out, or leave input_feature_size out")
+      for name in ("share_embeddings", "use_copy", "character_vocab_size", "token_dropout")),
+    ("character_hidden_size", lambda c: c.character_vocab_size is not None and c.character_hidden_size % 2,
+     "an odd size cannot be split over two directions: make it even"),
+    ("pad_token_id character_vocab_size",
+     lambda c: c.character_vocab_size is not None
+     and (c.pad_token_id is None or c.pad_token_id >= c.character_vocab_size),
+     "characters are padded with pad_token_id: give one that is in both vocabularies, or leave character_vocab_size "
+     "out"),
+    ("token_dropout unk_token_id", lambda c: c.token_dropout > 0 and c.unk_token_id is None,
+     "the unknown symbol is put in a symbol's place: give an unk_token_id, or set token_dropout=0"),
+)  # fmt: skip
+
+# Options that change nothing, since nothing reads what they make: a saved model may have them.
+_WITHOUT_EFFECT: tuple[Rule, ...] = (
+    ("readout_type attention_type attention_query use_copy",
+     lambda c: c.attention_type != "none" and c.attention_query == "new_state" and c.readout_type == "none"
+     and not c.use_copy,
+     "nothing reads the attention: set readout_type='tanh' or 'maxout', attention_query='previous_state', or "
+     "attention_type='none'"),
+    ("context_vector bridge_type context_feeding",
+     lambda c: c.context_vector != "last" and c.attention_type != "none" and c.bridge_type == "zeros"
+     and not c.feeds_context,
+     "nothing reads C: leave context_vector out, choose another bridge_type, or set context_feeding='every_step'"),
+    # A layer that reduces time has no residual: as many from the second on as time_reduction has halvings.
+    ("residual encoder_layers time_reduction decoder_layers",
+     lambda c: c.residual and c.decoder_layers == 1 and c.encoder_layers <= c.time_reduction.bit_length(),
+     "no layer can add to its output what the layer below gave: leave residual out, or give one side more layers"),
+)  # fmt: skip
+
+
+def contradictions(config: Any) -> Iterator[str]:
+    """Yield what cannot be, and what to change: values out of range, contradictions, ids of no symbol."""
+    for names, holds, words in _RANGES:
+        for name in names.split():
+            value = getattr(config, name)
+            if value is not None and not holds(value):
+                yield f"{name} must be {words}; got {value}"
+    yield from _broken(config, _CONTRADICTIONS)
+    reads_symbols = config.input_feature_size is None
+    ids = [(name, getattr(config, name)) for name in ("unk_token_id", "pad_token_id", "bos_token_id")]
+    ids += [("decoder_start_token_id", config.decoder_start_token_id)]
+    ends = config.eos_token_id
+    ids += [("eos_token_id", end) for end in (ends if isinstance(ends, list) else [ends])]
+    for name, value in ids:
+        # The unknown id is put into the source, the padding id is used on both sides, the others in the decoder.
+        limit = config.vocab_size if name == "unk_token_id" else config.target_vocab_size
+        limit = min(limit, config.vocab_size) if name == "pad_token_id" and reads_symbols else limit
+        if value is not None and not 0 <= value < limit:
+            yield f"{name}={value} is not in the vocabulary: give an id from 0 to {limit - 1}, or None"
+
+
+def without_effect(config: Any) -> Iterator[str]:
+    """Yield what changes nothing, and what to change."""
+    yield from _broken(config, _WITHOUT_EFFECT)
+
+
+def _broken(config: Any, rules: Iterable[Rule]) -> Iterator[str]:
+    for names, is_broken, text in rules:
+        if is_broken(config):
+            values = ", ".join(f"{name}={getattr(config, name)!r}" for name in names.split())
+            yield f"{values}: {text}"
