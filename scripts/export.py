@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 from hf_rnn_seq2seq.recipes.arguments import folder_to_write, one_sentence
-from hf_rnn_seq2seq.sharing.export import export
+from hf_rnn_seq2seq.sharing.export import export_model
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     quantize = None if args.quantize == "none" else args.quantize
     with one_sentence(ValueError):
-        folder = export(args.model_dir, args.output_dir, quantize, args.reverse_source, args.overwrite)
+        folder = export_model(args.model_dir, args.output_dir, quantize, args.reverse_source, args.overwrite)
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"{file.stat().st_size:>12,}  {file}")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.files import TEXTS_HEADER, table_line
 from ..data.labels import SequenceLabelDataOptions
 from ..evaluation.classifier_ensemble import RnnSeq2SeqSequenceClassificationEnsemble
-from ..evaluation.metrics import IGNORE_INDEX
+from ..evaluation.decoding import IGNORE_INDEX
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification
 from .recipe import RecipeKind
 from .task_labels import (

@@ -15,7 +15,7 @@ import torch
 from ..data.files import TOKENS_HEADER, DataError, table_line
 from ..data.labels import TokenLabelDataOptions
 from ..evaluation.classifier_ensemble import RnnSeq2SeqTokenClassificationEnsemble
-from ..evaluation.metrics import IGNORE_INDEX
+from ..evaluation.decoding import IGNORE_INDEX
 from ..model.modeling_classification import RnnSeq2SeqForTokenClassification
 from .recipe import RecipeKind
 from .task_labels import (

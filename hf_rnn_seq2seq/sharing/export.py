@@ -30,7 +30,7 @@ _FILES = (
 )
 
 
-def export(
+def export_model(
     model_dir: str | Path,
     output_dir: str | Path,
     quantize: str | None = "int8",

@@ -58,7 +58,7 @@ def write_graphs(
     Args:
         model: the model; it is not changed.
         output_dir: an existing folder.
-        quantize: as in `export`.
+        quantize: as in `export_model`.
 
     Raises:
         ValueError: `quantize` is unknown, or the model has an option that cannot be exported.
