@@ -53,7 +53,7 @@ def write_graphs(
     decoder's inputs by the same names: `state.*`, which each step gives back as `new_state.*`, and `source.*`, which
     stay. A step is of N rows, as many for each source, those of a source side by side: `state.*` are (N, .), and
     `source.*` stay (B, .) however many hypotheses read them. The decoder also reads `previous_ids` (N,), if the model
-    does, and gives `log_probabilities` (N, V) and, if it attends, `attention` (N, S).
+    does, and returns `log_probabilities` (N, V) and, if it attends, `attention` (N, S).
 
     Args:
         model: the model; it is not changed.
@@ -136,7 +136,7 @@ def _trace(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], fil
 
 
 class _OnnxRecurrence(torch.autograd.Function):
-    """A recurrent layer as one ONNX node; run by torch it only gives tensors of the right shapes."""
+    """A recurrent layer as one ONNX node; run by torch it only returns tensors of the right shapes."""
 
     @staticmethod
     def forward(
@@ -315,7 +315,7 @@ class _ByRow(torch.autograd.Function):
 
 
 class _Encoder(nn.Module):
-    """Source -> all that the decoder starts from and reads at each step."""
+    """The encoder, from a source to all that the decoder starts from and reads at each step."""
 
     def __init__(self, model: RnnSeq2SeqForConditionalGeneration):
         super().__init__()
@@ -346,7 +346,7 @@ class _Encoder(nn.Module):
 
 
 class _DecoderStep(nn.Module):
-    """y_{t-1}, state and source -> log P(y_t), new state, attention."""
+    """The decoder's step, from y_{t-1}, state and source to log P(y_t), new state and attention."""
 
     def __init__(self, model: RnnSeq2SeqForConditionalGeneration, names: list[str]):
         super().__init__()
