@@ -123,9 +123,9 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
         """Return what encodes a source for all members; the ensemble itself where a modality's encoder is wanted."""
         return self if modality else _EnsembleEncoder(member.get_encoder() for member in self.members)
 
-    def prepare_inputs_for_generation(self, input_ids: torch.LongTensor, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Prepare a step as a member does."""
-        return self.members[0].prepare_inputs_for_generation(input_ids, **kwargs)
+        return self.members[0].prepare_inputs_for_generation(*args, **kwargs)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Shift labels (B, T) to the right, behind the start symbol."""
