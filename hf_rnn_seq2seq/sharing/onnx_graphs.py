@@ -264,9 +264,9 @@ class _SharesSources(RnnSeq2SeqDecoder):
     def _attend(self, query: Tensor, source: SourceMemory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
         assert source.memory is not None  # it attends
         coverage = None if coverage is None else _by_source(coverage, source.memory)
-        query = _BySource.apply(query.squeeze(1), source.memory, self.config.decoder_hidden_size)
-        attended, weights = super()._attend(query, source, coverage)
-        return attended.reshape(-1, 1, self.config.encoder_hidden_size), _ByRow.apply(weights)
+        attended, weights = super()._attend(_by_source(query.squeeze(1), source.memory), source, coverage)
+        # (N, 1, H), of a known H, which spares the graph to look; (N, 1, S)
+        return attended.reshape(-1, 1, self.config.encoder_hidden_size), weights.flatten(0, 1).unsqueeze(1)
 
     def _generation_gate(
         self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory
@@ -284,34 +284,6 @@ def _by_source(rows: Tensor, source: Tensor) -> Tensor:
 def _for_rows(source: Tensor, rows: Tensor) -> Tensor:
     """Repeat (B, D) to (N, D), for `rows` (N, ...)."""
     return source.unsqueeze(1).expand(-1, rows.shape[0] // source.shape[0], -1).flatten(0, 1)
-
-
-class _BySource(torch.autograd.Function):
-    """`_by_source` where D is known: three nodes in place of six, each of which costs a step of one row time."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, source: Tensor, size: int) -> Tensor:
-        return _by_source(rows, source)
-
-    @staticmethod
-    def symbolic(g: Any, rows: Any, source: Any, size: int) -> Any:
-        count = g.op("Shape", source, start_i=0, end_i=1)
-        shape = g.op("Concat", count, g.op("Constant", value_t=torch.tensor([-1, size])), axis_i=0)
-        return g.op("Reshape", rows, shape).setType(source.type().with_sizes([None, None, size]))
-
-
-class _ByRow(torch.autograd.Function):
-    """A reshape of (B, K, S) to (B * K, 1, S)."""
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor) -> Tensor:
-        return weights.flatten(0, 1).unsqueeze(1)
-
-    @staticmethod
-    def symbolic(g: Any, weights: Any) -> Any:
-        length = g.op("Shape", weights, start_i=2, end_i=3)
-        shape = g.op("Concat", g.op("Constant", value_t=torch.tensor([-1, 1])), length, axis_i=0)
-        return g.op("Reshape", weights, shape).setType(weights.type().with_sizes([None, 1, None]))
 
 
 class _Encoder(nn.Module):
