@@ -62,20 +62,7 @@ def plot_attention(
             format.
     """
     picture = None if path is None else picture_format(Path(path))
-    if isinstance(weights, torch.Tensor):
-        weights = weights.detach().float().cpu().numpy()  # float: numpy knows no bfloat16
-    matrix = np.asarray(weights, dtype=float)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise ValueError(f"weights must have the shape (target_length, source_length), got {matrix.shape}")
-    for name, tokens, axis in (("source_tokens", source_tokens, 1), ("target_tokens", target_tokens, 0)):
-        if len(tokens) != matrix.shape[axis]:
-            raise ValueError(
-                f"{name} must hold {matrix.shape[axis]} labels, one for each "
-                f"{'column' if axis else 'row'} of weights of shape {matrix.shape}, got {len(tokens)}"
-            )
-    if not np.isfinite(matrix).all():
-        raise ValueError("weights must be finite, got NaN or infinity")
-
+    matrix = _checked(weights, source_tokens, target_tokens)
     columns = [token.translate(_VISIBLE) or "∅" for token in source_tokens]
     rows = [token.translate(_VISIBLE) or "∅" for token in target_tokens]
     cell = min(_CELL_INCHES, _MAX_INCHES / max(matrix.shape))
@@ -117,6 +104,26 @@ def plot_attention(
         # tight: the labels decide how much margin there is.
         figure.savefig(path, format=picture, dpi=_SAVED_DPI, bbox_inches="tight", pad_inches=0.12)
     return figure
+
+
+def _checked(
+    weights: torch.Tensor | np.ndarray | Sequence[Sequence[float]], sources: Sequence[str], targets: Sequence[str]
+) -> np.ndarray:
+    """Return the weights as a matrix (T, S); refuse what is none, or does not fit its labels."""
+    if isinstance(weights, torch.Tensor):
+        weights = weights.detach().float().cpu().numpy()  # float: numpy knows no bfloat16
+    matrix = np.asarray(weights, dtype=float)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ValueError(f"weights must have the shape (target_length, source_length), got {matrix.shape}")
+    for name, tokens, axis in (("source_tokens", sources, 1), ("target_tokens", targets, 0)):
+        if len(tokens) != matrix.shape[axis]:
+            raise ValueError(
+                f"{name} must hold {matrix.shape[axis]} labels, one for each "
+                f"{'column' if axis else 'row'} of weights of shape {matrix.shape}, got {len(tokens)}"
+            )
+    if not np.isfinite(matrix).all():
+        raise ValueError("weights must be finite, got NaN or infinity")
+    return matrix
 
 
 def _font_families(text: str) -> list[str]:

@@ -17,7 +17,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from ..data.slots import decode_with_slots
 
 
-IGNORE_INDEX = -100
+IGNORE_INDEX = -100  # labels that are not counted, as everywhere in torch and transformers
 
 
 @dataclass(frozen=True)

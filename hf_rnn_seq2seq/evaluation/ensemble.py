@@ -73,7 +73,7 @@ class _EnsembleEncoder(nn.Module):
         self.encoders = nn.ModuleList(encoders)
 
     def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
-        """Arguments as for a member's encoder."""
+        """Encode with each member; arguments as for a member's encoder."""
         outputs = [encoder(*args, **{**kwargs, "return_dict": True}) for encoder in self.encoders]
         return ModelOutput(
             (f"{member}.{name}", tensor)
@@ -123,9 +123,9 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
         """Return what encodes a source for all members; the ensemble itself where a modality's encoder is wanted."""
         return self if modality else _EnsembleEncoder(member.get_encoder() for member in self.members)
 
-    def prepare_inputs_for_generation(self, input_ids: torch.LongTensor, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Prepare a step as a member does."""
-        return self.members[0].prepare_inputs_for_generation(input_ids, **kwargs)
+        return self.members[0].prepare_inputs_for_generation(*args, **kwargs)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Shift labels (B, T) to the right, behind the start symbol."""
@@ -155,12 +155,9 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
         cache: EncoderDecoderCache | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
-        """
-        Arguments as in `RnnSeq2SeqForConditionalGeneration`; `encoder_outputs` are those of `get_encoder()`.
+        """Return the log of the averaged probabilities as `logits` (B, T, V), and with labels the cross entropy.
 
-        Returns:
-            `logits` (B, T, V): the log of the averaged probabilities, which sum to 1; `loss`, the cross entropy in
-            nats a symbol, if there are labels.
+        Arguments as in `RnnSeq2SeqForConditionalGeneration`; `encoder_outputs` are those of `get_encoder()`.
         """
         past_key_values = one_cache(past_key_values, cache)
         sources = (input_ids, kwargs.get("inputs_embeds"), kwargs.get("input_features"), encoder_outputs)

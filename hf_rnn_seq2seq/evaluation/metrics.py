@@ -3,7 +3,7 @@
 BLEU and chrF are sacrebleu's (Post 2018, "A Call for Clarity in Reporting BLEU Scores"), edit distances rapidfuzz's,
 the kernel inside jiwer; entities are found and counted by seqeval, which gives the numbers of the CoNLL-2000 script
 (Tjong Kim Sang & Buchholz 2000); macro F1 is scikit-learn's. Values are in percent, except perplexity. A metric sees
-text, labels and numbers only: nothing of this package is imported. Needs the extra `metrics`.
+text, labels and numbers only. Needs the extra `metrics`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ try:
     from sklearn.metrics import f1_score
 except ImportError as error:
     raise ImportError(f"metrics: {error}; they need pip install 'hf_rnn_seq2seq[metrics]'") from error
+from .decoding import IGNORE_INDEX
 
-
-# Labels that are not counted, as everywhere in torch and transformers.
-IGNORE_INDEX = -100
 
 _TEXT, _TEXTS = Value("string"), SequenceFeature(Value("string"))
 _SCHEMES = {scheme.__name__: scheme for scheme in (IOB1, IOB2, IOE1, IOE2, IOBES, BILOU)}

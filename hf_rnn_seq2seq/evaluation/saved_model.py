@@ -12,7 +12,7 @@ import dataclasses
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -32,8 +32,6 @@ _TRAINING_ONLY = {
     *("token_dropout", "embedding_dropout", "hidden_dropout", "output_dropout", "recurrent_dropout"),
     *("classifier_dropout", "label_smoothing", "coverage_loss_weight", "init_scheme", "init_std", "use_cache"),
 }
-
-Ensemble = TypeVar("Ensemble", bound=EnsembleModel)
 
 
 def load_model(model_class: Any, directory: str | Path) -> Any:
@@ -92,10 +90,8 @@ def _some(names: Collection[str]) -> str:
 
 
 def load_ensemble(
-    directories: Sequence[str | Path],
-    kind: type[Ensemble] = RnnSeq2SeqEnsemble,  # type: ignore[assignment]  # mypy knows no defaults of type variables
-    **options: Any,
-) -> Ensemble:
+    directories: Sequence[str | Path], kind: type[EnsembleModel] = RnnSeq2SeqEnsemble, **options: Any
+) -> Any:
     """Load saved models as an ensemble.
 
     Args:

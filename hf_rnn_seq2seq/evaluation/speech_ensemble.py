@@ -77,7 +77,7 @@ class RnnSeq2SeqSpeechEnsemble(RnnSeq2SeqEnsemble):
 
 
 class _MeanCTCLogitsProcessor(LogitsProcessor):
-    """(1 - w) log p of the attention + w times the mean of what processors of CTC alone give each symbol."""
+    """The sum of (1 - w) log p of the attention and w times the mean score of processors of CTC alone."""
 
     def __init__(self, branches: Sequence[CTCPrefixLogitsProcessor], weight: float) -> None:
         self.branches, self.weight = branches, weight

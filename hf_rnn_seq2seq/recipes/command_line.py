@@ -54,7 +54,7 @@ def export(arguments: Sequence[str] | None = None, program: str | None = None) -
         arguments: what follows the program's name.
         program: the program's name; `None`: it is a script.
     """
-    from ..sharing.export import export as export_model
+    from ..sharing.export import export_model
 
     description = (export.__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(program, description=description)

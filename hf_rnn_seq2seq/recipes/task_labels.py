@@ -23,7 +23,8 @@ from ..data.tokenizers import TokenizerOptions, load_tokenizers, train_tokenizer
 from ..data.word_vectors import set_word_vectors
 from ..evaluation.classifier_ensemble import RnnSeq2SeqSequenceClassificationEnsemble as SequenceEnsemble
 from ..evaluation.classifier_ensemble import RnnSeq2SeqTokenClassificationEnsemble as TokenEnsemble
-from ..evaluation.metrics import IGNORE_INDEX, load_metric
+from ..evaluation.decoding import IGNORE_INDEX
+from ..evaluation.metrics import load_metric
 from ..evaluation.saved_model import average_models, load_ensemble, load_model
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification

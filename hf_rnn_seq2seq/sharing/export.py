@@ -30,7 +30,7 @@ _FILES = (
 )
 
 
-def export(
+def export_model(
     model_dir: str | Path,
     output_dir: str | Path,
     quantize: str | None = "int8",
@@ -123,7 +123,7 @@ def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any
 
 
 def _preprocessing_of(model_dir: Path, reverse_source: bool | None) -> Preprocessing:
-    """Return what a model's folder says of its preprocessing, or the caller of `export` where it does not."""
+    """Return what a model's folder says of its preprocessing, or the caller of `export_model` where it does not."""
     saved = Preprocessing.load(model_dir)
     if saved is None or reverse_source in (None, saved.reverse_source):
         return saved or Preprocessing(reverse_source=bool(reverse_source))

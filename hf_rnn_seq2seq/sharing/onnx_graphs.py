@@ -53,12 +53,12 @@ def write_graphs(
     decoder's inputs by the same names: `state.*`, which each step gives back as `new_state.*`, and `source.*`, which
     stay. A step is of N rows, as many for each source, those of a source side by side: `state.*` are (N, .), and
     `source.*` stay (B, .) however many hypotheses read them. The decoder also reads `previous_ids` (N,), if the model
-    does, and gives `log_probabilities` (N, V) and, if it attends, `attention` (N, S).
+    does, and returns `log_probabilities` (N, V) and, if it attends, `attention` (N, S).
 
     Args:
         model: the model; it is not changed.
         output_dir: an existing folder.
-        quantize: as in `export`.
+        quantize: as in `export_model`.
 
     Raises:
         ValueError: `quantize` is unknown, or the model has an option that cannot be exported.
@@ -136,7 +136,7 @@ def _trace(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], fil
 
 
 class _OnnxRecurrence(torch.autograd.Function):
-    """A recurrent layer as one ONNX node; run by torch it only gives tensors of the right shapes."""
+    """A recurrent layer as one ONNX node; run by torch it only returns tensors of the right shapes."""
 
     @staticmethod
     def forward(
@@ -264,9 +264,9 @@ class _SharesSources(RnnSeq2SeqDecoder):
     def _attend(self, query: Tensor, source: SourceMemory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
         assert source.memory is not None  # it attends
         coverage = None if coverage is None else _by_source(coverage, source.memory)
-        query = _BySource.apply(query.squeeze(1), source.memory, self.config.decoder_hidden_size)
-        attended, weights = super()._attend(query, source, coverage)
-        return attended.reshape(-1, 1, self.config.encoder_hidden_size), _ByRow.apply(weights)
+        attended, weights = super()._attend(_by_source(query.squeeze(1), source.memory), source, coverage)
+        # (N, 1, H), of a known H, which spares the graph to look; (N, 1, S)
+        return attended.reshape(-1, 1, self.config.encoder_hidden_size), weights.flatten(0, 1).unsqueeze(1)
 
     def _generation_gate(
         self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory
@@ -286,36 +286,8 @@ def _for_rows(source: Tensor, rows: Tensor) -> Tensor:
     return source.unsqueeze(1).expand(-1, rows.shape[0] // source.shape[0], -1).flatten(0, 1)
 
 
-class _BySource(torch.autograd.Function):
-    """`_by_source` where D is known: three nodes in place of six, each of which costs a step of one row time."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, source: Tensor, size: int) -> Tensor:
-        return _by_source(rows, source)
-
-    @staticmethod
-    def symbolic(g: Any, rows: Any, source: Any, size: int) -> Any:
-        count = g.op("Shape", source, start_i=0, end_i=1)
-        shape = g.op("Concat", count, g.op("Constant", value_t=torch.tensor([-1, size])), axis_i=0)
-        return g.op("Reshape", rows, shape).setType(source.type().with_sizes([None, None, size]))
-
-
-class _ByRow(torch.autograd.Function):
-    """A reshape of (B, K, S) to (B * K, 1, S)."""
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor) -> Tensor:
-        return weights.flatten(0, 1).unsqueeze(1)
-
-    @staticmethod
-    def symbolic(g: Any, weights: Any) -> Any:
-        length = g.op("Shape", weights, start_i=2, end_i=3)
-        shape = g.op("Concat", g.op("Constant", value_t=torch.tensor([-1, 1])), length, axis_i=0)
-        return g.op("Reshape", weights, shape).setType(weights.type().with_sizes([None, 1, None]))
-
-
 class _Encoder(nn.Module):
-    """Source -> all that the decoder starts from and reads at each step."""
+    """The encoder, from a source to all that the decoder starts from and reads at each step."""
 
     def __init__(self, model: RnnSeq2SeqForConditionalGeneration):
         super().__init__()
@@ -346,7 +318,7 @@ class _Encoder(nn.Module):
 
 
 class _DecoderStep(nn.Module):
-    """y_{t-1}, state and source -> log P(y_t), new state, attention."""
+    """The decoder's step, from y_{t-1}, state and source to log P(y_t), new state and attention."""
 
     def __init__(self, model: RnnSeq2SeqForConditionalGeneration, names: list[str]):
         super().__init__()

@@ -1,8 +1,8 @@
-"""Runs a model that `export` wrote, with onnxruntime, numpy and tokenizers alone: neither torch nor transformers.
+"""An exported model, run with onnxruntime, numpy and tokenizers alone: neither torch nor transformers.
 
-`export` puts a copy of this file into the folder it writes, as `rnn_seq2seq_runtime.py`. A deployed program imports
-the copy (or has it beside its own code): `import hf_rnn_seq2seq.sharing.runtime` gives the same class, but loads torch
-through the package. The searches are those of transformers' `generate()`. Imports nothing else of this package.
+`export_model` puts a copy of this file into the folder it writes, as `rnn_seq2seq_runtime.py`. A deployed program
+imports the copy: `hf_rnn_seq2seq.sharing` has the same class, but loads torch through the package. The searches are
+those of transformers' `generate()`. Imports nothing else of this package.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ COPIED_AS = "rnn_seq2seq_runtime.py"
 # A source: a text, or the ids of one.
 Source = str | Sequence[int]
 
-# Options of transformers' generation that change nothing here, whatever they say: about caches, compiling, what is
-# returned, and an assistant that proposes symbols; so do all with these beginnings ...
+# Options of transformers' generation without effect here: about caches, compiling, what is returned, and an assistant
+# that proposes symbols; so are all with these beginnings ...
 _WITHOUT_EFFECT = frozenset(
     "transformers_version bos_token_id use_cache max_cache_len low_memory prefill_chunk_size disable_compile "
     "compile_config return_dict_in_generate is_assistant target_lookbehind max_matching_ngram_size".split()
 )
 _BEGINNINGS = ("_", "output_", "assistant_", "num_assistant_", "cache_", "continuous_batching_")
-# ... those that only sampling reads, and values of others that switch them off; so do None and what is empty.
+# ... those that only sampling reads, and values of others that switch them off, as do None and what is empty.
 _OF_SAMPLING = {"typical_p", "epsilon_cutoff", "eta_cutoff", "min_p", "top_h"}
 _OFF = {
     "typical_p": 1.0, "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
@@ -53,13 +53,13 @@ _OFF = {
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """What `generate()` reads, under the names of transformers' generation configuration.
+    """The options of `generate()`, under the names of transformers' generation configuration.
 
     Args:
         num_beams: hypotheses kept at each step; 1: greedy, or sampling.
         num_return_sequences: hypotheses returned for a source; at most `num_beams`, unless sampled.
-        max_new_tokens, min_new_tokens: symbols of a target, its end included. At most 20 if nothing says so.
-        max_length, min_length: the same with the start symbol; `max_new_tokens` goes first.
+        max_new_tokens, min_new_tokens: symbols of a target, eos included; 20 if no maximum is set.
+        max_length, min_length: these with the start symbol; `max_new_tokens` goes first.
         length_penalty: a hypothesis is ranked by log P / length ** length_penalty.
         early_stopping: when a beam search ends, once `num_beams` hypotheses have: at once (`True`), when the best
             running one would rank below them at its present length (`False`), or at any length (`"never"`).
@@ -89,7 +89,7 @@ class GenerationOptions:
 
     @classmethod
     def of(cls, *settings: Mapping[str, Any]) -> GenerationOptions:
-        """Of a saved generation config and of what a call adds to it; None leaves an option at its default.
+        """Merge a saved generation config with a call's options; None leaves an option at its default.
 
         Raises:
             ValueError: an option is out of range, or is one that this runtime does not have.
@@ -127,31 +127,31 @@ class GenerationOptions:
 
     @property
     def most(self) -> int:
-        """Largest number of symbols of a target, its end included."""
+        """Largest number of symbols of a target, eos included."""
         if self.max_new_tokens is not None:
             return self.max_new_tokens
         return 20 if self.max_length is None else self.max_length - 1
 
     @property
-    def ends(self) -> list[int]:
+    def eos_ids(self) -> list[int]:
         """The symbols that end a target."""
         if self.eos_token_id is None:
             return []
         return [self.eos_token_id] if isinstance(self.eos_token_id, int) else list(self.eos_token_id)
 
     def forbidden(self, length: int) -> list[int]:
-        """The symbols that may not follow `length` symbols."""
+        """Return the symbols that may not follow `length` symbols."""
         least = max(self.min_new_tokens or 0, (self.min_length or 0) - 1)
-        return [*(self.suppress_tokens or ()), *(self.ends if length < least else ())]
+        return [*(self.suppress_tokens or ()), *(self.eos_ids if length < least else ())]
 
 
 class Hypothesis(NamedTuple):
     """One decoded target."""
 
     text: str | None  # None: the folder has no tokenizer
-    tokens: tuple[int, ...]  # without start and end
+    tokens: tuple[int, ...]  # without start and eos
     score: float  # what it is ranked by: log_probability / length ** length_penalty, as `sequences_scores`
-    log_probability: float  # natural, summed over the tokens and the end
+    log_probability: float  # natural, summed over the tokens and eos
 
 
 class RnnSeq2SeqRuntime:
@@ -183,7 +183,7 @@ class RnnSeq2SeqRuntime:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, num_threads: int = 1) -> RnnSeq2SeqRuntime:
-        """Load what `export` wrote.
+        """Load what `export_model` wrote.
 
         Args:
             folder: the exported folder.
@@ -224,16 +224,13 @@ class RnnSeq2SeqRuntime:
     def generate(
         self, sources: Source | Sequence[Source], batch_size: int = 32, **options: Any
     ) -> list[list[Hypothesis]]:
-        """Decode texts, or lists of ids.
+        """Decode texts, or lists of ids; return for each its `num_return_sequences` hypotheses, best first.
 
         Args:
             sources: the texts (or one), or their ids with whatever end symbol the model was trained with.
             batch_size: sources decoded at a time. 8-bit activations share one scale in a batch: there the last digits
                 of a score, and now and then a symbol, depend on the batch.
             options: of `GenerationOptions`, in place of those saved with the model.
-
-        Returns:
-            For each source its `num_return_sequences` hypotheses, best first.
 
         Raises:
             ValueError: an option is unknown or out of range, or a source is empty or not in the vocabulary.
@@ -259,18 +256,18 @@ class RnnSeq2SeqRuntime:
         return found
 
     def stream_ids(self, source: Source, **options: Any) -> Iterator[int]:
-        """The symbols of one target as they are chosen, greedy or sampled, without its end; as `generate()`."""
+        """Yield the symbols of one target as they are chosen, greedy or sampled, without eos; as `generate()`."""
         search = GenerationOptions.of(self.generation, {"num_beams": 1, "num_return_sequences": 1, **options})
         if search.num_beams > 1 or search.num_return_sequences > 1:
             raise ValueError("a stream is of one hypothesis: num_beams and num_return_sequences must be 1")
         sources = self._encode([source])
         for _, (token,), _ in self._walk(sources, search, np.random.default_rng(search.seed)):
-            if token in search.ends:
+            if token in search.eos_ids:
                 return
             yield token
 
     def stream(self, source: Source, **options: Any) -> Iterator[str]:
-        """The text of one target in pieces, as its symbols are chosen; joined, they are `generate()`'s text."""
+        """Yield the text of one target in pieces, as its symbols are chosen; joined, they are `generate()`'s."""
         if self.target_tokenizer is None:
             raise ValueError("the exported folder has no tokenizer: use stream_ids")
         tokens: list[int] = []
@@ -302,7 +299,7 @@ class RnnSeq2SeqRuntime:
         return result
 
     def is_blank(self, text: str) -> bool:
-        """Whether nothing is left of a text for the model to read."""
+        """Return whether nothing is left of a text for the model to read."""
         return not self._replaced(text).strip()
 
     def _replaced(self, text: str) -> str:
@@ -316,14 +313,14 @@ class RnnSeq2SeqRuntime:
         text = self._replaced(text)
         ids: list[int] = self.source_tokenizer.encode(text).ids
         if self.settings["reverse_source"]:
-            # Special symbols keep their places: only the text between them is turned round.
+            # Special symbols keep their places: only the text between them is reversed.
             inner = self.source_tokenizer.encode(text, add_special_tokens=False).ids
             ids = inner[::-1] + ids[len(inner) :]
         return ids
 
     def _hypothesis(self, tokens: tuple[int, ...], total: float, search: GenerationOptions) -> Hypothesis:
         score = total / len(tokens) ** search.length_penalty
-        tokens = tokens[:-1] if tokens[-1] in search.ends else tokens
+        tokens = tokens[:-1] if tokens[-1] in search.eos_ids else tokens
         tokenizer = self.target_tokenizer
         text = None if tokenizer is None else tokenizer.decode(tokens, skip_special_tokens=False)
         return Hypothesis(text, tokens, score, total)
@@ -331,7 +328,7 @@ class RnnSeq2SeqRuntime:
     def _one_by_one(
         self, sources: list[list[int]], search: GenerationOptions, rng: np.random.Generator
     ) -> list[tuple[tuple[int, ...], float]]:
-        """Greedy or sampled: of each source its symbols with the end, and their log-probability."""
+        """Return for each source the symbols of a greedy or sampled target, eos included, and their log P."""
         tokens: list[list[int]] = [[] for _ in sources]
         totals = [0.0] * len(sources)
         for rows, chosen, scores in self._walk(sources, search, rng):
@@ -343,9 +340,9 @@ class RnnSeq2SeqRuntime:
     def _walk(
         self, sources: list[list[int]], search: GenerationOptions, rng: np.random.Generator
     ) -> Iterator[tuple[list[int], list[int], list[float]]]:
-        """At each step the sources that go on, the symbols chosen for them, and these symbols' log-probabilities."""
+        """Yield at each step the unfinished sources, the symbols chosen for them, and these symbols' log P."""
         decoding = _Decoding(self, sources)
-        rows, ends = list(range(len(sources))), set(search.ends)
+        rows, eos_ids = list(range(len(sources))), set(search.eos_ids)
         chosen = np.full(len(sources), search.decoder_start_token_id)
         for length in range(search.most):
             scores = decoding.step(chosen)
@@ -353,7 +350,7 @@ class RnnSeq2SeqRuntime:
             chosen = _draw(scores, search, rng) if search.do_sample else scores.argmax(1)
             tokens = chosen.tolist()
             yield rows, tokens, [scores.item(row, token) for row, token in enumerate(tokens)]
-            running = [number for number, token in enumerate(tokens) if token not in ends]
+            running = [number for number, token in enumerate(tokens) if token not in eos_ids]
             if not running:
                 return
             if len(running) < len(rows):
@@ -363,12 +360,12 @@ class RnnSeq2SeqRuntime:
     def _beam_search(
         self, sources: list[list[int]], search: GenerationOptions
     ) -> list[list[tuple[tuple[int, ...], float]]]:
-        """Of each source its best targets with their ends, and their log-probabilities."""
+        """Return for each source its best targets, eos included, and their log P."""
         width = search.num_beams
         decoding = _Decoding(self, sources, width)
         active = beams = [_Beam(search) for _ in sources]
         previous: np.ndarray | list[int] = np.full(len(sources) * width, search.decoder_start_token_id)
-        kept = max(2, 1 + len(search.ends)) * width
+        kept = max(2, 1 + len(search.eos_ids)) * width
         for length in range(search.most):
             scores = decoding.step(previous)
             scores[:, search.forbidden(length)] = -np.inf
@@ -392,7 +389,7 @@ class _Beam:
     """The hypotheses of one source, by the rules of transformers' beam search."""
 
     def __init__(self, search: GenerationOptions):
-        self.search, self.ends = search, set(search.ends)
+        self.search, self.eos_ids = search, set(search.eos_ids)
         width = search.num_beams
         self.running: list[tuple[int, ...]] = [()] * width
         # All hypotheses are the same one at first: only the first of them counts.
@@ -404,20 +401,20 @@ class _Beam:
     def advance(self, candidates: list[tuple[int, int]], totals: list[float]) -> None:
         """Take the best continuations (running hypothesis, next symbol), best first, with their log-probabilities."""
         search, width, length = self.search, self.search.num_beams, len(self.running[0]) + 1
-        going_on: list[tuple[tuple[int, ...], float, int]] = []
+        unfinished: list[tuple[tuple[int, ...], float, int]] = []
         for rank, ((origin, token), total) in enumerate(zip(candidates, totals)):
-            if token in self.ends or length == search.most:
+            if token in self.eos_ids or length == search.most:
                 # Those behind the first `num_beams` only stand in for hypotheses that have ended.
                 if rank < width:
                     tokens = (*self.running[origin], token)
                     self.finished.append((total / length**search.length_penalty, total, tokens))
-            elif len(going_on) < width:
-                going_on.append(((*self.running[origin], token), total, origin))
+            elif len(unfinished) < width:
+                unfinished.append(((*self.running[origin], token), total, origin))
         self.finished = sorted(self.finished, key=lambda entry: -entry[0])[:width]
         self.done = length == search.most
         if self.done:
             return
-        self.running, self.totals, self.origins = (list(column) for column in zip(*going_on))
+        self.running, self.totals, self.origins = (list(column) for column in zip(*unfinished))
         if len(self.finished) == width:
             longest = search.most if search.early_stopping == "never" and search.length_penalty > 0 else length
             reachable = self.totals[0] / longest**search.length_penalty
@@ -425,7 +422,7 @@ class _Beam:
 
 
 class _Decoding:
-    """The rows being decoded: what is read of the sources, and the rows' states, bound to the graph of a step."""
+    """The rows being decoded: memory of the sources and states of the rows, bound to the graph of a step."""
 
     def __init__(self, runtime: RnnSeq2SeqRuntime, sources: list[list[int]], width: int = 1):
         lengths = np.array([len(source) for source in sources])
@@ -452,7 +449,7 @@ class _Decoding:
             self.binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
 
     def step(self, previous_ids: np.ndarray | list[int]) -> np.ndarray:
-        """Log-probabilities (B, V) of the symbols after these (B,), until the next step; the state moves on."""
+        """Return log P (B, V) of the symbols after these (B,), valid until the next step; advance the state."""
         self.inputs["previous_ids"][:] = previous_ids
         self.decoder_step.run_with_iobinding(self.binding)
         for state, new in self.moves:
@@ -460,7 +457,7 @@ class _Decoding:
         return self.scores
 
     def select(self, rows: list[int], sources: list[int] | None = None) -> None:
-        """Row i goes on from the state of row rows[i], of these sources (None: all), each of which has as many."""
+        """Continue row i from the state of row rows[i], of these sources (None: all), each of which has as many."""
         for state, _ in self.moves:
             state[: len(rows)] = state.take(rows, axis=0)
         if sources is not None:
@@ -470,14 +467,14 @@ class _Decoding:
 
 
 def _top(scores: np.ndarray, number: int) -> Iterator[tuple[list[int], list[float]]]:
-    """The largest scores of each row (B, N), the largest first, of equal ones the first: indices, and themselves."""
+    """Yield indices and values of the largest scores of each row (B, N), the largest and the first of equals first."""
     for row, best in zip(scores, np.argpartition(scores, -number, axis=1)[:, -number:]):
         ranked = sorted(zip((-row[best]).tolist(), best.tolist()))
         yield [index for _, index in ranked], [-value for value, _ in ranked]
 
 
 def _draw(scores: np.ndarray, search: GenerationOptions, rng: np.random.Generator) -> np.ndarray:
-    """One symbol a row, from log-probabilities (B, V) after temperature, top-k and top-p, in this order."""
+    """Draw one symbol a row, from log P (B, V) after temperature, top-k and top-p, in this order."""
     scores = scores.astype(np.float64) / search.temperature
     order = np.argsort(-scores, axis=1, kind="stable")
     ranked = np.take_along_axis(scores, order, 1)
@@ -493,7 +490,7 @@ def _draw(scores: np.ndarray, search: GenerationOptions, rng: np.random.Generato
 
 
 def main(arguments: list[str]) -> None:
-    """A line for each text, or line of the standard input (UTF-8): what this folder says of it; blank if it is."""
+    """Write the target of each text, or line of the standard input (UTF-8), as a line; of a blank one, a blank."""
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict", newline=None)  # newline: all kinds
     try:

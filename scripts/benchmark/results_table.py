@@ -25,6 +25,7 @@ BEGIN, END = _comments("results")
 SPEED_FILE = "benchmark.json"
 # What others reached, beside the results files: a recipe's name, a tabulator, numbers and their source, one a line.
 PUBLISHED_FILE = "published.tsv"
+_NO_RESULTS = "*No results yet.*"
 # A table's row with more numbers than this names the first ones only.
 _MOST_SHOWN = 14
 _MOST_RUNS = 6

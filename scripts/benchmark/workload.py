@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from hf_rnn_seq2seq.model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from hf_rnn_seq2seq.model.fast_products import matrix_product
 from hf_rnn_seq2seq.model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
-from hf_rnn_seq2seq.sharing.export import export
+from hf_rnn_seq2seq.sharing.export import export_model
 from hf_rnn_seq2seq.sharing.runtime import RnnSeq2SeqRuntime
 
 
@@ -205,7 +205,7 @@ def export_shape(shape: Shape, folder: Path, quantize: str | None) -> Path:
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     specials = {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
     PreTrainedTokenizerFast(tokenizer_object=backend, **specials).save_pretrained(folder / "model")
-    return export(folder / "model", folder / (quantize or "fp32"), quantize)
+    return export_model(folder / "model", folder / (quantize or "fp32"), quantize)
 
 
 # ---- The floor -----------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from hf_rnn_seq2seq.recipes.predict import main as predict
 from hf_rnn_seq2seq.recipes.recipe import build_recipe
 from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask
 from hf_rnn_seq2seq.sharing.card import save_model_card
-from hf_rnn_seq2seq.sharing.export import export
+from hf_rnn_seq2seq.sharing.export import export_model
 from hf_rnn_seq2seq.sharing.onnx_graphs import write_graphs
 
 
@@ -213,7 +213,7 @@ def test_the_snippet_of_the_card_copies(
 
 def test_unknown_words_are_not_exported(run: tuple[Path, dict[str, float]], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"copy_slots=2 cannot be exported: .* config.copy_slots = 0"):
-        export(run[0] / "model", tmp_path)
+        export_model(run[0] / "model", tmp_path)
     model = AutoModelForSeq2SeqLM.from_pretrained(str(run[0] / "model"))
     model.config.copy_slots = 0
     write_graphs(model, tmp_path)

@@ -22,7 +22,7 @@ from hf_rnn_seq2seq.recipes.command import main
 from hf_rnn_seq2seq.recipes.options import write_yaml
 from hf_rnn_seq2seq.recipes.run_folder import EARLIER_FOLDER
 from hf_rnn_seq2seq.sharing.card import save_model_card
-from hf_rnn_seq2seq.sharing.export import export
+from hf_rnn_seq2seq.sharing.export import export_model
 from hf_rnn_seq2seq.training.trainer import RecipeTrainer
 
 
@@ -490,7 +490,7 @@ def test_an_export_takes_only_the_place_of_an_export(
     with monkeypatch.context() as patch:
         patch.setattr("onnx.checker.check_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            export(model, exported, None)
+            export_model(model, exported, None)
         assert snapshot(tmp_path) == before
     program("export", model, exported, "--quantize", "none", "--overwrite")
     # Nothing of the earlier export is left, and what is none of it is.

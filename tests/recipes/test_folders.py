@@ -31,7 +31,7 @@ from hf_rnn_seq2seq.evaluation.saved_model import average_models, load_ensemble,
 from hf_rnn_seq2seq.recipes.command import main
 from hf_rnn_seq2seq.recipes.options import write_yaml
 from hf_rnn_seq2seq.recipes.recipe import build_recipe
-from hf_rnn_seq2seq.sharing.export import export
+from hf_rnn_seq2seq.sharing.export import export_model
 from hf_rnn_seq2seq.sharing.runtime import RnnSeq2SeqRuntime
 
 
@@ -93,7 +93,7 @@ def predicted(folder: Path, data_dir: Path, tmp_path: Path) -> list[str]:
 
 def exported(folder: Path, data_dir: Path, tmp_path: Path) -> list[str | None]:
     """What an export of a model says to them, run by the copy of the runtime that lies in it."""
-    runtime = RnnSeq2SeqRuntime.from_pretrained(export(folder, tmp_path / "exported", quantize=None))
+    runtime = RnnSeq2SeqRuntime.from_pretrained(export_model(folder, tmp_path / "exported", quantize=None))
     sources = [line.split("\t")[0] for line in (data_dir / "test.tsv").read_text().splitlines()]
     return [ranked[0].text for ranked in runtime.generate(sources)]
 
@@ -209,7 +209,7 @@ def test_a_file_that_asks_for_something_else_is_refused_by_name(
     with pytest.raises(ValueError, match=rf"{PREPROCESSING_FILE}: .*{message}"):
         Preprocessing.load(model)
     with pytest.raises(ValueError, match=PREPROCESSING_FILE):
-        export(model, tmp_path / "exported")
+        export_model(model, tmp_path / "exported")
     with pytest.raises(SystemExit, match=PREPROCESSING_FILE):
         PREDICT([str(model), "ab"])
     with pytest.raises(SystemExit, match=PREPROCESSING_FILE):
@@ -218,7 +218,7 @@ def test_a_file_that_asks_for_something_else_is_refused_by_name(
 
 def test_export_does_not_contradict_the_folder(prepared: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"reverse_source: got False, but .* says True"):
-        export(prepared["reversed"], tmp_path / "exported", reverse_source=False)
+        export_model(prepared["reversed"], tmp_path / "exported", reverse_source=False)
     assert not (tmp_path / "exported").exists()
 
 
@@ -297,7 +297,7 @@ def test_a_model_of_another_kind_is_refused_by_every_script(
         with pytest.raises(SystemExit, match=r"^error: .*holds a RnnSeq2SeqFor\w+, wanted a RnnSeq2SeqForConditional"):
             PREDICT([str(folder), "ab"])
         with pytest.raises(ValueError, match=r"holds a RnnSeq2SeqFor.*, wanted a RnnSeq2SeqForConditionalGeneration"):
-            export(folder, tmp_path / "exported")
+            export_model(folder, tmp_path / "exported")
         assert not (tmp_path / "exported").exists()
     assert snapshot(folder) == before
 

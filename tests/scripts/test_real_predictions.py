@@ -30,7 +30,7 @@ from hf_rnn_seq2seq.recipes.predict import TextPredictor, main, read_inputs
 from hf_rnn_seq2seq.recipes.scoring import write_predictions
 from hf_rnn_seq2seq.recipes.task_labels import SequenceClassificationTask, TokenClassificationTask
 from hf_rnn_seq2seq.recipes.task_speech import write_transcripts
-from hf_rnn_seq2seq.sharing.export import export
+from hf_rnn_seq2seq.sharing.export import export_model
 from hf_rnn_seq2seq.sharing.runtime import RnnSeq2SeqRuntime
 
 
@@ -234,7 +234,7 @@ def test_the_runtime_invents_nothing_where_replacements_leave_nothing(model_dir:
     shutil.copytree(model_dir, model)
     GenerationConfig(**SYMBOLS, max_new_tokens=6).save_pretrained(str(model))
     Preprocessing([["[0-9]+", " "]]).save(model)
-    folder = export(model, tmp_path / "out", quantize=None)
+    folder = export_model(model, tmp_path / "out", quantize=None)
     runtime = RnnSeq2SeqRuntime.from_pretrained(folder)
     for text in ("77", "", " "):
         with pytest.raises(ValueError, match="source 1 is empty"):
@@ -268,7 +268,7 @@ def test_the_runtime_answers_line_by_line(model_dir: Path, tmp_path: Path) -> No
     model = tmp_path / "model"
     shutil.copytree(model_dir, model)
     GenerationConfig(**SYMBOLS, num_beams=2, max_new_tokens=6).save_pretrained(str(model))
-    folder = export(model, tmp_path / "out", quantize=None)
+    folder = export_model(model, tmp_path / "out", quantize=None)
     runtime = RnnSeq2SeqRuntime.from_pretrained(folder)
     first, last = (str(runtime.generate(text)[0][0].text) for text in ("abc", "h"))
     command = [sys.executable, "-I", str(folder / "rnn_seq2seq_runtime.py")]

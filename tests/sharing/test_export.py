@@ -19,7 +19,7 @@ from tiny import STRUCTURES, padded_batch, random_ids, tiny_config, tiny_model, 
 
 from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, save_tokenizers, train_tokenizer
-from hf_rnn_seq2seq.sharing.export import export
+from hf_rnn_seq2seq.sharing.export import export_model
 from hf_rnn_seq2seq.sharing.onnx_graphs import write_graphs
 
 
@@ -127,7 +127,7 @@ def test_the_folder_holds_graphs_settings_and_both_tokenizers(tmp_path: Path) ->
     target = train_tokenizer(["x y z"], TokenizerOptions("word"), "target")
     save_tokenizers(tmp_path / "model", tiny_tokenizer(), target)
     (tmp_path / "model" / "recipe.yaml").write_text(yaml.safe_dump({"data": {"reverse_source": True}}))
-    folder = export(tmp_path / "model", tmp_path / "out", quantize=None)
+    folder = export_model(tmp_path / "model", tmp_path / "out", quantize=None)
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
         "decoder_step.onnx",
         "encoder.onnx",
@@ -142,7 +142,7 @@ def test_the_folder_holds_graphs_settings_and_both_tokenizers(tmp_path: Path) ->
     generation = json.loads((folder / "generation_config.json").read_text())
     wanted = {"max_new_tokens": 9, "num_beams": 2, "length_penalty": 0.5, "eos_token_id": 3}
     assert {name: generation[name] for name in wanted} == wanted
-    again = export(tmp_path / "model", tmp_path / "out", quantize=None, reverse_source=False)
+    again = export_model(tmp_path / "model", tmp_path / "out", quantize=None, reverse_source=False)
     assert json.loads((again / "runtime_config.json").read_text())["reverse_source"] is False
 
 
@@ -156,5 +156,5 @@ def test_what_the_runtime_cannot_do_is_refused_by_name(tmp_path: Path) -> None:
     model.generation_config.no_repeat_ngram_size = 2
     model.save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match="no generation option 'no_repeat_ngram_size'"):
-        export(tmp_path / "model", tmp_path / "out")
+        export_model(tmp_path / "model", tmp_path / "out")
     assert not list((tmp_path).glob("out/*"))

@@ -22,7 +22,7 @@ from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from hf_rnn_seq2seq.data.pairs import encode_sources
 from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, save_tokenizers, train_tokenizer
 from hf_rnn_seq2seq.evaluation.decoding import _hypothesis_tokens
-from hf_rnn_seq2seq.sharing.export import export
+from hf_rnn_seq2seq.sharing.export import export_model
 from hf_rnn_seq2seq.sharing.onnx_graphs import write_graphs
 from hf_rnn_seq2seq.sharing.runtime import GenerationOptions, RnnSeq2SeqRuntime, _draw
 
@@ -165,7 +165,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     model.generation_config.max_new_tokens = 12
     model.save_pretrained(folder / "model")
     save_tokenizers(folder / "model", tiny_tokenizer(), target)
-    return model, export(folder / "model", folder / "out", quantize=None)
+    return model, export_model(folder / "model", folder / "out", quantize=None)
 
 
 TEXTS = ["abc", "h", "deadbeef"]

@@ -1,4 +1,4 @@
-"""Doors that other people's programs use: pipelines without the package, a stock Trainer's folder, added tokens."""
+"""What other people's programs use: pipelines without the package, a stock Trainer's folder, added tokens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from hf_rnn_seq2seq import (
     RnnSeq2SeqTokenizer,
 )
 from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, load_tokenizers, save_tokenizers, train_tokenizer
-from hf_rnn_seq2seq.sharing.export import export
+from hf_rnn_seq2seq.sharing.export import export_model
 from hf_rnn_seq2seq.sharing.runtime import GenerationOptions, RnnSeq2SeqRuntime
 
 
@@ -112,7 +112,7 @@ def test_what_a_stock_trainer_that_generates_has_saved_is_exported(structure: st
     written = json.loads((tmp_path / "model" / "generation_config.json").read_text(encoding="utf-8"))
     assert "num_assistant_tokens" in written and written["max_length"] == 20  # as this transformers leaves it
     loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model").eval()
-    export(tmp_path / "model", tmp_path / "exported", quantize=None)
+    export_model(tmp_path / "model", tmp_path / "exported", quantize=None)
     runtime = RnnSeq2SeqRuntime.from_pretrained(tmp_path / "exported")
     for source in random_ids(4, 6):
         ids = loaded.generate(source[None], attention_mask=torch.ones(1, 6))[0, 1:].tolist()
@@ -252,7 +252,7 @@ def test_what_is_added_is_recognised_in_an_exported_folder(kind: str, tmp_path: 
     model.generation_config.max_new_tokens = 5
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "model")
-    export(tmp_path / "model", tmp_path / "exported", quantize=None)
+    export_model(tmp_path / "model", tmp_path / "exported", quantize=None)
     runtime = RnnSeq2SeqRuntime.from_pretrained(tmp_path / "exported")
     for text in ("<2DE> the cat", "the </s> mat<2fr>"):
         ids = tokenizer(text)["input_ids"]
