@@ -1,4 +1,4 @@
-"""The key `task`, and the command `hf-rnn-seq2seq`: recipes run by their task, listed and copied; also from a wheel."""
+"""The key `task`, and the command `hf-rnn-seq2seq`: recipes run by task, listed and copied; also from a wheel."""
 
 from __future__ import annotations
 
