@@ -1,7 +1,7 @@
 """Arguments of the scripts: numbers within their range, files that can be written, and errors as one sentence.
 
 Refused by argparse, with the name of the argument, before anything is read or computed. Needs only the standard
-library; imports only `files.py`.
+library.
 """
 
 from __future__ import annotations

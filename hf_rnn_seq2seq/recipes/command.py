@@ -1,6 +1,6 @@
 """The command line of `run_recipe`: a recipe, where the data lies, where the model goes.
 
-Needs the extras `train` and `metrics`; must not be imported by the model files.
+Needs the extras `train` and `metrics`.
 """
 
 from __future__ import annotations
@@ -23,23 +23,7 @@ from .suite import SECTION, Run, expand, run_suite
 from .task import Task, task_class
 
 
-def main(
-    task: type[Task] | None = None,
-    description: str | None = None,
-    arguments: Sequence[str] | None = None,
-    program: str | None = None,
-) -> dict[str, float]:
-    """Run a recipe from the command line, and print its metrics.
-
-    Args:
-        task: the only kind of output that is taken, also where the recipe does not say its task; `None`: the recipe's.
-        description: what `--help` says of the script.
-        arguments: what follows the program's name; `None`: those that the program was started with.
-        program: the program's name; `None`: it is a script.
-
-    Returns:
-        The metrics.
-    """
+def _parser(description: str | None, program: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,6 +54,27 @@ def main(
         help="with --eval_only: take the mean of the weights, not an ensemble, and save it in output_dir",
     )
     parser.add_argument("--results", type=file_to_write, metavar="FILE", help="write the metrics to this JSON file")
+    return parser
+
+
+def main(
+    task: type[Task] | None = None,
+    description: str | None = None,
+    arguments: Sequence[str] | None = None,
+    program: str | None = None,
+) -> dict[str, float]:
+    """Run a recipe from the command line, and print its metrics.
+
+    Args:
+        task: the only kind of output that is taken, also where the recipe does not say its task; `None`: the recipe's.
+        description: what `--help` says of the script.
+        arguments: what follows the program's name; `None`: those that the program was started with.
+        program: the program's name; `None`: it is a script.
+
+    Returns:
+        The metrics.
+    """
+    parser = _parser(description, program)
     args = parser.parse_args(arguments)
     # Under torchrun the first process speaks for all.
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING

@@ -48,12 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def export(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
-    """Write a saved model as a folder that runs without torch and transformers: ONNX graphs, tokenizers and a runtime.
-
-    Args:
-        arguments: what follows the program's name.
-        program: the program's name; `None`: it is a script.
-    """
+    """Write a saved model as a folder that runs without torch and transformers: ONNX graphs, tokenizers, a runtime."""
     from ..sharing.export import export_model
 
     description = (export.__doc__ or "").partition("\n")[0]
@@ -76,12 +71,7 @@ def export(arguments: Sequence[str] | None = None, program: str | None = None) -
 
 
 def recipes(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
-    """List the recipes, or copy one of them.
-
-    Args:
-        arguments: what follows the program's name.
-        program: the program's name.
-    """
+    """List the recipes that come with the package, or copy one."""
     parser = argparse.ArgumentParser(program, description="List the recipes that come with the package, or copy one.")
     copy = parser.add_subparsers(dest="action").add_parser("copy", help="copy a recipe, to change and run it")
     copy.add_argument("name", help="of the recipe")

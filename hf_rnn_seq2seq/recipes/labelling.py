@@ -1,8 +1,7 @@
 """Labels of words and of texts by a saved or trained classifier: what the tasks and `predict` share.
 
 A sentence is read as its words joined by blanks, so that `pipeline("token-classification")` on such a text sees what
-the training saw. Where a tokenizer cuts a word into pieces, the label is that of the first piece. Must not be imported
-by the model files.
+the training saw. Where a tokenizer cuts a word into pieces, the label is that of the first piece.
 """
 
 from __future__ import annotations

@@ -29,20 +29,13 @@ def _first_sentence(path: Path) -> str:
         if not line.startswith("#"):
             break
         lines.append(line.removeprefix("#").strip())
-    # An abbreviation, as in "(Chan et al. 2016)", ends no sentence: a capital follows, or nothing.
-    match = re.match(r".*?\.(?= [A-Z]|$)", text := " ".join(lines))
+    # An abbreviation, as in "(Chan et al. 2016)", ends no sentence: a capital, an option or nothing follows.
+    match = re.match(r".*?\.(?= [A-Z]| --|$)", text := " ".join(lines))
     return match[0] if match else text
 
 
 def copy_recipe(name: str, folder: str | Path) -> Path:
-    """Copy a recipe.
-
-    Args:
-        name: of the recipe, such as "g2p_cmudict".
-        folder: where the copy goes; it is made if it is not there.
-
-    Returns:
-        The copy.
+    """Copy a recipe, such as "g2p_cmudict", into a folder, which is made if it is not there; return the copy.
 
     Raises:
         DataError: there is no such recipe.

@@ -1,6 +1,8 @@
 """Options: turning mappings into dataclasses with every key and type checked.
 
-What `recipe.py` is made with; knows nothing of recipes.
+What `recipe.py` is made with; knows nothing of recipes. Not by the validators of huggingface_hub, which check the
+model's configuration: they refuse 1 where a number is wanted, take any text for an enumeration (fields of
+`Seq2SeqTrainingArguments` are such), and their messages have no path of keys.
 """
 
 from __future__ import annotations
@@ -80,16 +82,10 @@ def _describe(hint: Any) -> str:
 
 
 def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], path: str, reserved: Mapping[str, str]) -> None:
-    """Refuse unknown keys, keys set elsewhere and wrong types.
-
-    Args:
-        values: the keys given.
-        hints: the known keys and their type annotations.
-        path: the section, for messages.
-        reserved: keys that cannot be set here, and where to set them instead.
+    """Refuse unknown keys, keys set elsewhere (`reserved`: where) and values of other types than `hints` says.
 
     Raises:
-        OptionsError: as said.
+        OptionsError: as said; it names `path`, the section.
     """
     for name, value in values.items():
         if name in reserved:
@@ -130,12 +126,9 @@ def _dataclass_in(hint: Any) -> Any:
 
 
 def build_options(cls: type[T], values: Any, path: str) -> T:
-    """An options dataclass from a mapping, nested ones included.
+    """An options dataclass from a mapping, nested ones included; `path` is the section, for messages.
 
-    Args:
-        cls: the dataclass. Its `__post_init__` starts its messages with the name of the option.
-        values: the mapping.
-        path: the section, for messages.
+    The dataclass's `__post_init__` starts its messages with the name of the option.
 
     Raises:
         OptionsError: an unknown key, a wrong type, or a value that the dataclass refuses.

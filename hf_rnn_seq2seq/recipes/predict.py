@@ -393,13 +393,7 @@ def predict_texts(args: argparse.Namespace, texts: list[str]) -> None:
         sys.stdout.write(f"attention of {filled[0]!r} drawn to {args.attention}\n")
 
 
-def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
-    """Run the command line.
-
-    Args:
-        arguments: what follows the program's name; `None`: those that the program was started with.
-        program: the program's name; `None`: it is a script.
-    """
+def _parser(program: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -430,6 +424,17 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
     files.add_argument(
         "--overwrite", action="store_true", help="start again where there is an output, or parts of one; a picture too"
     )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: what follows the program's name; `None`: those that the program was started with.
+        program: the program's name; `None`: it is a script.
+    """
+    parser = _parser(program)
     args = parser.parse_args(arguments)
     if (args.input_file is None) != (args.output_file is None):
         parser.error("--input_file and --output_file need each other")

@@ -2,9 +2,9 @@
 
 The key `task` names the kind of output. Sections: `data`, `tokenizer`, `model`, `training`, `generation`,
 `evaluation`, `card`, and what a `RecipeKind` adds. Every key is checked before anything is read or trained: an unknown
-one is refused with the nearest known name, a wrong type with `section.key`. The sections map
-onto options classes of this package, `RnnSeq2SeqConfig`, `Seq2SeqTrainingArguments` and `GenerationConfig`. Needs the
-extras `train` and `metrics`; must not be imported by the model files.
+one is refused with the nearest known name, a wrong type with `section.key`. The sections map onto options classes of
+this package, `RnnSeq2SeqConfig`, `Seq2SeqTrainingArguments` and `GenerationConfig`. Needs the extras `train` and
+`metrics`.
 """
 
 from __future__ import annotations
@@ -324,14 +324,7 @@ def _generation_hints() -> dict[str, Any]:
 
 
 def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Change a recipe's content as `--set section.key=value` says.
-
-    Args:
-        content: the mapping read from YAML; it is changed in place.
-        overrides: texts such as "training.num_train_epochs=1"; the value is read as YAML, deeper keys have more dots.
-
-    Returns:
-        `content`.
+    """Change a recipe's content in place as `--set section.key=value` says; the value is read as YAML.
 
     Raises:
         RecipeError: a text without "=", or a path through something that is not a mapping.
@@ -384,15 +377,7 @@ def with_task(content: dict[str, Any], kind: RecipeKind) -> dict[str, Any]:
 
 
 def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ) -> Recipe:
-    """Check a recipe's content.
-
-    Args:
-        content: the mapping read from YAML.
-        name: what the results file is called.
-        kind: the sections that it may have.
-
-    Returns:
-        The recipe.
+    """Check a recipe's content, the mapping read from YAML; `name` is what the results file is called.
 
     Raises:
         OptionsError: anything unknown, of a wrong type, out of range or contradictory.
@@ -449,11 +434,7 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
 
 
 def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """A recipe file's content with overrides, not checked further.
-
-    Args:
-        path: the YAML file.
-        overrides: changes such as "training.num_train_epochs=1".
+    """A recipe file's content with overrides such as "training.num_train_epochs=1", not checked further.
 
     Raises:
         OptionsError: not YAML, not a mapping, or an override that leads nowhere.
@@ -464,21 +445,3 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, An
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: wanted a mapping of sections, got {type(content).__name__}")
     return apply_overrides(content, overrides)
-
-
-def load_recipe(path: str | Path, overrides: Iterable[str] = (), kind: RecipeKind = SEQ2SEQ) -> Recipe:
-    """Read and check a recipe file.
-
-    Args:
-        path: the YAML file.
-        overrides: changes such as "training.num_train_epochs=1".
-        kind: the sections that it may have.
-
-    Returns:
-        The recipe, named after the file.
-
-    Raises:
-        OptionsError: not YAML, or anything that `build_recipe` refuses.
-        FileNotFoundError: no such file.
-    """
-    return build_recipe(read_recipe(path, overrides), Path(path).stem, kind)

@@ -1,8 +1,7 @@
 """A whole run of a recipe: tokenizers, model, training, averaging, scores, predictions, results file, model card.
 
 The kinds of output are `task.Task`s; `command.py` is the command line of `run_recipe`. Everything follows from the
-recipe: run twice on a CPU, it gives the same numbers. Needs the extras `train` and `metrics`; must not be imported by
-the model files.
+recipe: run twice on a CPU, it gives the same numbers. Needs the extras `train` and `metrics`.
 """
 
 from __future__ import annotations
@@ -48,15 +47,9 @@ logger = logging.getLogger(__name__)
 
 
 def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: bool) -> Seq2SeqTrainingArguments:
-    """The Trainer's arguments: the recipe's over this package's defaults.
+    """The Trainer's arguments: the recipe's over this package's defaults; checkpoints go to `output_dir`.
 
-    Args:
-        recipe: the section `training` and what chooses the best checkpoint.
-        output_dir: where checkpoints go.
-        has_validation: without validation data there is no best checkpoint, and the last one counts.
-
-    Returns:
-        The arguments.
+    Without validation data there is no best checkpoint, and the last one counts.
 
     Raises:
         RecipeError: the Trainer refuses them, or they do not fit averaging.
@@ -101,12 +94,8 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
 def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
     """Put the averaged weights into the model, unless the best checkpoint scores better on the validation data.
 
-    Args:
-        trainer: after training, its model holding the best checkpoint (or, without validation data, the last weights).
-        recipe: how many checkpoints are averaged, and which.
-
-    Returns:
-        Which weights the model has now, in words.
+    After training the model holds the best checkpoint (or, without validation data, the last weights). Returns which
+    weights it has now, in words.
     """
     model, number = trainer.model, recipe.pipeline.average_checkpoints
     assert trainer.args.output_dir is not None and model is not None
@@ -134,14 +123,6 @@ def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
 
 def make_trainer(task: Task, data: DatasetDict, output_dir: str | Path) -> RecipeTrainer:
     """Build a task's model and what trains it. Writes nothing, but finds out all that can be wrong before a training.
-
-    Args:
-        task: before `build`; its model is the one to train afterwards.
-        data: its data, as its `load_data` gives it.
-        output_dir: checkpoints go here.
-
-    Returns:
-        The trainer.
 
     Raises:
         RecipeError: the section `training` cannot be used.
@@ -191,16 +172,7 @@ def make_trainer(task: Task, data: DatasetDict, output_dir: str | Path) -> Recip
 
 
 def train(task: Task, trainer: RecipeTrainer, checkpoint: str | Path | None = None) -> TrainingReport:
-    """Train a task's model and save it with its tokenizers.
-
-    Args:
-        task: after `make_trainer`; its model is the trained one afterwards.
-        trainer: what `make_trainer` returned. The model goes into its folder, checkpoints beneath it.
-        checkpoint: checkpoint to go on from, or `None`.
-
-    Returns:
-        How it went.
-    """
+    """Train the model that `make_trainer` built, on from a checkpoint if one is given, and save it."""
     recipe = task.recipe
     assert trainer.args.output_dir is not None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -235,11 +207,6 @@ def _reported_splits(recipe: Recipe, data: DatasetDict) -> list[str]:
 
 def evaluate(task: Task, data: DatasetDict, output_dir: str | Path) -> Scores:
     """Score the splits of `evaluation.splits`, and write `predictions_<split>.tsv` once all of them are scored.
-
-    Args:
-        task: with its model.
-        data: as its `load_data` gives it.
-        output_dir: where the predictions go.
 
     Returns:
         Metrics and what they say besides: under plain names for the split "test", as `<split>_<name>` for others.
@@ -289,7 +256,7 @@ def _load(task: Task, data: DatasetDict, directories: Sequence[str | Path], mean
             task.load(directories[0])
     task.check_data(data)
     if torch.accelerator.is_available() and not task.recipe.training.get("use_cpu", False):
-        task.model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]  # annotated as if for a model
+        task.model.to(torch.accelerator.current_accelerator())
 
 
 def _evaluate_saved(

@@ -2,7 +2,7 @@
 
 An earlier run is deleted only if `--overwrite` says so, and only once its successor is finished: until then it is set
 aside in the folder, and it comes back if the new run fails before it has a checkpoint of its own. Needs the extra
-`train`; must not be imported by the model files.
+`train`.
 """
 
 from __future__ import annotations
@@ -49,11 +49,9 @@ _FREE_AT_RESUME = _LENGTH | {"logging_steps", "report_to", "disable_tqdm"}
 
 
 def finished_work(folder: Path, with_card: bool = True) -> list[Path]:
-    """What a run, or an evaluation, has left in a folder.
+    """What a run, or an evaluation, has left in a folder, which need not be there.
 
-    Args:
-        folder: the folder, which need not be there.
-        with_card: also a README.md that lies beside nothing else; it may be somebody's own.
+    A README.md that lies beside nothing else may be somebody's own: it counts only `with_card`.
     """
     found = [*checkpoints_of(folder), *(path for pattern in _FINISHED for path in sorted(folder.glob(pattern)))]
     card = folder / CARD_FILE
@@ -156,15 +154,9 @@ def _check_same_run(recipe: Recipe, folder: Path, free: frozenset[str]) -> None:
 
 
 def differences(recipe: Recipe, folder: Path, free: frozenset[str] = _FREE_AT_RESUME - _LENGTH) -> list[str]:
-    """Where the recipe of a run differs from another one in what the weights depend on.
+    """Where the recipe in a run's folder differs from another one in what the weights depend on.
 
-    Args:
-        recipe: the other one.
-        folder: of the run; if it has no recipe, nothing differs.
-        free: keys of the section `training` that may differ.
-
-    Returns:
-        Keys, as `section.key (old -> new)`.
+    Keys, as `section.key (old -> new)`, without the `free` ones of the section `training`; none if there is no recipe.
     """
     written = folder / RECIPE_FILE
     if not written.is_file():
@@ -192,10 +184,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any], free: frozenset[st
 def taking_over(recipe: Recipe, output_dir: str | Path, goes_on: bool) -> Iterator[None]:
     """The time of a training: what was in its folder before is deleted at the end, or comes back.
 
-    Args:
-        recipe: of the run; written beside its checkpoints.
-        output_dir: its folder, which `check_output` has seen.
-        goes_on: the run in the folder is this one.
+    Unless the run `goes_on`, its recipe is written beside its checkpoints. `check_output` has seen the folder.
     """
     folder = Path(output_dir)
     if torch.distributed.is_available() and torch.distributed.is_initialized():

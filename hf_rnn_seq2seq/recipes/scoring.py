@@ -1,7 +1,7 @@
 """Scoring: decodes items, applies a recipe's metrics, and writes the predictions.
 
 The metrics themselves are in `metrics.py`, the search in the model's `generate()`. Needs the extras `train` and
-`metrics`; must not be imported by the model files.
+`metrics`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,37 @@ def check_metrics(recipe: Recipe, predictions: Sequence[Any], references: Sequen
             load_metric(name, **options).compute(predictions=predictions, references=references)
         except (TypeError, ValueError) as error:
             raise DataError(f"evaluation.metrics: {reported}: {error}") from error
+
+
+def compute_metrics(
+    recipe: Recipe,
+    predictions: Sequence[Any],
+    references: Sequence[Any],
+    perplexity_inputs: Callable[[], tuple[Sequence[Any], Sequence[Any]]] | None = None,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Compute a recipe's metrics.
+
+    Args:
+        recipe: names them.
+        predictions, references: as the metrics take them.
+        perplexity_inputs: what perplexity takes in their place, computed where it is asked for.
+
+    Returns:
+        Reported name -> number, and what the metrics say besides (BLEU's signature).
+    """
+    numbers: dict[str, float] = {}
+    details: dict[str, str] = {}
+    for reported, (name, options) in recipe.evaluation.metric_specs.items():
+        got, wanted = predictions, references
+        if name == "perplexity" and perplexity_inputs is not None:
+            got, wanted = perplexity_inputs()
+        for key, value in (load_metric(name, **options).compute(predictions=got, references=wanted) or {}).items():
+            key = key.replace(name, reported, 1)
+            if isinstance(value, str):
+                details[key] = value
+            else:
+                numbers[key] = float(value)
+    return numbers, details
 
 
 @dataclass
@@ -122,13 +153,7 @@ class Scorer:
     def hypotheses(
         self, sources: Sequence[Any], search: GenerationConfig, with_scores: bool = False
     ) -> list[list[Hypothesis]]:
-        """n-best lists of sources.
-
-        Args:
-            sources: as `items` gives them.
-            search: how to search.
-            with_scores: also compute log-probabilities.
-        """
+        """n-best lists of sources, which are as `items` gives them."""
         batch_size = self.recipe.evaluation.batch_size
         encoded, words = self.encoded(sources), self.words(sources)
         return decode(self.model, encoded, self.target_tokenizer, search, batch_size, with_scores, words)
@@ -143,49 +168,25 @@ class Scorer:
     def metrics(
         self, sources: Sequence[Any], references: Sequence[Sequence[str]], predictions: Sequence[str]
     ) -> tuple[dict[str, float], dict[str, str]]:
-        """The recipe's metrics.
+        """The recipe's metrics, and what they say besides.
 
-        Args:
-            sources: as `items` gives them; only perplexity looks at them, and it is that of the first references.
-            references: for each source its references.
-            predictions: for each source its best hypothesis. It is compared with the references in the form that the
-                target tokenizer gives both.
-
-        Returns:
-            Reported name -> number, and what the metrics say besides (BLEU's signature).
+        The best hypotheses are compared with the references in the form that the target tokenizer gives both. Only
+        perplexity looks at the sources, and it is that of the first references.
         """
-        numbers: dict[str, float] = {}
-        details: dict[str, str] = {}
+
+        def perplexity_inputs() -> tuple[list[list[float]], list[list[int]]]:
+            first = [items[0] for items in references]
+            words, config = self.words(sources), self.model.config
+            bare = encode_with_slots(first, self.target_tokenizer, words, config, add_special_tokens=False)
+            targets = [[*ids, self.target_tokenizer.eos_token_id] for ids in bare]
+            encoded, batch_size = self.encoded(sources), self.recipe.evaluation.batch_size
+            return target_log_probabilities(self.model, encoded, targets, batch_size), targets
+
         wanted, got = self.normalized(references), normalized(predictions, self.target_tokenizer)
-        for reported, (name, options) in self.recipe.evaluation.metric_specs.items():
-            metric = load_metric(name, **options)
-            if name == "perplexity":
-                first = [items[0] for items in references]
-                words, config = self.words(sources), self.model.config
-                bare = encode_with_slots(first, self.target_tokenizer, words, config, add_special_tokens=False)
-                targets = [[*ids, self.target_tokenizer.eos_token_id] for ids in bare]
-                encoded, batch_size = self.encoded(sources), self.recipe.evaluation.batch_size
-                scores = target_log_probabilities(self.model, encoded, targets, batch_size)
-                result = metric.compute(predictions=scores, references=targets)
-            else:
-                result = metric.compute(predictions=got, references=wanted)
-            for key, value in (result or {}).items():
-                key = key.replace(name, reported, 1)
-                if isinstance(value, str):
-                    details[key] = value
-                else:
-                    numbers[key] = float(value)
-        return numbers, details
+        return compute_metrics(self.recipe, got, wanted, perplexity_inputs)
 
     def validation_scorer(self, validation: Dataset) -> Callable[[], dict[str, float]] | None:
-        """What a trainer calls at each evaluation: greedy decoding of `evaluation.validation_samples` items.
-
-        Args:
-            validation: the split.
-
-        Returns:
-            The function, or `None` if nothing is to be scored.
-        """
+        """What a trainer calls at each evaluation: greedy decoding of `evaluation.validation_samples`, if any."""
         if not self.recipe.evaluation.metric_specs or self.recipe.evaluation.validation_samples == 0:
             return None
         all_sources, all_references = self.items(validation)
@@ -200,12 +201,7 @@ class Scorer:
 
 
 def evenly_taken(count: int, number: int | None) -> list[int]:
-    """Numbers of items taken evenly from `count` ones: always the same, whatever the seed.
-
-    Args:
-        count: how many there are.
-        number: how many are wanted; `None` or too many: all.
-    """
+    """Numbers of items taken evenly from `count` ones, whatever the seed; all of them if `number` is `None`."""
     if number is None or number >= count:
         return list(range(count))
     return [position * count // number for position in range(number)]
@@ -219,11 +215,7 @@ def write_predictions(
 ) -> None:
     """Write a tab-separated file with a header, one line a hypothesis: source, rank, score, prediction, references.
 
-    Args:
-        path: the file.
-        sources: the source texts.
-        references: for each source its references; joined by " | ".
-        hypotheses: for each source its n-best list; ranks count from 1, the score is the log-probability.
+    Ranks count from 1, the score is the log-probability, references are joined by " | ".
     """
     rows = [
         (source, str(rank), "" if found.score is None else f"{found.score:.4f}", found.text, " | ".join(wanted))

@@ -1,8 +1,7 @@
 """Several runs of one recipe: other seeds, other languages, one model each, and what they give on average.
 
 The section `runs` of a recipe says which runs there are; `expand` writes them out as recipes without it, `run_suite`
-has each done by a function and sums up their results files. Knows nothing of tasks and models; imports only
-`files.py`, `options.py` and `results.py`.
+has each done by a function and sums up their results files. Knows nothing of tasks and models.
 """
 
 from __future__ import annotations

@@ -1,23 +1,23 @@
 """What one kind of output means to the run of a recipe: its data, model, batches and scores.
 
-`run.py` trains and evaluates any `Task`; `TASKS` says where the kinds are. Needs the extra `train`; must not be
-imported by the model files.
+`run.py` trains and evaluates any `Task`; `TASKS` says where the kinds are. Needs the extra `train`.
 """
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from transformers import PreTrainedModel
-
 from ..data.files import read_json, reading
-from .recipe import Recipe, RecipeError, RecipeKind
+from ..evaluation.saved_model import average_models, load_ensemble, load_model
+from .options import OptionsError
+from .recipe import Recipe, RecipeError, RecipeKind, build_recipe, read_recipe
 
 
 if TYPE_CHECKING:
@@ -93,6 +93,15 @@ def task_class(name: Any) -> type[Task]:
     return found
 
 
+@contextmanager
+def _eval_only() -> Iterator[None]:
+    """Name the option of the command line that a refusal is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise OptionsError(f"--eval_only: {error}") from error
+
+
 class Task(ABC):
     """One kind of output, for one recipe. After `build` or `load` it holds the model.
 
@@ -101,7 +110,9 @@ class Task(ABC):
     """
 
     kind: ClassVar[RecipeKind]
-    model: PreTrainedModel
+    model_class: ClassVar[Any]
+    ensemble_class: ClassVar[Any]
+    model: Any
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -118,19 +129,30 @@ class Task(ABC):
         """Refuse a search that does not work: before the training, not after it."""
 
     @abstractmethod
+    def load_processors(self, directory: str | Path) -> None:
+        """Load what `save_processors` saved; refuse what prepares inputs otherwise than the recipe says."""
+
     def load(self, directory: str | Path) -> None:
-        """Load model and tokenizers as `save_pretrained` and `save_processors` left them; a checkpoint will do."""
+        """Load a saved model and what goes with it; a checkpoint will do."""
+        self.load_processors(directory)
+        self.model = load_model(self.model_class, directory)
 
     def check_data(self, data: DatasetDict) -> None:  # noqa: B027 - most kinds take any data
         """Refuse data that a loaded model cannot be scored on."""
 
-    @abstractmethod
     def load_ensemble(self, directories: Sequence[str | Path]) -> None:
         """Load several models that predict together, as one."""
+        with _eval_only():
+            self.model = load_ensemble(directories, self.ensemble_class)
+        self.load_processors(directories[0])
 
-    @abstractmethod
     def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
-        """Load the mean of the weights of several checkpoints, and save it."""
+        """Load the mean of the weights of several checkpoints, and save it with what goes with it."""
+        with _eval_only():
+            average_models(directories, output_dir, self.model_class)
+        self.load_processors(directories[0])
+        self.save_processors(output_dir)
+        self.model = load_model(self.model_class, output_dir)
 
     @abstractmethod
     def save_processors(self, directory: str | Path) -> None:
@@ -163,3 +185,15 @@ class Task(ABC):
     def card_fields(self) -> dict[str, Any]:
         """Fields of the model card that only this kind of task knows."""
         return {}
+
+
+def load_task(path: str | Path, overrides: Iterable[str] = ()) -> Task:
+    """Read and check a recipe file, with overrides, and return the task that it says: what `run_recipe` runs.
+
+    Raises:
+        OptionsError: not YAML, or anything that `build_recipe` refuses.
+        FileNotFoundError: no such file.
+    """
+    content = read_recipe(path, overrides)
+    task = task_class(content.get("task"))
+    return task(build_recipe(content, Path(path).stem, task.kind))

@@ -1,17 +1,16 @@
 """The two classifiers as tasks: a label for each word (by a softmax or a CRF, Huang et al. 2015), or one for the text.
 
-Tokenizer, label map, an encoder trained elsewhere, prediction and scores. Needs the extras `train` and `metrics`; must
-not be imported by the model files.
+Tokenizer, label map, an encoder trained elsewhere, prediction and scores. Needs the extras `train` and `metrics`.
 """
 
 from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import set_seed
@@ -24,14 +23,11 @@ from ..data.word_vectors import set_word_vectors
 from ..evaluation.classifier_ensemble import RnnSeq2SeqSequenceClassificationEnsemble as SequenceEnsemble
 from ..evaluation.classifier_ensemble import RnnSeq2SeqTokenClassificationEnsemble as TokenEnsemble
 from ..evaluation.decoding import IGNORE_INDEX
-from ..evaluation.metrics import load_metric
-from ..evaluation.saved_model import average_models, load_ensemble, load_model
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from .labelling import Labeller
-from .options import OptionsError
 from .recipe import RecipeError, RecipeKind
-from .scoring import check_metrics, evenly_taken
+from .scoring import check_metrics, compute_metrics, evenly_taken
 from .task import Scores, Task
 
 
@@ -84,8 +80,6 @@ def _kind(task: str, data: type) -> RecipeKind:
 class ClassificationTask(Labeller, Task):
     """A label for each token, or one for the text. After `build` or `load` it also holds the tokenizer."""
 
-    model_class: ClassVar[type[RnnSeq2SeqForTokenClassification | RnnSeq2SeqForSequenceClassification]]
-    ensemble_class: ClassVar[type[TokenEnsemble | SequenceEnsemble]]
     model: RnnSeq2SeqForTokenClassification | RnnSeq2SeqForSequenceClassification | TokenEnsemble | SequenceEnsemble
     data_dir: Path
 
@@ -165,9 +159,8 @@ class ClassificationTask(Labeller, Task):
             raise RecipeError(f"pretrained.encoder: {directory} lacks the weights {', '.join(lacking)} of an encoder")
         logger.info("encoder of %s; new are only: %s", directory, ", ".join(new) or "no parameters")
 
-    def load(self, directory: str | Path) -> None:
+    def load_processors(self, directory: str | Path) -> None:
         self.tokenizer = load_tokenizers(directory)[0]
-        self.model = load_model(self.model_class, directory)
 
     def check_data(self, data: DatasetDict) -> None:
         for split in data if self.recipe.data.unseen_labels == "refuse" else ["train"]:
@@ -180,20 +173,6 @@ class ClassificationTask(Labeller, Task):
                     f"are {', '.join(self.label2id)}"
                 )
 
-    def load_ensemble(self, directories: Sequence[str | Path]) -> None:
-        try:
-            self.model = load_ensemble(directories, self.ensemble_class)
-        except ValueError as error:
-            raise OptionsError(f"--eval_only: {error}") from error
-        self.tokenizer = load_tokenizers(directories[0])[0]
-
-    def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
-        try:
-            average_models(directories, output_dir, self.model_class)
-        except ValueError as error:
-            raise OptionsError(f"--eval_only: {error}") from error
-        self.load(output_dir)
-
     def save_processors(self, directory: str | Path) -> None:
         self.tokenizer.save_pretrained(directory)
 
@@ -202,17 +181,7 @@ class ClassificationTask(Labeller, Task):
 
     def metrics(self, references: list[Any], predictions: list[Any]) -> Scores:
         """The recipe's metrics."""
-        numbers: dict[str, float] = {}
-        details: dict[str, str] = {}
-        for reported, (name, options) in self.recipe.evaluation.metric_specs.items():
-            result = load_metric(name, **options).compute(predictions=predictions, references=references)
-            for key, value in (result or {}).items():
-                key = key.replace(name, reported, 1)
-                if isinstance(value, str):
-                    details[key] = value
-                else:
-                    numbers[key] = float(value)
-        return Scores(numbers, details)
+        return Scores(*compute_metrics(self.recipe, predictions, references))
 
     def validation_scorer(self, validation: Dataset) -> Callable[[], dict[str, float]] | None:
         options = self.recipe.evaluation

@@ -1,8 +1,7 @@
 """Speech recognition as a task: features of audio or of frames, the speech model, word and character error rates.
 
 The budget `training.max_tokens` counts vectors of the encoder's input (frames, after stacking) on the source side and
-target tokens on the other. Needs the extras `train`, `metrics` and, for audio, `audio`; must not be imported by the
-model files.
+target tokens on the other. Needs the extras `train`, `metrics` and, for audio, `audio`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from ..data.files import TRANSCRIPTS_HEADER, write_table
 from ..data.speech import SpeechDataOptions, load_speech_data, make_dataset
 from ..data.tokenizers import TokenizerOptions, load_tokenizers, train_tokenizer
 from ..evaluation.decoding import IGNORE_INDEX
-from ..evaluation.saved_model import average_models, load_ensemble, load_model
 from ..evaluation.speech_ensemble import RnnSeq2SeqSpeechEnsemble
 from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
@@ -122,6 +120,8 @@ class SpeechTask(Task):
     """What is said, of audio or of vectors computed from it."""
 
     kind = SPEECH
+    model_class = RnnSeq2SeqForSpeechSeq2Seq
+    ensemble_class = RnnSeq2SeqSpeechEnsemble
     model: RnnSeq2SeqForSpeechSeq2Seq | RnnSeq2SeqSpeechEnsemble
     tokenizer: PreTrainedTokenizerBase
     extractor: RnnSeq2SeqFeatureExtractor
@@ -169,29 +169,8 @@ class SpeechTask(Task):
     def try_predicting(self, split: Dataset) -> None:
         self.scorer.try_search(split)
 
-    def load(self, directory: str | Path) -> None:
+    def load_processors(self, directory: str | Path) -> None:
         self.tokenizer = load_tokenizers(directory)[0]
-        self.model = load_model(RnnSeq2SeqForSpeechSeq2Seq, directory)
-        self._load_extractor(directory)
-
-    def load_ensemble(self, directories: Sequence[str | Path]) -> None:
-        try:
-            ensemble = load_ensemble(directories, RnnSeq2SeqSpeechEnsemble)
-        except ValueError as error:
-            raise OptionsError(f"--eval_only: {error}") from error
-        self.load(directories[0])
-        self.model = ensemble
-
-    def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
-        try:
-            average_models(directories, output_dir, RnnSeq2SeqForSpeechSeq2Seq)
-        except ValueError as error:
-            raise OptionsError(f"--eval_only: {error}") from error
-        RnnSeq2SeqFeatureExtractor.from_pretrained(str(directories[0])).save_pretrained(output_dir)
-        self.load(output_dir)
-
-    def _load_extractor(self, directory: str | Path) -> None:
-        """Load the extractor of a saved model; refuse one of other features than the recipe says."""
         if not (Path(directory) / FEATURE_EXTRACTOR_NAME).is_file():
             raise FileNotFoundError(
                 f"{directory} holds no {FEATURE_EXTRACTOR_NAME}: nothing says what the model reads"

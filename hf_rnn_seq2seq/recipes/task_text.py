@@ -1,7 +1,6 @@
 """Text to text as a task: tokenizers of both sides, the encoder-decoder, decoding by `generate()`.
 
-The scores of decoded text are computed by `evaluation.Scorer`. Needs the extras `train` and `metrics`; must not be
-imported by the model files.
+The scores of decoded text are computed by `scoring.Scorer`. Needs the extras `train` and `metrics`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from ..data.pairs import encode_dataset, evaluation_items, load_data, pair_lengt
 from ..data.preprocessing import Preprocessing
 from ..data.tokenizers import load_tokenizers, save_tokenizers, train_tokenizer
 from ..evaluation.ensemble import RnnSeq2SeqEnsemble
-from ..evaluation.saved_model import average_models, load_ensemble, load_model
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from ..training.augmentation import BpeDropout
 from ..training.batches import pad_rows
@@ -34,15 +32,9 @@ if TYPE_CHECKING:
 def build_tokenizers(
     recipe: Recipe, train: Dataset, vocabulary: Sequence[str] = ()
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
-    """Train the tokenizers on the training data.
+    """Train the source and the target tokenizer, the same object twice if they are shared.
 
-    Args:
-        recipe: types and sizes.
-        train: the training split.
-        vocabulary: more texts for both sides to take entries from.
-
-    Returns:
-        The source and the target tokenizer, the same object twice if they are shared.
+    They take entries from the training split, and from `vocabulary`, texts of both sides.
     """
     options = recipe.tokenizer
     if options.target is None:
@@ -65,11 +57,8 @@ def token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 def generation_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, longest_target: int) -> GenerationConfig:
     """The search that a model is saved with: the recipe's, but a user who does not ask gets one hypothesis.
 
-    Args:
-        recipe: the section `generation`.
-        tokenizer: of the target side.
-        longest_target: longest training target in tokens; unless the recipe sets `max_new_tokens` or `max_length`, a
-            hypothesis may be half as long again.
+    Unless the recipe sets `max_new_tokens` or `max_length`, a hypothesis may be half as long again as the longest
+    training target in tokens.
     """
     options = {name: value for name, value in recipe.generation.items() if name != "num_return_sequences"}
     if options.get("max_new_tokens") is None and options.get("max_length") is None:
@@ -83,17 +72,7 @@ def build_model(
     target_tokenizer: PreTrainedTokenizerBase,
     longest_target: int,
 ) -> RnnSeq2SeqForConditionalGeneration:
-    """A fresh model of a recipe; its weights follow from `training.seed`.
-
-    Args:
-        recipe: the model's options and the search it is saved with.
-        source_tokenizer: gives the source vocabulary's size.
-        target_tokenizer: gives the target vocabulary's size and the special ids.
-        longest_target: as for `generation_config`.
-
-    Returns:
-        The model, with its `generation_config`.
-    """
+    """A fresh model of a recipe, with its `generation_config`; its weights follow from `training.seed`."""
     shared = source_tokenizer is target_tokenizer
     config = recipe.model_config(
         vocab_size=len(source_tokenizer),
@@ -110,6 +89,8 @@ class Seq2SeqTask(Task):
     """A sequence whose length the model decides, of a text (translation, dialogue, inflection, pronunciation)."""
 
     kind = SEQ2SEQ
+    model_class = RnnSeq2SeqForConditionalGeneration
+    ensemble_class = RnnSeq2SeqEnsemble
     model: RnnSeq2SeqForConditionalGeneration | RnnSeq2SeqEnsemble
     vocabulary: Sequence[str] = ()
     source_tokenizer: PreTrainedTokenizerBase
@@ -134,30 +115,9 @@ class Seq2SeqTask(Task):
     def try_predicting(self, split: Dataset) -> None:
         self.scorer.try_search(split)
 
-    def load(self, directory: str | Path) -> None:
+    def load_processors(self, directory: str | Path) -> None:
         self.source_tokenizer, self.target_tokenizer = load_tokenizers(directory)
-        self.model = load_model(RnnSeq2SeqForConditionalGeneration, directory)
-        self._check_preprocessing(directory)
-
-    def load_ensemble(self, directories: Sequence[str | Path]) -> None:
-        self.source_tokenizer, self.target_tokenizer = load_tokenizers(directories[0])
-        try:
-            self.model = load_ensemble(directories)
-        except ValueError as error:
-            raise OptionsError(f"--eval_only: {error}") from error
-        for directory in directories:
-            self._check_preprocessing(directory)
-
-    def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
-        try:
-            average_models(directories, output_dir)
-        except ValueError as error:
-            raise OptionsError(f"--eval_only: {error}") from error
-        self.load(output_dir)
-        self.recipe.data.preprocessing.save(output_dir)  # also where the checkpoints are too old to say
-
-    def _check_preprocessing(self, directory: str | Path) -> None:
-        """Refuse a model that reads its sources otherwise than the recipe says; one that says nothing is believed."""
+        # A model that does not say how it reads its sources is believed.
         saved, wanted = Preprocessing.load(directory), self.recipe.data.preprocessing
         for name in () if saved is None else wanted.differences(saved):
             raise OptionsError(

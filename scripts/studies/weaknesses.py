@@ -38,11 +38,9 @@ from hf_rnn_seq2seq.data.outputs import check_output_file, picture_format, repla
 from hf_rnn_seq2seq.data.toy import LONGER_SPLIT, capital_position
 from hf_rnn_seq2seq.recipes.arguments import file_to_write, folder_to_write, one_sentence, picture_to_write
 from hf_rnn_seq2seq.recipes.options import OptionsError
-from hf_rnn_seq2seq.recipes.recipe import load_recipe
 from hf_rnn_seq2seq.recipes.run import run_recipe
 from hf_rnn_seq2seq.recipes.run_folder import differences
-from hf_rnn_seq2seq.recipes.task import TrainingReport
-from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask
+from hf_rnn_seq2seq.recipes.task import Task, TrainingReport, load_task
 from hf_rnn_seq2seq.sharing.results import write_results
 
 
@@ -73,9 +71,9 @@ class Tally:
         return {value: 100 * mean(right) for value, right in sorted(getattr(self, panel).items())}
 
 
-def train(recipe_file: str, changes: list[str], output_dir: Path) -> tuple[Seq2SeqTask, float]:
+def train(recipe_file: str, changes: list[str], output_dir: Path) -> tuple[Task, float]:
     """A trained model, or the one that an earlier call left in `output_dir`; and the seconds of its training."""
-    task = Seq2SeqTask(load_recipe(recipe_file, changes))
+    task = load_task(recipe_file, changes)
     if TrainingReport.load(output_dir) is None:
         run_recipe(task, ".", output_dir, resume=True)
     else:
@@ -89,7 +87,7 @@ def train(recipe_file: str, changes: list[str], output_dir: Path) -> tuple[Seq2S
 
 
 @torch.no_grad()
-def answers(task: Seq2SeqTask, test: Dataset) -> Iterator[tuple[str, list[int]]]:
+def answers(task: Task, test: Dataset) -> Iterator[tuple[str, list[int]]]:
     """Each source, and which symbols of its target the model has right (1, 0), `</s>` not counted."""
     task.model.eval()
     encoded = task.encode(test, "test")
@@ -101,7 +99,7 @@ def answers(task: Seq2SeqTask, test: Dataset) -> Iterator[tuple[str, list[int]]]
             yield test[number]["source"], rights[: len(row["labels"]) - 1]
 
 
-def count_steps(task: Seq2SeqTask, test: Dataset, long: int, tally: Tally) -> None:
+def count_steps(task: Task, test: Dataset, long: int, tally: Tally) -> None:
     """Add the symbols of copied or reversed strings; only strings of `long` symbols or more count by step."""
     for _, rights in answers(task, test):
         tally.length[len(rights)] += rights
@@ -110,7 +108,7 @@ def count_steps(task: Seq2SeqTask, test: Dataset, long: int, tally: Tally) -> No
                 tally.step[step].append(is_right)
 
 
-def count_later(task: Seq2SeqTask, test: Dataset, most: int, tally: dict[int, list[int]]) -> None:
+def count_later(task: Task, test: Dataset, most: int, tally: dict[int, list[int]]) -> None:
     """Add the answers to strings with a capital, by the number of letters after it, if they are less than `most`."""
     for source, rights in answers(task, test):
         later = len(source) - 1 - capital_position(source)
@@ -148,7 +146,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 def measure(args: argparse.Namespace, command: list[str]) -> dict[str, float]:
     """Train the models, draw and write what they do; returns the metrics."""
     tallies, seconds, parameters, seed = {name: Tally() for name in STRUCTURES}, 0.0, 0, 0
-    longest = load_recipe(args.recipe, args.set).data.toy.max_length
+    longest = load_task(args.recipe, args.set).recipe.data.toy.max_length
     longer = [f"data.toy.{LONGER_SPLIT}=10000", f"data.toy.longer_max_length={LONGER * longest}"]
     one_letter = [*longer, "training.num_train_epochs=5"]  # sooner learnt than to copy
     runs: dict[str, list[str]] = {"copy": [], "reverse": [], "capital": one_letter}

@@ -538,7 +538,7 @@ def test_pictures_and_data_are_replaced_only_by_overwrite(
 def test_weaknesses_do_not_take_the_models_of_another_recipe(
     tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changed = content("seq2seq")
+    changed = {"task": "seq2seq", **content("seq2seq")}
     changed["data"] = {"dataset_name": "toy:copy", "toy": {"train": 20, "validation": 4, "test": 4, "max_length": 4}}
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(write_yaml(changed))

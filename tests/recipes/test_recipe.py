@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from hf_rnn_seq2seq.recipes.options import OptionsError, read_yaml, write_yaml
-from hf_rnn_seq2seq.recipes.recipe import _LEAST, Recipe, RecipeError, apply_overrides, build_recipe, load_recipe
+from hf_rnn_seq2seq.recipes.recipe import _LEAST, Recipe, RecipeError, apply_overrides, build_recipe
+from hf_rnn_seq2seq.recipes.task import load_task
 
 
 RECIPES = sorted((Path(__file__).parents[2] / "scripts" / "recipes").glob("*.yaml"))
@@ -185,15 +186,15 @@ def test_files_are_named_in_errors(tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("data:\n  train: [\n")
     with pytest.raises(OptionsError, match=r"(?s)broken\.yaml: not YAML .*line 3"):
-        load_recipe(path)
+        load_task(path)
     path.write_text("data: {}\ndata: {}\n")
     with pytest.raises(OptionsError, match=r"(?s)broken\.yaml: .*key 'data' is given twice.*line 2"):
-        load_recipe(path)
+        load_task(path)
     path.write_text("- data\n")
     with pytest.raises(RecipeError, match=r"broken\.yaml: wanted a mapping of sections"):
-        load_recipe(path)
+        load_task(path)
     with pytest.raises(FileNotFoundError):
-        load_recipe(tmp_path / "absent.yaml")
+        load_task(tmp_path / "absent.yaml")
 
 
 def test_numbers_in_scientific_notation_are_numbers() -> None:
