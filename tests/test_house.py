@@ -1,8 +1,10 @@
 """The house: which room may import which, in no circle, and that `model/` is what travels to the Hub."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +143,40 @@ def test_files_are_short_enough_to_read_and_say_what_they_are(path: Path) -> Non
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= LONGEST_FILE
     assert ast.get_docstring(ast.parse(text))
+
+
+# The doors. What is not here may move.
+DOORS = {
+    "model": "ACCELERATIONS plain",
+    "data": "DataError DataOptions HoldoutOptions JoinOptions Preprocessing SequenceLabelDataOptions "
+    "SpeechDataOptions TokenLabelDataOptions TokenizerOptions ToyOptions decode_with_slots encode_dataset encode_sources "
+    "encode_with_slots evaluation_items label_map load_data load_labelled_data load_speech_data load_tokenizers "
+    "load_word_vectors save_tokenizers set_word_vectors tokens_with_slots train_tokenizer unknown_words",
+    "training": "ArrayRows BpeDropout RecipeTrainer ScheduledSamplingCallback SpecAugmentOptions "
+    "TeacherForcingOptions TokenBudgetBatchSampler TrainingClock average_checkpoints checkpoints_of pad_rows rank_checkpoints spec_augment "
+    "teacher_forcing_ratio",
+    "evaluation": "Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble "
+    "RnnSeq2SeqTokenClassificationEnsemble average_models decode load_ensemble load_metric load_model plot_attention "
+    "target_log_probabilities",
+    "sharing": "RnnSeq2SeqRuntime create_model_card export_model save_model_card",
+    "recipes": "copy_recipe load_task recipe_sentences run_recipe",
+}
+
+
+@pytest.mark.parametrize("room", DOORS)
+def test_a_door_names_what_is_public_and_nothing_else(room: str) -> None:
+    module = import_module(f"{PACKAGE.name}.{room}")
+    assert sorted(module.__all__) == DOORS[room].split()
+    assert all(getattr(module, name) is not None for name in module.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        module.nothing  # noqa: B018 - asked for
+
+
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("*.md"), *(ROOT / "scripts").rglob("*.md"), *PACKAGE.rglob("*.md")], ids=str
+)
+def test_what_is_written_for_users_goes_through_the_doors(path: Path) -> None:
+    public = {room: set(names.split()) for room, names in DOORS.items()} | {"": set(hf_rnn_seq2seq.__all__)}
+    text = path.read_text(encoding="utf-8")
+    for module, names in re.findall(rf"from {PACKAGE.name}((?:\.\w+)*) import ([\w, ]+)", text):
+        assert set(names.split(", ")) <= public[module.removeprefix(".")], f"{path.name}: {module}"
