@@ -147,19 +147,32 @@ def test_files_are_short_enough_to_read_and_say_what_they_are(path: Path) -> Non
 
 # The doors. What is not here may move.
 DOORS = {
-    "model": "ACCELERATIONS plain",
-    "data": "DataError DataOptions HoldoutOptions JoinOptions Preprocessing SequenceLabelDataOptions "
-    "SpeechDataOptions TokenLabelDataOptions TokenizerOptions ToyOptions decode_with_slots encode_dataset encode_sources "
-    "encode_with_slots evaluation_items label_map load_data load_labelled_data load_speech_data load_tokenizers "
-    "load_word_vectors save_tokenizers set_word_vectors tokens_with_slots train_tokenizer unknown_words",
-    "training": "ArrayRows BpeDropout RecipeTrainer ScheduledSamplingCallback SpecAugmentOptions "
-    "TeacherForcingOptions TokenBudgetBatchSampler TrainingClock average_checkpoints checkpoints_of pad_rows rank_checkpoints spec_augment "
-    "teacher_forcing_ratio",
-    "evaluation": "Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble "
-    "RnnSeq2SeqTokenClassificationEnsemble average_models decode load_ensemble load_metric load_model plot_attention "
-    "target_log_probabilities",
-    "sharing": "RnnSeq2SeqRuntime create_model_card export_model save_model_card",
-    "recipes": "copy_recipe load_task recipe_sentences run_recipe",
+    "model": """
+        ACCELERATIONS plain
+    """,
+    "data": """
+        DataError DataOptions HoldoutOptions JoinOptions Preprocessing SequenceLabelDataOptions
+        SpeechDataOptions TokenLabelDataOptions TokenizerOptions ToyOptions decode_with_slots encode_dataset
+        encode_sources encode_with_slots evaluation_items label_map load_data load_labelled_data
+        load_speech_data load_tokenizers load_word_vectors save_tokenizers set_word_vectors
+        tokens_with_slots train_tokenizer unknown_words
+    """,
+    "training": """
+        ArrayRows BpeDropout RecipeTrainer ScheduledSamplingCallback SpecAugmentOptions
+        TeacherForcingOptions TokenBudgetBatchSampler TrainingClock average_checkpoints checkpoints_of
+        pad_rows rank_checkpoints spec_augment teacher_forcing_ratio
+    """,
+    "evaluation": """
+        Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble
+        RnnSeq2SeqTokenClassificationEnsemble average_models decode load_ensemble load_metric load_model
+        plot_attention target_log_probabilities
+    """,
+    "sharing": """
+        RnnSeq2SeqRuntime create_model_card export_model save_model_card
+    """,
+    "recipes": """
+        copy_recipe load_task recipe_sentences run_recipe
+    """,
 }
 
 
