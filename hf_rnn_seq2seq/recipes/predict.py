@@ -79,7 +79,8 @@ class Predictor(ABC):
 
     def __init__(self, args: argparse.Namespace) -> None:
         for name in self.refused:
-            if (got := getattr(args, name)) not in (None, False, 1):  # what they are where they are not given
+            got = getattr(args, name)
+            if got is True or got not in (None, False, 1):  # what they are where they are not given
                 raise DataError(
                     f"--{name}: got {got}, but the model in {args.model_dir} has no such thing; leave it out"
                 )

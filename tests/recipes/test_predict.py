@@ -175,6 +175,9 @@ def test_words_are_tagged_as_the_run_tags_them(runs: Path, capsys: pytest.Captur
     main([str(runs / "tagging"), sentences[0], " "])
     words = zip(records[0]["tokens"], records[0]["tags"], strict=True)
     assert capsys.readouterr().out == " ".join(f"{word}/{tag}" for word, tag in words) + "\n\n"
+    scores = ["--input_file", str(runs / "words.txt"), "--output_file", str(runs / "s.jsonl"), "--scores"]
+    with pytest.raises(SystemExit, match=r"error: --scores: got True, but the model in .* has no such thing"):
+        main([str(runs / "tagging"), *scores])
     for option in (["--num_beams", "2"], ["--num_return_sequences", "2"], ["--attention", str(runs / "a.png")]):
         with pytest.raises(SystemExit, match=f"error: {option[0]}: got .* has no such thing"):
             main([str(runs / "tagging"), sentences[0], *option])
