@@ -55,15 +55,6 @@ _LEFT_OVER = 0.75
 _LARGE = 8192
 _BLOCK = 64
 
-# What the loops of transformers call at each step, and these do not, or with other arguments.
-REPLACED = (
-    *("prepare_inputs_for_generation", "create_masks_for_generate", "_prefill", "_reorder_cache"),
-    *("_update_model_kwargs_for_generation", "_has_unfinished_sequences", "_optimize_model_for_decode"),
-    *("_valid_auto_compile_criteria", "get_compiled_call", "_flatten_beam_dim", "_unflatten_beam_dim"),
-    *("_gather_beams", "_get_top_k_continuations", "_get_running_beams_for_next_iteration"),
-    *("_update_finished_beams", "_check_early_stop_heuristic", "_beam_search_has_unfinished_sequences"),
-)
-
 
 def search(
     model: Any,

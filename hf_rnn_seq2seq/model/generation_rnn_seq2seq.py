@@ -21,8 +21,7 @@ from transformers.generation import (
 
 from .checks import check_request
 from .fast import replaceable, search
-from .fast_search import REPLACED
-from .transformers_names import named, one_cache
+from .transformers_names import REPLACED_BY_SEARCH, named, one_cache
 
 
 # So many of the best symbols are looked at by transformers' "selfhash" watermark, whether or not there are so many.
@@ -61,7 +60,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if vars(cls).get("use_fast_generation"):
-            replaceable(*REPLACED)(cls)
+            replaceable(*REPLACED_BY_SEARCH)(cls)
 
     generate = checked_generate(GenerationMixin.generate)
     # `model.generate.__wrapped__` is, as in transformers, the one whose scores have gradients.

@@ -173,6 +173,17 @@ PRIVATE_NAMES = (
 )  # fmt: skip
 
 
+# What the searches of transformers call at each step, and ours do not, or with other arguments: where a class has a
+# method of its own of such a name, the search that calls it does the work.
+REPLACED_BY_SEARCH = (
+    *("prepare_inputs_for_generation", "create_masks_for_generate", "_prefill", "_reorder_cache"),
+    *("_update_model_kwargs_for_generation", "_has_unfinished_sequences", "_optimize_model_for_decode"),
+    *("_valid_auto_compile_criteria", "get_compiled_call", "_flatten_beam_dim", "_unflatten_beam_dim"),
+    *("_gather_beams", "_get_top_k_continuations", "_get_running_beams_for_next_iteration"),
+    *("_update_finished_beams", "_check_early_stop_heuristic", "_beam_search_has_unfinished_sequences"),
+)
+
+
 def why_not(version: str, names: tuple[PrivateName, ...] = PRIVATE_NAMES) -> str | None:
     """Why the searches of `generate()` are left to this version of transformers; None: they are not."""
     if tuple(map(int, re.findall(r"\d+", version)[:2])) > NEWEST_TESTED:

@@ -25,8 +25,8 @@ from hf_rnn_seq2seq import RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration
 from hf_rnn_seq2seq.model import fast_loss, fast_recurrence, fast_training, fast_words
 from hf_rnn_seq2seq.model import fast_search as search_file
 from hf_rnn_seq2seq.model.fast import is_own, may_look, plain
-from hf_rnn_seq2seq.model.fast_search import REPLACED
 from hf_rnn_seq2seq.model.state import new_cache
+from hf_rnn_seq2seq.model.transformers_names import REPLACED_BY_SEARCH
 
 
 Model = RnnSeq2SeqForConditionalGeneration
@@ -116,7 +116,7 @@ def test_generate_calls_what_replaces_a_method(
     assert len(fast) == 1 and len(calls) >= (1 if once else 6)
 
 
-@pytest.mark.parametrize("name", ["forward", *REPLACED])
+@pytest.mark.parametrize("name", ["forward", *REPLACED_BY_SEARCH])
 def test_any_method_that_the_search_replaces_turns_it_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not hasattr(Model, name):
         kind: Any = type("MyModel", (Model,), {name: lambda self, cache, rows: (cache.reorder_cache(rows), cache)[1]})
