@@ -78,9 +78,11 @@ def lookup(stack: Any, embedding: nn.Module, ids: Tensor, dropout: float) -> Any
         ids: (B, T).
         dropout: Of what is embedded.
     """
-    if not (stack.training and torch.is_grad_enabled()) or dropout > 0 or stack.reductions[0] > 1:
+    if not (stack.training and torch.is_grad_enabled()) or dropout > 0 or type(embedding) is not nn.Embedding:
         return None
-    if type(embedding) is not nn.Embedding or stack.layers[0].gradient_checkpointing:  # reentrant, it wants gradients
+    if not may_look(stack, embedding, by="lookup"):
+        return None
+    if stack.reductions[0] > 1 or stack.layers[0].gradient_checkpointing:  # reentrant, it wants inputs with gradients
         return None
     table = embedding.weight
     if table.device.type != "cpu" or table.dtype not in (torch.float32, torch.float64):
@@ -88,7 +90,7 @@ def lookup(stack: Any, embedding: nn.Module, ids: Tensor, dropout: float) -> Any
     if embedding.scale_grad_by_freq or embedding.sparse or (embedding.padding_idx, embedding.max_norm) != (None, None):
         return None
     (rows, size), positions = table.shape, ids.numel()
-    if rows * (size + positions) > LOOKUP_SHARE * positions * size or not may_look(stack, embedding, by="lookup"):
+    if rows * (size + positions) > LOOKUP_SHARE * positions * size:
         return None
     from .fast_recurrence import lookup_of
 
