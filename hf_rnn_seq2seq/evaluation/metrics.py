@@ -50,19 +50,30 @@ class OfflineMetric(evaluate.Metric):
             that of `process_id` 0 gets a result.
         experiment_id (`str`, *optional*): a name that these processes share and nobody else on the file system uses.
             Needed with several processes; otherwise a random one is taken.
-        **options: `process_id` and `cache_dir` (by default `HF_METRICS_CACHE`), as of `evaluate.Metric`.
+        process_id, cache_dir: as of `evaluate.Metric`; the folder is by default `HF_METRICS_CACHE`.
     """
 
     _features: ClassVar[Features] = Features({"predictions": _TEXT, "references": _TEXTS})
 
-    def __init__(self, *, num_process: int = 1, experiment_id: str | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        num_process: int = 1,
+        process_id: int = 0,
+        experiment_id: str | None = None,
+        cache_dir: str | None = None,
+    ) -> None:
         if num_process > 1 and experiment_id is None:
             raise ValueError(
                 f"num_process={num_process} needs an experiment_id, the same in these processes and used by no others"
             )
         experiment_id = experiment_id or uuid.uuid4().hex
         super().__init__(
-            keep_in_memory=num_process == 1, num_process=num_process, experiment_id=experiment_id, **options
+            keep_in_memory=num_process == 1,
+            num_process=num_process,
+            process_id=process_id,
+            experiment_id=experiment_id,
+            cache_dir=cache_dir,
         )
 
     def _info(self) -> evaluate.MetricInfo:
