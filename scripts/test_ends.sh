@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup_venv.sh dev # an interpreter that is new enough, found once
-tests=$(find tests -name test_two_ends.py)
+tests=tests/properties/test_two_ends.py
 
 if [ $# -eq 0 ]; then set -- oldest newest; fi
 for end in "$@"; do
