@@ -123,7 +123,8 @@ class Labeller:
         classes: list[list[tuple[str, float]]] = [[]] * len(texts)
         for rows, batch in self.batches(self.tokenize(list(texts), "prediction")):
             logits = self.model(**batch).logits.float()
-            labels = logits.topk(number).indices  # (B, number)
+            # Stable, so that of equal ones (in half precision) the first comes first, as argmax has it.
+            labels = logits.sort(dim=-1, descending=True, stable=True).indices[:, :number]  # (B, number)
             scores = logits.log_softmax(-1).gather(-1, labels)
             for row, values, ids in zip(rows, scores.tolist(), labels.tolist(), strict=True):
                 classes[row] = [(self.id2label[label], value) for label, value in zip(ids, values, strict=True)]
