@@ -1,11 +1,14 @@
 # Short names for the commands of the README; `make` alone runs the tests.
-.PHONY: test slow format quickstart clean
+.PHONY: test slow plain format quickstart clean
 
 test:
 	bash scripts/test.sh
 
 slow:
 	bash scripts/test.sh --slow
+
+plain:
+	bash scripts/test.sh --plain
 
 format:
 	bash scripts/setup_venv.sh dev

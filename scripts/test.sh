@@ -1,17 +1,26 @@
 #!/usr/bin/env bash
 # All checks, from nothing: .venv, the pinned versions, ruff, mypy and the tests.
 #
-#     bash scripts/test.sh [--slow] [PYTEST ARGUMENTS]
+#     bash scripts/test.sh [--slow] [--plain] [PYTEST ARGUMENTS]
 #
-# --slow runs the tests marked `slow` too. Other arguments go to pytest: `bash scripts/test.sh -k padding`.
+# --slow runs the tests marked `slow` too; --plain switches every fast path off, and leaves out the tests of those. Other
+# arguments go to pytest: `bash scripts/test.sh -k padding`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-markers="not slow"
+slow=
 arguments=()
 for argument in "$@"; do
-  if [ "$argument" = --slow ]; then markers=""; else arguments+=("$argument"); fi
+  case $argument in
+    --slow) slow=1 ;;
+    --plain) export HF_RNN_SEQ2SEQ_PLAIN=1 ;;
+    *) arguments+=("$argument") ;;
+  esac
 done
+
+markers=
+if [ -z "$slow" ]; then markers="not slow"; fi
+if [ "${HF_RNN_SEQ2SEQ_PLAIN:-0}" != 0 ]; then markers="${markers:+$markers and }not fast_path"; fi
 
 bash scripts/setup_venv.sh dev
 

@@ -22,6 +22,9 @@ from hf_rnn_seq2seq.model.fast_step import DecoderStep
 from hf_rnn_seq2seq.model.state import new_cache
 
 
+pytestmark = pytest.mark.fast_path
+
+
 LENGTHS, WIDTH = [4, 6, 2], 6
 OUTPUTS: dict[str, Any] = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
 Model = RnnSeq2SeqForConditionalGeneration

@@ -18,6 +18,9 @@ from hf_rnn_seq2seq.model.fast_products import matrix_product
 from hf_rnn_seq2seq.model.fast_training import DeferredGradients
 
 
+pytestmark = pytest.mark.fast_path
+
+
 Model = RnnSeq2SeqForConditionalGeneration
 TIGHT: dict[str, Any] = {"atol": 1e-11, "rtol": 1e-9}
 

@@ -16,6 +16,9 @@ from hf_rnn_seq2seq.model.fast_recurrence import Lookup, lookup_of
 from hf_rnn_seq2seq.model.recurrence import RecurrentStack
 
 
+pytestmark = pytest.mark.fast_path
+
+
 Model = RnnSeq2SeqForConditionalGeneration
 TIGHT: dict[str, Any] = {"atol": 1e-11, "rtol": 1e-9}
 # Vectors far longer than there are symbols; no more layers than it takes.

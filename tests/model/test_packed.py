@@ -20,6 +20,9 @@ from hf_rnn_seq2seq.model.padding import Padding
 from hf_rnn_seq2seq.model.recurrence import RecurrentStack
 
 
+pytestmark = pytest.mark.fast_path
+
+
 TIGHT: dict[str, Any] = {"atol": 1e-11, "rtol": 1e-9}
 CELLS = ("lstm", "gru", "rnn_tanh")
 

@@ -451,6 +451,7 @@ def test_logits_of_a_training_step_are_there_for_who_reads_them(structure: str) 
     assert torch.equal(pickle.loads(pickle.dumps(model(**batch))).logits, whole.logits)
 
 
+@pytest.mark.fast_path
 def test_logits_of_a_training_step_are_those_of_its_weights() -> None:
     model = tiny_model("luong").train()
     batch = batch_of(model)
@@ -465,6 +466,7 @@ def test_logits_of_a_training_step_are_those_of_its_weights() -> None:
             output.logits.sum()
 
 
+@pytest.mark.fast_path
 def test_logits_under_autocast_are_made_under_it() -> None:
     model = tiny_model("luong", torch.float32).train()
     batch = batch_of(model)

@@ -104,6 +104,7 @@ def replace(module: nn.Module, name: str, where: str, calls: list[int], patch: p
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("where", ["instance", "subclass", "class"])
 @pytest.mark.parametrize(("place", "name"), METHODS, ids=[".".join(pair) for pair in METHODS])
+@pytest.mark.fast_path
 def test_generate_calls_what_replaces_a_method(
     place: str, name: str, where: str, beams: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +118,7 @@ def test_generate_calls_what_replaces_a_method(
 
 
 @pytest.mark.parametrize("name", ["forward", *REPLACED_BY_SEARCH])
+@pytest.mark.fast_path
 def test_any_method_that_the_search_replaces_turns_it_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not hasattr(Model, name):
         kind: Any = type("MyModel", (Model,), {name: lambda self, cache, rows: (cache.reorder_cache(rows), cache)[1]})
@@ -358,6 +360,7 @@ FAST = [
 ]
 
 
+@pytest.mark.fast_path
 def test_the_switch_turns_every_fast_path_off(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: dict[str, list[int]] = {name: [] for _, name in FAST}
     for owner, name in FAST:
@@ -387,6 +390,7 @@ def test_the_switch_turns_every_fast_path_off(monkeypatch: pytest.MonkeyPatch) -
     assert may_look()
 
 
+@pytest.mark.fast_path
 def test_the_switch_is_that_of_its_thread() -> None:
     seen: list[bool] = []
     with plain():
@@ -420,6 +424,7 @@ def test_another_value_of_the_variable_is_refused() -> None:
     assert done.returncode != 0 and "HF_RNN_SEQ2SEQ_PLAIN must be 0, 1 or some of fused,packed," in done.stderr
 
 
+@pytest.mark.fast_path
 def test_what_may_be_looked_into() -> None:
     layer = nn.Linear(2, 3)
     assert may_look(layer) and is_own(layer)
@@ -454,6 +459,7 @@ def test_what_may_be_looked_into() -> None:
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.fast_path
 def test_generate_after_the_mixed_precision_wrapper_is_taken_off(
     structure: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,7 @@ def test_what_a_user_edits_is_what_runs_everywhere(tmp_path: Path) -> None:
         assert run_program(program, root=root, switched_off="1") == ["edited"]
 
 
+@pytest.mark.fast_path
 def test_accelerations_are_switched_off_by_name() -> None:
     with plain("lookup"):
         assert not is_on("lookup") and is_on("packed")

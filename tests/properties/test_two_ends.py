@@ -122,6 +122,7 @@ OPTIONS: dict[str, Any] = {"do_sample": False, "suppress_tokens": SPECIAL, "max_
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.fast_path
 def test_generate_is_uncached_greedy_search(name: str, fast: bool, stock_searches: list[str]) -> None:
     model, inputs = model_of(name), source()
     model.use_fast_generation = fast
@@ -131,6 +132,7 @@ def test_generate_is_uncached_greedy_search(name: str, fast: bool, stock_searche
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.fast_path
 def test_beam_search_is_that_of_transformers(name: str, stock_searches: list[str]) -> None:
     model, inputs = model_of(name), source("interior")
     options = {
@@ -321,6 +323,7 @@ def fresh_look() -> Iterator[None]:
 
 @pytest.mark.usefixtures("fresh_look")
 @pytest.mark.parametrize("version", ["5.25.0", "5.100.0.dev0", "6.0.0rc1"])
+@pytest.mark.fast_path
 def test_a_newer_transformers_gets_one_warning_and_its_own_search(
     version: str, monkeypatch: pytest.MonkeyPatch, stock_searches: list[str]
 ) -> None:
@@ -336,6 +339,7 @@ def test_a_newer_transformers_gets_one_warning_and_its_own_search(
 
 @pytest.mark.usefixtures("fresh_look")
 @pytest.mark.parametrize("change", ["gone", "other signature"])
+@pytest.mark.fast_path
 def test_a_private_name_that_changed_gives_one_warning_and_the_search_of_transformers(
     change: str, monkeypatch: pytest.MonkeyPatch, stock_searches: list[str]
 ) -> None:
@@ -353,6 +357,7 @@ def test_a_private_name_that_changed_gives_one_warning_and_the_search_of_transfo
 
 @pytest.mark.usefixtures("fresh_look")
 @pytest.mark.parametrize("name", ["_sample", "_beam_search"])
+@pytest.mark.fast_path
 def test_a_wrapper_of_anybody_is_no_change_of_transformers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls, method = model_of("luong"), [], getattr(GenerationMixin, name)
     wanted = [model.generate(**source(), **{**OPTIONS, "num_beams": beams}) for beams in (1, 2)]
@@ -410,6 +415,7 @@ print(json.dumps({
 
 
 @pytest.mark.parametrize("name", ["luong", "copying"])
+@pytest.mark.fast_path
 def test_saved_code_decodes_alike_where_the_package_is_not(name: str, tmp_path: Path) -> None:
     model, inputs = model_of(name), source()
     model.save_pretrained(tmp_path)
