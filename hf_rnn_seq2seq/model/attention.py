@@ -2,8 +2,7 @@
 
 dot and general: Luong 2015, section 3.1. additive: Bahdanau 2015, appendix A.1.2. Keys are projected once a source
 sequence, outside the steps. Nothing is kept on the module between calls. B batch, S source length, T queries, H of the
-decoder, K size of a key, A of the additive score, D of a memory vector. This file travels to the Hub: it imports only
-torch and its flat siblings.
+decoder, K size of a key, A of the additive score, D of a memory vector.
 """
 
 import torch

@@ -1,8 +1,7 @@
 """From the encoder to the decoder: the fixed-size context vector C, and the decoder's first state.
 
 C is the last state (Sutskever 2014, Cho 2014), the mean or the maximum over all states. The bridge maps the encoder's
-final states, layer by layer, to the decoder's first ones. This file travels to the Hub: it imports only torch and
-its flat siblings.
+final states, layer by layer, to the decoder's first ones.
 """
 
 import torch

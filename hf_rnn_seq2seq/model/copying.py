@@ -3,8 +3,7 @@
 P(w) = p_gen P_vocab(w) + (1 - p_gen) sum over the positions j with x_j = w of a_j (eq. 9), in the logarithmic domain.
 Both sides have one vocabulary. The paper's extended vocabulary has `copy_slots` more ids: those from `vocab_size` on
 stand for the words of a source that are not in the vocabulary, and of these P_vocab is zero. B batch, S source length,
-T target length, V vocabulary, Z slots. This file travels to the Hub: it imports only torch and
-its flat siblings.
+T target length, V vocabulary, Z slots.
 """
 
 from typing import Any, NamedTuple

@@ -2,7 +2,7 @@
 
 Lafferty et al. 2001; on top of a recurrent network, Huang et al. 2015 and Lample et al. 2016. log p(y | x) is
 score(y) - log Z, score(y) = start[y_1] + sum_t emission_t[y_t] + sum_t transition[y_{t-1}, y_t] + end[y_S]. B batch, S
-length, C labels. This file travels to the Hub: it imports only the standard library, torch and the recurrence.
+length, C labels.
 """
 
 from collections.abc import Callable

@@ -2,8 +2,7 @@
 
 Loss: Graves 2006. Prefix scores: Watanabe 2017, "Hybrid CTC/Attention Architecture", algorithm 2; here each recursion
 over time is one cumulative sum, and all next symbols are scored by one product of matrices. B sources, G hypotheses of
-each, S length of the memory, U of the labels, V vocabulary with the blank. This file travels to the Hub: it imports
-only the standard library, torch and transformers.
+each, S length of the memory, U of the labels, V vocabulary with the blank.
 """
 
 from typing import NamedTuple

@@ -2,38 +2,24 @@
 
 A word's vector is its embedding beside the last states of a small bidirectional RNN that reads its characters, so that
 a word which the vocabulary lacks is still known by its spelling: Ling et al. 2015; Lample et al. 2016, section 4.1.
-B batch, S source length, W characters of the longest word, H size of what they say, N = B * S. This file travels to
-the Hub: it imports only torch and the flat files beside it.
+B batch, S source length, W characters of the longest word, H size of what they say, N = B * S.
 """
 
 from typing import Any
 
 from torch import Tensor, nn
 
-from .checks import check_ids
-from .fast import is_traced, read_words, replaceable
+from .checks import check_ids, symbols_of
+from .fast import read_words, replaceable
 from .padding import padding_of
 from .recurrence import RecurrentStack
 
 
 def known_symbols(ids: Tensor, config: Any, name: str) -> Tensor:
-    """
-    Return ids (any shape) as the embedding tables have them: a slot (`copy_slots`) is read as the unknown symbol.
-
-    Args:
-        name: What an error calls the ids.
-
-    Raises:
-        ValueError: An id is beyond the slots.
-    """
+    """Return ids (any shape), which errors call `name`, as the tables have them: a slot is the unknown symbol."""
     if config.copy_slots == 0:
         return ids
-    limit = config.vocab_size + config.copy_slots
-    if not is_traced() and ids.numel() and int(ids.max()) >= limit:
-        raise ValueError(
-            f"{name} holds the id {int(ids.max())}, wanted less than {limit}: vocab_size={config.vocab_size} and "
-            f"copy_slots={config.copy_slots}"
-        )
+    check_ids(name, ids, *symbols_of(config, "vocab_size"), anywhere=True)  # else one beyond the slots would be one
     return ids.masked_fill(ids >= config.vocab_size, config.unk_token_id)
 
 
@@ -66,7 +52,7 @@ class CharacterEncoder(nn.Module):
             (B, S, H), [last forward state ; last backward state] of each word, zero at padding.
         """
         if mask is not None:
-            character_ids = character_ids.masked_fill(~mask[..., None], self.pad_token_id)
+            character_ids = character_ids.masked_fill(~mask[..., None], self.pad_token_id)  # (B, S, W)
         check_ids("character_ids", character_ids, self.vocab_size)
         words = character_ids.flatten(0, 1)  # (N, W)
         vectors = read_words(self, words)

@@ -1,8 +1,7 @@
 """The encoder: embeds and reads the source, in one direction or both.
 
 Its top states are the memory that attention reads (the annotations of Bahdanau 2015, section 3.2), its last states
-what the bridge takes (Sutskever 2014; Cho 2014). B batch, S source length, E embedding, D hidden, L layers. This file
-travels to the Hub: it imports only the standard library, torch, transformers and the flat files beside it.
+what the bridge takes (Sutskever 2014; Cho 2014). B batch, S source length, E embedding, D hidden, L layers.
 """
 
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutput
 
-from .checks import check_source, only_known_keywords
+from .checks import check_source, checked_inputs
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .embedding import CharacterEncoder, known_symbols
 from .fast import lookup
@@ -105,7 +104,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    @only_known_keywords
+    @checked_inputs
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -131,7 +130,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
                 *optional*): Source vectors, of a model with `input_feature_size`; in place of all others.
             output_attentions: `generate()` asks every encoder. This one has no attention to return.
         """
-        check_source(self.config, input_ids, attention_mask, inputs_embeds, character_ids, input_features)
+        check_source(self.config, input_ids, inputs_embeds, character_ids, input_features)
         mask = self.source_mask(input_ids, attention_mask)  # (B, S)
         table = None
         if input_features is not None:

@@ -2,8 +2,7 @@
 
 Encoder: Listen, Attend and Spell (Chan 2016). CTC beside the attention, in training and in decoding: Watanabe 2017,
 "Hybrid CTC/Attention Architecture for End-to-End Speech Recognition". B batch, S source length, S' of the memory, V
-vocabulary. This file travels to the Hub: it imports only the standard library, torch, transformers and the flat files
-beside it.
+vocabulary.
 """
 
 from typing import Any
@@ -15,7 +14,7 @@ from transformers.generation import GenerationConfig, GenerationMixin, LogitsPro
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
-from .checks import check_encoder_outputs
+from .checks import Sizes, check_encoder_outputs
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer, ctc_loss, greedy_ctc, to_the_left
 from .decoder import RnnSeq2SeqModelOutput
@@ -24,7 +23,7 @@ from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 
 
 @replaceable()
-class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationMixin):  # type: ignore[override]
+class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationMixin):
     """
     From `input_features` (B, S, F) to text. With `config.ctc_weight` above 0 a CTC output layer stands on the encoder.
 
@@ -125,7 +124,7 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         """Return CTC's logits (B, S', V), the real positions to the left, and how many these are, (B,)."""
         if self.config.ctc_weight == 0:
             raise ValueError("the model has no CTC branch: it was made with ctc_weight=0")
-        check_encoder_outputs(self.config, encoder_outputs, attention_mask)
+        check_encoder_outputs(Sizes(self.config), encoder_outputs, attention_mask)
         mask = self.get_encoder().memory_mask(None, attention_mask)
         mask = getattr(encoder_outputs, "mask", None) if mask is None else mask
         return self._ctc_of_memory(encoder_outputs.last_hidden_state, mask)

@@ -1,7 +1,4 @@
-"""The base of all models of the family: initialisation, tied parameters, and what transformers has to know.
-
-This file travels to the Hub: it imports only the standard library, torch, transformers and the flat files beside it.
-"""
+"""The base of all models of the family: initialisation, tied parameters, and what transformers has to know."""
 
 import inspect
 import os
@@ -43,6 +40,7 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["RecurrentStack", "Attention", "AttentionPooling", "Bridge"]
     _skip_keys_device_placement = ["past_key_values", "cache"]
     _can_compile_fullgraph = True
+    _tied_weights_keys: dict[str, str] = {}  # target -> source; each model sets it as its configuration says
     _trained_with: list[Any] | None = None
 
     def __init__(self, config: RnnSeq2SeqConfig, *inputs: Any, **kwargs: Any):
@@ -89,11 +87,6 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
 
     def _std(self, default: float) -> float:
         return default if self.config.init_std is None else self.config.init_std
-
-    @property
-    def _tied_weights_keys(self) -> dict[str, str]:  # type: ignore[override]
-        """Tied parameters, target -> source. Not a class attribute, because it depends on the configuration."""
-        return {}
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
         """Unlike the base class, sharing embeddings does not need a tied output."""

@@ -1,7 +1,6 @@
 """The inputs of the decoder's steps in training: the reference or, in scheduled sampling, the model's own symbol.
 
-B batch, T target length, R size of a readout. This file travels to the Hub: it imports only torch and its flat
-siblings.
+B batch, T target length, R size of a readout.
 """
 
 from collections.abc import Callable

@@ -2,8 +2,7 @@
 
 Trainer sets `eos_token_id`, `bos_token_id` and `pad_token_id` by its `processing_class`, which is mostly the source's
 tokenizer, in `config.get_text_config()` and then in the generation configuration. In the former a model with two
-vocabularies only takes note of them, and undoes the latter. This file travels to the Hub: it imports only the standard
-library and transformers.
+vocabularies only takes note of them, and undoes the latter.
 """
 
 import copy

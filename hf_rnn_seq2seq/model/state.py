@@ -2,8 +2,7 @@
 
 `generate()` reads `config.layer_types` and builds an `EncoderDecoderCache` of these layers by itself. One layer of the
 self-attention cache holds one decoder layer's recurrent state; the first layer of the cross-attention cache holds what
-the decoder reads of the source, so beam search reorders both. Memory does not grow with the length. This file travels
-to the Hub: it imports only the standard library, torch and transformers.
+the decoder reads of the source, so beam search reorders both. Memory does not grow with the length.
 """
 
 from collections.abc import Callable
@@ -21,10 +20,10 @@ from .recurrence import LayerState
 class SourceMemory(NamedTuple):
     """The part of the source that every decoder step may read; made once a source sequence."""
 
-    keys: Tensor | None  # (B, S, K) attention keys
-    memory: Tensor | None  # (B, S, D) the encoder's top states
-    mask: Tensor | None  # (B, S) bool, True at real positions; None: no padding
-    context: Tensor | None  # (B, D) C, where it is fed at every step
+    keys: Tensor | None = None  # (B, S, K) attention keys
+    memory: Tensor | None = None  # (B, S, D) the encoder's top states
+    mask: Tensor | None = None  # (B, S) bool, True at real positions; None: no padding
+    context: Tensor | None = None  # (B, D) C, where it is fed at every step
     symbols: Tensor | None = None  # (B, 2, S) of `copying.source_symbols()`, where they can be copied
 
 
