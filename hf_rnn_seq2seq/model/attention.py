@@ -18,9 +18,7 @@ class Attention(nn.Module):
 
     Args:
         attention_type (`str`): `"dot"` q.m_j, `"general"` q.(W m_j), `"additive"` v.tanh(W q + U m_j).
-        query_size (`int`): H of the decoder.
-        memory_size (`int`): Size of a memory vector, the encoder's.
-        attention_size (`int`): Hidden size of the additive score.
+        query_size, memory_size, attention_size (`int`): H, D, and A of the additive score.
         coverage (`bool`): The score also reads how much each position was attended to so far, g_j (See 2017, 2.3):
             additive v.tanh(W q + U m_j + w g_j); the others add w g_j with one learned number w to the score.
     """
@@ -63,7 +61,7 @@ class Attention(nn.Module):
         """
         covered = None
         if coverage is not None:
-            coverage = coverage.unsqueeze(1) if coverage.dim() == 2 else coverage
+            coverage = coverage.unsqueeze(1) if coverage.dim() == 2 else coverage  # (B, T or 1, S)
             # (B, T or 1, S, A) in the additive score, (B, T or 1, S, 1) in the others
             covered = coverage.to(memory.dtype).unsqueeze(-1) * self.coverage_weight
         if self.attention_type == "additive":

@@ -92,7 +92,7 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         """Unlike the base class, sharing embeddings does not need a tied output."""
         if all_submodels:
             return super().get_expanded_tied_weights_keys(all_submodels=True)
-        return self._tied_weights_keys
+        return dict(self._tied_weights_keys)
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save; where one of several tied tables was set apart, each is written as it is."""
