@@ -62,6 +62,9 @@ class Bridge(nn.Module):
         has_cell (`bool`): Whether a layer's state is (h, c).
     """
 
+    hidden_projections: nn.ModuleList
+    cell_projections: nn.ModuleList
+
     def __init__(
         self,
         bridge_type: str,

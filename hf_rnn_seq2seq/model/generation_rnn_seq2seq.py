@@ -106,7 +106,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
     def _get_logits_processor(
         self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
     ) -> LogitsProcessorList:
-        """Let a watermark mark the target's symbols: transformers takes their number from `vocab_size`, the source's."""
+        """Let a watermark mark the target's symbols: transformers takes `vocab_size`, the number of the source's."""
         stock: Any = super()
         processors: LogitsProcessorList = stock._get_logits_processor(generation_config, *args, **kwargs)
         config: Any = generation_config.watermarking_config

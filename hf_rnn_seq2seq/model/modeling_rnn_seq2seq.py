@@ -29,6 +29,13 @@ from .state import DecoderState, SourceMemory, check_cache_layers, load_source, 
 from .transformers_names import CACHE_NAME, named, one_cache
 
 
+# What the model with an output layer returns of the bare model's outputs.
+_HANDED_ON = (
+    *(CACHE_NAME, "decoder_hidden_states", "decoder_attentions", "cross_attentions"),
+    *("encoder_last_hidden_state", "encoder_hidden_states"),
+)
+
+
 @replaceable()
 class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
     """Encoder, bridge and decoder without an output layer."""
@@ -83,7 +90,8 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         """
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, source_length)`, *optional*): Source ids.
-            attention_mask (`torch.Tensor` of shape `(batch_size, source_length)`, *optional*): 0 at source padding.
+            attention_mask (`torch.Tensor` of shape `(batch_size, source_length)`, *optional*): 0 at padding, which may
+                be anywhere and never changes a result. Absent: ids equal to `pad_token_id` are padding.
             decoder_input_ids (`torch.LongTensor` of shape `(batch_size, target_length)`): y_{t-1} for each step; with
                 a filled cache, of the new steps only.
             decoder_attention_mask (`torch.Tensor` of shape `(batch_size, target_length)`, *optional*): 0 at decoder
@@ -309,14 +317,14 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         Args:
             input_ids and others: As in `RnnSeq2SeqModel.forward`.
             labels (`torch.LongTensor` of shape `(batch_size, target_length)`, *optional*): The target, not shifted;
-                -100 is ignored. Decoder inputs are made of it if none are given.
+                -100 is ignored. Decoder inputs are computed from it if none are given.
             logits_to_keep (`int` or tensor): Compute logits only of the last so many positions (0: of all), or of
                 these positions.
             num_items_in_batch (`int`, *optional*): What the summed loss is divided by; default: the labels in this
                 batch. Trainer gives the count over all accumulated batches and processes.
-            skip_logits (`bool`, *optional*): Return no `logits` beside the loss, only make a few rows of them at a
-                time: less memory, and no work for padding. `False`: make all. Default: in training with labels they
-                are made if and when the output's `logits` are read, otherwise at once.
+            skip_logits (`bool`, *optional*): Return no `logits` beside the loss, only compute a few rows at a time:
+                less memory, and no work for padding. `False`: compute all. Default: in training with labels they are
+                computed when the output's `logits` are read, otherwise at once.
 
         Returns:
             `logits` (B, T, V), or None where they are skipped, with `use_copy` the logarithms of the mixed
@@ -363,16 +371,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         if labels is not None and sampling is not None:
             labels = sampling.learnt(labels)
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch, outputs)
-        output = Seq2SeqLMOutput(
-            loss=loss,
-            logits=logits,
-            **named(getattr(outputs, CACHE_NAME)),
-            decoder_hidden_states=outputs.decoder_hidden_states,
-            decoder_attentions=outputs.decoder_attentions,
-            cross_attentions=outputs.cross_attentions,
-            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
-            encoder_hidden_states=outputs.encoder_hidden_states,
-        )
+        output = Seq2SeqLMOutput(loss=loss, logits=logits, **{name: getattr(outputs, name) for name in _HANDED_ON})
         return with_later_logits(output, make_logits, outputs.last_hidden_state, self.lm_head) if later else output
 
     def _loss_beyond_logits(self) -> str | None:
@@ -407,8 +406,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
     ) -> Tensor:
         """
         Return the cross entropy over the labels that are not -100, smoothed in training only, and in training the
-        weighted coverage loss (B, T) of the same positions (See 2017, eq. 13). `outputs` are those of the bare model;
-        of them the logits are made if there are none.
+        weighted coverage loss (B, T) of the same positions (See 2017, eq. 13), of the bare model's outputs.
         """
         steps = (outputs.last_hidden_state if logits is None else logits).shape[:2]
         if steps != labels.shape:
@@ -450,15 +448,11 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         Args:
             sequences (`torch.LongTensor` of shape `(num_sequences, target_length + 1)`): Targets with their start
                 symbol. `num_sequences` is the batch size, or a multiple of it: n-best lists, in `generate()`'s order.
-            input_ids (`torch.LongTensor` of shape `(batch_size, source_length)`): The source, and in `model_inputs`
-                its `attention_mask`, or `encoder_outputs`.
+            input_ids, model_inputs: The source and its `attention_mask`, or `encoder_outputs`.
 
         Returns:
             Weights of shape `(num_sequences, target_length, source_length)`. Row t belongs to the symbol
             `sequences[:, t + 1]`; rows of padding are zero.
-
-        Raises:
-            ValueError: No attention, or `num_sequences` is not a multiple of the batch size.
         """
         if not self.model.decoder.attends:
             raise ValueError("alignments needs an attention; this model has attention_type='none'")
@@ -478,10 +472,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         outputs = self.model(
             decoder_input_ids=sequences[:, :-1], output_attentions=True, use_cache=False, return_dict=True, **inputs
         )
-        weights = outputs.cross_attentions[0][:, 0]  # (N, T, S)
-        if self.config.pad_token_id is None:
-            return weights
-        return weights.masked_fill((sequences[:, 1:] == self.config.pad_token_id).unsqueeze(-1), 0)
+        weights, pad = outputs.cross_attentions[0][:, 0], self.config.pad_token_id  # (N, T, S)
+        return weights if pad is None else weights.masked_fill((sequences[:, 1:] == pad).unsqueeze(-1), 0)
 
 
 def _take_weight(module: nn.Module, other: nn.Module) -> None:

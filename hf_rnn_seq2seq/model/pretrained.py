@@ -61,15 +61,16 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        as_torch = self.config.init_scheme == "torch"
+        as_torch, std = self.config.init_scheme == "torch", self.config.init_std
         if isinstance(module, RecurrentStack):
             module.reset_parameters(self.config.init_scheme)
         elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, std=self._std(1.0 if as_torch else module.embedding_dim**-0.5))
+            default = 1.0 if as_torch else module.embedding_dim**-0.5
+            init.normal_(module.weight, std=default if std is None else std)
         elif isinstance(module, nn.Linear):
             bound = module.in_features**-0.5
-            if self.config.init_std is not None:
-                init.normal_(module.weight, std=self.config.init_std)
+            if std is not None:
+                init.normal_(module.weight, std=std)
             elif as_torch:
                 init.uniform_(module.weight, -bound, bound)
             else:
@@ -84,9 +85,6 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         elif isinstance(module, Attention) and hasattr(module, "coverage_weight"):
             # Zero, so that a trained model to which coverage is added is at first what it was.
             init.zeros_(module.coverage_weight)
-
-    def _std(self, default: float) -> float:
-        return default if self.config.init_std is None else self.config.init_std
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
         """Unlike the base class, sharing embeddings does not need a tied output."""
@@ -108,13 +106,9 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         self, labels: Tensor | None, num_items_in_batch: Tensor | int | None, *decoder_inputs: Tensor | None
     ) -> None:
         """
-        Refuse what Trainer does with `label_smoothing_factor` where the loss is not a matter of the logits alone.
-
-        It takes the labels out of the batch, and makes the loss itself; it leaves their number.
-
-        Raises:
-            ValueError: The labels are taken, and something of this model's loss would be lost, or none of
-                `decoder_inputs`, if there can be any, is left.
+        Refuse what Trainer does with `label_smoothing_factor` where the loss is not a matter of the logits alone, or
+        none of `decoder_inputs`, if there can be any, is left: it takes the labels out of the batch, leaves their
+        number, and makes the loss itself.
         """
         if labels is not None or num_items_in_batch is None:
             return

@@ -117,14 +117,9 @@ class RecurrentStack(nn.Module):
     Recurrent layers on top of each other, with the state dict of `nn.LSTM` / `nn.GRU` / `nn.RNN`.
 
     Args:
-        rnn_type (`str`): `"lstm"`, `"gru"` or `"rnn_tanh"`.
-        input_size (`int`): Size of an input vector; may be 0 (a decoder that reads nothing).
-        hidden_size (`int`): Size of an output vector, both directions together.
-        num_layers (`int`): L.
-        bidirectional (`bool`): A second recurrence in each layer reads from the end.
-        dropout (`float`): Between layers.
-        recurrent_dropout (`float`): Variational dropout of h_{t-1}, in training; takes the step-by-step path.
-        layer_norm, residual (`bool`): On what a layer hands upward; see the configuration.
+        input_size (`int`): I; may be 0 (a decoder that reads nothing).
+        hidden_size (`int`): D, both directions together.
+        dropout (`float`): Between layers; `recurrent_dropout`, `layer_norm` and `residual` as in the configuration.
         reductions (`tuple[int, ...]`, *optional*): How many consecutive inputs each layer reads as one (Chan 2016).
         norm_top (`bool`): Whether the top layer has a `layer_norm`; where only its last states are read, it has none.
     """
@@ -144,14 +139,10 @@ class RecurrentStack(nn.Module):
         norm_top: bool = True,
     ):
         super().__init__()
-        self.rnn_type = rnn_type
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
+        self.rnn_type, self.hidden_size, self.num_layers = rnn_type, hidden_size, num_layers
         self.suffixes = ("", "_reverse") if bidirectional else ("",)
         self.cell_size = hidden_size // len(self.suffixes)
-        self.dropout = dropout
-        self.recurrent_dropout = recurrent_dropout
-        self.residual = residual
+        self.dropout, self.recurrent_dropout, self.residual = dropout, recurrent_dropout, residual
         self.reductions = reductions or (1,) * num_layers
         self.layers = nn.ModuleList(RecurrentLayer(rnn_type, recurrent_dropout) for _ in range(num_layers))
         rows = GATES[rnn_type] * self.cell_size
@@ -177,7 +168,7 @@ class RecurrentStack(nn.Module):
 
     def zero_states(self, like: Tensor) -> tuple[LayerState, ...]:
         """Return the states before the first position, for the batch and dtype of `like` (B, ...)."""
-        zero = like.new_zeros(like.shape[0], self.hidden_size)
+        zero = like.new_zeros(like.shape[0], self.hidden_size)  # (B, D)
         return ((zero,) * (2 if self.rnn_type == "lstm" else 1),) * self.num_layers
 
     def forward(
@@ -267,7 +258,7 @@ class RecurrentStack(nn.Module):
     def _hand_upward(self, k: int, x: Tensor, y: Tensor) -> Tensor:
         """Return what layer k gives to the layer above, (B, S, D), from its input x and its recurrence's output y."""
         if self.residual and k > 0 and self.reductions[k] == 1:
-            y = y + x
+            y = y + x  # (B, S, D)
         return self.norms[k](y) if k < len(self.norms) else y
 
     def reset_parameters(self, scheme: str = "orthogonal") -> None:

@@ -202,8 +202,10 @@ def new_cache(config: PreTrainedConfig) -> EncoderDecoderCache:
 
 def check_cache_layers(cache: Cache, layers: int) -> None:
     """Refuse a cache whose layers are not the L of the decoder; one without any (`DynamicCache()`) is given them."""
-    is_whole = isinstance(cache, EncoderDecoderCache)
-    for half in [cache.self_attention_cache, cache.cross_attention_cache] if is_whole else [cache]:
+    halves = [cache]
+    if isinstance(cache, EncoderDecoderCache):
+        halves = [cache.self_attention_cache, cache.cross_attention_cache]
+    for half in halves:
         if not half.layers:
             half.layers.extend(RecurrentStateLayer() for _ in range(layers))
         # Not by the class: a model's code may be there more than once (saved beside several models), and each has one.
