@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .fast import is_traced
 from .padding import Padding
 
 
@@ -59,7 +60,7 @@ class LinearChainCRF(nn.Module):
         chain = self(emissions, mask)
         if chain.padding is not None:
             labels = labels.gather(1, chain.padding.order).masked_fill(chain.padding.trailing, 0)
-        if not torch.compiler.is_compiling() and bool((labels >= 0).all()):
+        if not is_traced() and bool((labels >= 0).all()):
             # One sequence needs no lattice. The answer is worth waiting for, also on an accelerator.
             return chain.score(labels) - chain.total(torch.logsumexp)
         other = torch.arange(chain.emissions.shape[-1], device=labels.device) != labels.unsqueeze(-1)  # (B, S, C)

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, EncoderDecoderCache, StaticLayer
 
 from .checks import state_layers
+from .fast import is_traced
 from .recurrence import LayerState
 
 
@@ -173,7 +174,7 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
     def _begin(self) -> None:
         super()._begin()
         self.cumulative_length = self.cumulative_length.to(self.device)
-        if not torch.compiler.is_compiling():
+        if not is_traced():
             for tensor in (self.keys, self.values, self.cumulative_length):
                 torch._dynamo.mark_static_address(tensor)
 
