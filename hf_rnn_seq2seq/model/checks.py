@@ -45,7 +45,7 @@ SHAPES = {
     "state.coverage": "batch memory_length",
 }
 # Those that are ids, and the number of symbols that there are.
-IDS = {"input_ids": "vocab_size", "decoder_input_ids": "target_vocab_size", "labels": "target_vocab_size"}
+IDS = {"input_ids": "vocab_size", "decoder_input_ids": "target_vocab_size"}
 
 
 def only_known_keywords(forward: Forward) -> Forward:
@@ -173,14 +173,26 @@ def check_inputs(config: Any, given: dict[str, Any], prefix: str = "") -> None:
         sizes.check(called, tensor, shape)
         if "memory_length" in sizes.told and "length" in shape.split():
             sizes.check_length(called, tensor, "encoder_outputs")
-        if name in IDS and (name != "decoder_input_ids" or config.feed_previous_token):
-            ids = tensor.masked_fill(tensor == -100, 0) if name == "labels" else tensor
+        if name == "labels":
+            _check_labels(tensor, config.target_vocab_size + config.copy_slots)
+        elif name in IDS and (name != "decoder_input_ids" or config.feed_previous_token):
             made = " (or labels)" if called == "decoder_input_ids" else ""
-            check_ids(called + made, ids, *symbols_of(config, IDS[name]))
+            check_ids(called + made, tensor, *symbols_of(config, IDS[name]))
     steps, length = (sizes.told.get(word, (0,))[0] for word in ("steps_so_far", "target_length"))
     if "steps_so_far" in sizes.told and steps < length:
         mask = f"{'' if prefix else 'decoder_'}attention_mask"
         raise ValueError(f"{mask} is of {steps} steps, wanted {length} as the decoder's input, or more from a state")
+
+
+def _check_labels(labels: Tensor, symbols: int) -> None:
+    """Refuse labels (B, T) that are no integers and, on the CPU, those of no symbol."""
+    if labels.is_floating_point():
+        raise ValueError(f"labels has type {labels.dtype}, wanted integers")
+    if labels.device.type == "cpu":
+        wrong = ((labels >= symbols) | ((labels < 0) & (labels != -100))).nonzero().tolist()
+        for row, step in wrong[:1]:
+            label = int(labels[row, step])
+            raise ValueError(f"labels[{row}, {step}] is {label}, wanted 0 to {symbols - 1}, or -100 for none")
 
 
 def check_source(
