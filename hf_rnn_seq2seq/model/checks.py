@@ -18,8 +18,8 @@ from .fast import is_traced
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 
-# The shape of each tensor: a word is one size throughout a call and, where it is an option or a property of the
-# configuration, that one. What is called a length is not 0. An error names the first that does not fit those above.
+# The shape of each tensor: a word is one size throughout a call, one that ends in "_size" or "_layers" that of the
+# configuration. What ends in "length" is not 0. An error names the first tensor that does not fit those above it.
 SHAPES = {
     "encoder_outputs.last_hidden_state": "batch memory_length encoder_hidden_size",
     "encoder_outputs.final_hidden": "batch encoder_layers encoder_hidden_size",
@@ -39,13 +39,12 @@ SHAPES = {
     "state.feed": "batch output_size",
     "source.context": "batch encoder_hidden_size",
     "source.memory": "batch memory_length encoder_hidden_size",
-    "source.keys": "batch memory_length key_size",
+    "source.keys": "batch memory_length width",
     "source.mask": "batch memory_length",
-    "source.symbols": "batch 2 memory_length",
+    "source.symbols": "batch parts memory_length",
     "state.coverage": "batch memory_length",
 }
-# Those that are ids, and the number of symbols that there are.
-IDS = {"input_ids": "vocab_size", "decoder_input_ids": "target_vocab_size"}
+_INPUTS = [name for name in SHAPES if "." not in name]
 
 
 def only_known_keywords(forward: Forward) -> Forward:
@@ -89,30 +88,32 @@ def check_tensor(name: str, tensor: Any) -> None:
 
 
 class Sizes:
-    """The sizes of one call by name: those of the configuration, and those that its tensors have had so far."""
+    """The sizes of one call by name, each with what told it: the configuration, or the first tensor that has it."""
 
     def __init__(self, config: Any = None, **told: int):
         self.config = config
-        self.told = {word: (size, "the input") for word, size in told.items()}
+        self.told: dict[str, tuple[int | None, str]] = {word: (size, "the input") for word, size in told.items()}
 
     def check(self, name: str, tensor: Any, shape: str = "") -> None:
         """Refuse a tensor of another shape, in words; by default that of `SHAPES`. None is no tensor, and fine."""
-        if tensor is None or is_traced():
+        if tensor is None:
             return
         check_tensor(name, tensor)
-        got, words = tuple(tensor.shape), (shape or SHAPES[name]).split()
-        known = [self._size(word) for word in words]
-        fits = len(got) == len(words) and all(size in (None, g) for (size, _), g in zip(known, got))
-        empty = fits and any(g == 0 and word.endswith("length") for word, g in zip(words, got))
-        if not fits or empty:
-            wanted = ", ".join(word if size is None else str(size) for word, (size, _) in zip(words, known))
-            reasons = [f"{word} as {origin}" for word, (_, origin) in zip(words, known) if origin]
-            raise ValueError(
-                ("the source is empty: " if empty and "length" in words else "")
-                + f"{name} has shape {got}, wanted ({wanted})"
-                + (f": {', '.join(reasons)}" if reasons else "")
-            )
-        self.told = {word: (size, name) for word, size in zip(words, got) if word != "any_size"} | self.told
+        got, words, told = tensor.shape, (shape or SHAPES[name]).split(), self.told
+        fits, empty = len(got) == len(words), False
+        for word, size in zip(words, got):
+            if word not in told:
+                is_option = word.endswith(("_size", "_layers"))
+                told[word] = (getattr(self.config, word), "") if is_option else (size, name)
+            fits = fits and told[word][0] in (size, None)
+            empty = empty or (size == 0 and word.endswith("length"))
+        if fits and not empty:
+            return
+        known = {word: told[word] for word in words if word in told and told[word][1] != name}
+        wanted = ", ".join(str(known[word][0] or word) if word in known else word for word in words)
+        reasons = ", ".join(f"{word} as {origin}" for word, (_, origin) in known.items() if origin)
+        what = "the source is empty: " if fits and "length" in words else ""
+        raise ValueError(f"{what}{name} has shape {tuple(got)}, wanted ({wanted}){reasons and ': '}{reasons}")
 
     def check_length(self, name: str, tensor: Tensor | None, origin: str) -> None:
         """Refuse a tensor (B, S) of a source that `time_reduction` does not make as long as the memory."""
@@ -121,12 +122,6 @@ class Sizes:
         if tensor is not None and -(-tensor.shape[1] // factor) != length:
             reduced = f"{length} in" if factor == 1 else f"{length} when divided by time_reduction={factor}, as in"
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, wanted the length {reduced} {origin}")
-
-    def _size(self, word: str) -> tuple[int | None, str]:
-        """Return a size, or None, and what says so."""
-        if word.isdecimal():
-            return int(word), ""
-        return self.told.get(word) or (getattr(self.config, word, None), "")
 
 
 def check_ids(name: str, ids: Tensor | None, symbols: int, reason: str = "", anywhere: bool = False) -> None:
@@ -162,24 +157,21 @@ def check_inputs(config: Any, given: dict[str, Any], prefix: str = "") -> None:
     sizes, outputs = Sizes(config), given.get("encoder_outputs")
     if outputs is not None and not isinstance(outputs, tuple):
         check_encoder_outputs(sizes, outputs)
-    free = {"character_ids"} if config.character_vocab_size is None else set()
-    for name, shape in SHAPES.items():
+    for name in _INPUTS:
         called = name.removeprefix(prefix)
         tensor = given.get(called)
-        if tensor is None or name in free or not name.startswith(prefix):
+        if tensor is None or (prefix and called == name):
             continue
-        if name == "decoder_inputs_embeds" and not config.feed_previous_token:
-            shape = "batch target_length any_size"  # nothing reads them
-        sizes.check(called, tensor, shape)
-        if "memory_length" in sizes.told and "length" in shape.split():
+        if name == "character_ids" and config.character_vocab_size is None:
+            continue  # nothing reads them
+        free = name == "decoder_inputs_embeds" and not config.feed_previous_token  # likewise
+        sizes.check(called, tensor, "batch target_length width" if free else SHAPES[name])
+        if "memory_length" in sizes.told and "length" in SHAPES[name].split():
             sizes.check_length(called, tensor, "encoder_outputs")
         if name == "labels":
             _check_labels(tensor, config.target_vocab_size + config.copy_slots)
-        elif name in IDS and (name != "decoder_input_ids" or config.feed_previous_token):
-            made = " (or labels)" if called == "decoder_input_ids" else ""
-            check_ids(called + made, tensor, *symbols_of(config, IDS[name]))
-    steps, length = (sizes.told.get(word, (0,))[0] for word in ("steps_so_far", "target_length"))
-    if "steps_so_far" in sizes.told and steps < length:
+    steps, length = (sizes.told.get(word, (None,))[0] for word in ("steps_so_far", "target_length"))
+    if steps is not None and length is not None and steps < length:
         mask = f"{'' if prefix else 'decoder_'}attention_mask"
         raise ValueError(f"{mask} is of {steps} steps, wanted {length} as the decoder's input, or more from a state")
 
@@ -219,6 +211,7 @@ def check_source(
             f"character_ids is missing: the model reads characters (character_vocab_size="
             f"{config.character_vocab_size}), which its tokenizer gives beside input_ids"
         )
+    check_ids("input_ids", input_ids, *symbols_of(config, "vocab_size"))
 
 
 def check_encoder_outputs(sizes: Sizes, outputs: Any, attention_mask: Tensor | None = None) -> None:
@@ -228,10 +221,11 @@ def check_encoder_outputs(sizes: Sizes, outputs: Any, attention_mask: Tensor | N
             f"encoder_outputs is {type(outputs).__name__} without last_hidden_state, wanted what "
             "model.get_encoder()(...) returns"
         )
+    if is_traced():
+        return
     for field in ("last_hidden_state", "final_hidden", "final_cell", "mask", "source_ids"):
         sizes.check(f"encoder_outputs.{field}", getattr(outputs, field, None))
-    if not is_traced():
-        sizes.check_length("attention_mask", attention_mask, "encoder_outputs")
+    sizes.check_length("attention_mask", attention_mask, "encoder_outputs")
 
 
 def check_request(config: Any, source: Any, inputs: dict[str, Any]) -> None:
@@ -240,7 +234,7 @@ def check_request(config: Any, source: Any, inputs: dict[str, Any]) -> None:
     if outputs is not None and not isinstance(outputs, tuple):
         check_encoder_outputs(Sizes(config), outputs, inputs.get("attention_mask"))
         source = outputs.last_hidden_state
-    if isinstance(prompts, Tensor) and isinstance(source, Tensor) and source.dim() > 1:
+    if isinstance(prompts, Tensor) and isinstance(source, Tensor) and source.dim() > 1 and not is_traced():
         Sizes(batch=len(source)).check("decoder_input_ids", prompts, "batch steps")
 
 
@@ -250,27 +244,38 @@ def state_layers(cache: Any) -> list[Any]:
     return layers
 
 
-def check_cache(
-    config: Any, cache: Any, target: Tensor, target_mask: Tensor | None, attention_mask: Tensor | None
+def check_target(
+    config: Any,
+    cache: Any,
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    target_mask: Tensor | None,
+    attention_mask: Tensor | None,
 ) -> None:
     """
-    Refuse a cache whose states are not of this batch and model, and masks of another source than its own or, where it
-    has no state yet, of another target (B, T) or (B, T, E).
+    Refuse two targets or none, ids of no symbol, a cache whose states are not of this batch and model, and masks of
+    another source than its own or, where it has no state yet, of another target.
     """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("give exactly one of decoder_input_ids (or labels) and decoder_inputs_embeds")
     if is_traced():
         return
-    batch, length = target.shape[:2]
-    sizes = Sizes(config, batch=batch, steps=length)
-    layers = [layer for layer in state_layers(cache) if layer.is_initialized] if cache is not None else []
-    if not layers:
+    if config.feed_previous_token:
+        check_ids("decoder_input_ids (or labels)", input_ids, *symbols_of(config, "target_vocab_size"))
+    target: Any = input_ids if inputs_embeds is None else inputs_embeds
+    sizes = Sizes(config, batch=target.shape[0], steps=target.shape[1], one=1)
+    layers = state_layers(cache) if cache is not None else []
+    if not any(layer.is_initialized for layer in layers):
         sizes.check("decoder_attention_mask", target_mask, "batch steps")
-    for layer in layers:
-        sizes.check("cache: a layer's state", layer.keys, "batch 1 steps_kept decoder_hidden_size")
-        sizes.check("cache: a layer's state", layer.values, "batch 1 steps_kept any_size")
+    for number, layer in enumerate(layers):
+        if layer.is_initialized:
+            name = f"cache: the state of layer {number}"
+            sizes.check(name, layer.keys, "batch one steps_kept decoder_hidden_size")
+            sizes.check(name, layer.values, f"batch one steps_kept carried_by_{number}")
     sizes.check("attention_mask", attention_mask)
     source = getattr(cache, "cross_attention_cache", None)
     if source is not None and source.layers and source.layers[0].is_initialized:
-        sizes.check("cache: the source", source.layers[0].keys, "batch 1 memory_length key_size")
+        sizes.check("cache: the source", source.layers[0].keys, "batch one memory_length width")
         if config.attention_type != "none":
             sizes.check_length("attention_mask", attention_mask, "the source in the cache")
 

@@ -14,7 +14,7 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .bridge import Bridge, context_vector, last_output
-from .checks import check_cache, checked_inputs
+from .checks import check_target, checked_inputs
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, check_labels, log_mixture
 from .decoder import ChooseInput, RnnSeq2SeqDecoder, RnnSeq2SeqModelOutput
@@ -109,14 +109,12 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         """
         config = self.config
         past_key_values = one_cache(past_key_values, cache)
-        if (decoder_input_ids is None) == (decoder_inputs_embeds is None):
-            raise ValueError("give exactly one of decoder_input_ids (or labels) and decoder_inputs_embeds")
         if isinstance(encoder_outputs, tuple):  # with return_dict=False
             encoder_outputs = RnnEncoderOutput.from_tuple(encoder_outputs)
         if past_key_values is not None:
             check_cache_layers(past_key_values, config.decoder_layers)
-        target = decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds
-        check_cache(config, past_key_values, target, decoder_attention_mask, attention_mask)
+        target = (decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask)
+        check_target(config, past_key_values, *target, attention_mask)
         if output_attentions is None:
             output_attentions = config.output_attentions
         if output_hidden_states is None:
