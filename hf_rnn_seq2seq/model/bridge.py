@@ -56,9 +56,8 @@ class Bridge(nn.Module):
     from C, and copied cells start from zero.
 
     Args:
-        bridge_type (`str`): `"zeros"`, `"copy"`, `"linear"`, or `"mlp"`: tanh of linear (the cell state stays linear,
-            as cells are not bounded).
-        context_kind (`str`): `"last"`, `"mean"` or `"max"`.
+        bridge_type (`str`): As in the configuration. `"mlp"` leaves the cell state linear: cells are not bounded.
+        context_kind (`str`): `context_vector` of the configuration.
         has_cell (`bool`): Whether a layer's state is (h, c).
     """
 

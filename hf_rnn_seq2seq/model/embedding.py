@@ -26,14 +26,8 @@ def known_symbols(ids: Tensor, config: Any, name: str) -> Tensor:
 @replaceable("_read")
 class CharacterEncoder(nn.Module):
     """
-    Embed the characters of each word and read them in both directions; a word without any becomes zeros.
-
-    Args:
-        rnn_type (`str`): `"lstm"`, `"gru"` or `"rnn_tanh"`.
-        vocab_size (`int`): Number of characters.
-        embedding_size (`int`): Size of an embedded character.
-        hidden_size (`int`): H, size of the word's vector, both directions together.
-        pad_token_id (`int`): What fills a row of characters after the end of its word.
+    Embed the characters of each word and read them in both directions; a word without any becomes zeros. Arguments are
+    those of the configuration: `character_vocab_size` and so on.
     """
 
     def __init__(self, rnn_type: str, vocab_size: int, embedding_size: int, hidden_size: int, pad_token_id: int):
@@ -44,12 +38,8 @@ class CharacterEncoder(nn.Module):
 
     def forward(self, character_ids: Tensor, mask: Tensor | None) -> Tensor:
         """
-        Args:
-            character_ids: (B, S, W) character ids, `pad_token_id` after the end of each word.
-            mask: (B, S) True at real words, or None: everywhere.
-
-        Returns:
-            (B, S, H), [last forward state ; last backward state] of each word, zero at padding.
+        Return [last forward state ; last backward state] of each word, (B, S, H), zero at padding, from character ids
+        (B, S, W), `pad_token_id` after the end of each word, and a mask (B, S), True at real words.
         """
         if mask is not None:
             character_ids = character_ids.masked_fill(~mask[..., None], self.pad_token_id)  # (B, S, W)
@@ -63,4 +53,4 @@ class CharacterEncoder(nn.Module):
         """Return the vectors (N, H) of words (N, W)."""
         # [last forward ; last backward state] (Lample 2016, 4.1; Ling 2015 adds a projection of them)
         stack = self.rnn(self.embed_characters(words), padding=padding_of(words != self.pad_token_id))
-        return stack.states[0][0]
+        return stack.states[0][0]  # (N, H)

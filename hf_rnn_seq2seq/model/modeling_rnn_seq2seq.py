@@ -64,9 +64,6 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         if self.config.share_embeddings or self.config.input_feature_size is not None:
             self.decoder.embed_tokens = value
 
-    def get_decoder(self) -> RnnSeq2SeqDecoder:
-        return self.decoder
-
     @can_return_tuple
     @checked_inputs
     def forward(
@@ -240,12 +237,6 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         self.lm_head = nn.Linear(config.output_size, config.target_vocab_size)
         self.teacher_forcing_ratio, self.teacher_forcing_unit = 1.0, "step"
         self.post_init()
-
-    def get_decoder(self) -> RnnSeq2SeqDecoder:
-        return self.model.decoder
-
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.lm_head
 
     def set_output_embeddings(self, value: nn.Linear) -> None:
         """With `tie_word_embeddings` its weight becomes that of the tables too."""

@@ -155,8 +155,8 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         input_ids = torch.tensor([[0, 2, 3], [2, 0, 3]], device=self.device)
         inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "decoder_input_ids": input_ids}
         if self.config.input_feature_size is not None:
-            vectors = torch.zeros(*input_ids.shape, self.config.input_feature_size, device=self.device)
-            inputs = {"input_features": vectors, **{name: inputs[name] for name in list(inputs)[1:]}}
+            vectors = torch.zeros(*inputs.pop("input_ids").shape, self.config.input_feature_size, device=self.device)
+            inputs = {"input_features": vectors, **inputs}
         if self.config.character_vocab_size is not None:
             inputs["character_ids"] = torch.zeros_like(input_ids).unsqueeze(-1)
         return inputs
