@@ -23,6 +23,11 @@ from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from .special_ids import as_list
 
 
+# What `forward` takes: Trainer and `generate()` ask for it. `input_features` stands in the place of `input_ids`.
+_PARAMETERS = dict(inspect.signature(RnnSeq2SeqForConditionalGeneration.forward).parameters)
+_PARAMETERS["input_ids"] = _PARAMETERS.pop("input_features")
+
+
 @replaceable()
 class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationMixin):
     """
@@ -48,12 +53,9 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
 
     def forward(self, input_features: Tensor | None = None, *args: Any, **kwargs: Any) -> Seq2SeqLMOutput:
         """Take and return what `RnnSeq2SeqForConditionalGeneration` does, `input_features` in place of `input_ids`."""
-        return super().forward(None, *args, input_features=input_features, **kwargs)
+        return super().forward(kwargs.pop("input_ids", None), *args, input_features=input_features, **kwargs)
 
-    # Trainer and `generate()` ask which arguments there are.
-    _names = dict(inspect.signature(RnnSeq2SeqForConditionalGeneration.forward).parameters)
-    _names["input_ids"] = _names.pop("input_features")  # in the other's place
-    forward.__signature__ = inspect.Signature(list(_names.values()))  # type: ignore[attr-defined]
+    forward.__signature__ = inspect.Signature(list(_PARAMETERS.values()))  # type: ignore[attr-defined]
 
     def _loss_beyond_logits(self) -> str | None:
         if self.config.ctc_weight > 0:
