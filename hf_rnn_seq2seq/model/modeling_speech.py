@@ -23,9 +23,17 @@ from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from .special_ids import as_list
 
 
-# What `forward` takes: Trainer and `generate()` ask for it. `input_features` stands in the place of `input_ids`.
-_PARAMETERS = dict(inspect.signature(RnnSeq2SeqForConditionalGeneration.forward).parameters)
-_PARAMETERS["input_ids"] = _PARAMETERS.pop("input_features")
+# What `forward` takes: Trainer and `generate()` ask for it. `input_features` stands in the place of other sources, and
+# what comes behind `past_key_values`, where `inputs_embeds` would stand, goes by its name.
+_PARAMETERS = [
+    p.replace(name="input_features")
+    if p.name == "input_ids"
+    else p
+    if n < 7 or p.kind is p.VAR_KEYWORD
+    else p.replace(kind=p.KEYWORD_ONLY)
+    for n, p in enumerate(inspect.signature(RnnSeq2SeqForConditionalGeneration.forward).parameters.values())
+    if p.name not in ("input_features", "inputs_embeds", "character_ids")
+]
 
 
 @replaceable()
@@ -55,7 +63,7 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         """Take and return what `RnnSeq2SeqForConditionalGeneration` does, `input_features` in place of `input_ids`."""
         return super().forward(kwargs.pop("input_ids", None), *args, input_features=input_features, **kwargs)
 
-    forward.__signature__ = inspect.Signature(list(_PARAMETERS.values()))  # type: ignore[attr-defined]
+    forward.__signature__ = inspect.Signature(_PARAMETERS)  # type: ignore[attr-defined]
 
     def _loss_beyond_logits(self) -> str | None:
         if self.config.ctc_weight > 0:
