@@ -119,6 +119,13 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             `hidden_dropout` on the encoder's memory.
         input_feature_size (`int`, *optional*): F: the input is a sequence of vectors of this size, `input_features`
             (speech, sensors), and the encoder has no embedding table. `None`: the input is token ids.
+        standardise_features (`bool`, defaults to `False`): Subtract a mean from `input_features` and divide by a
+            standard deviation, feature by feature: buffers of the encoder, `input_scale`, which are fitted to training
+            data and saved with the model, so that it reads the user's units. A feature that is NaN, missing, is read
+            as its mean.
+        regression_loss (`str`, defaults to `"squared"`): Loss of values, in standard deviations of the training data:
+            `"squared"` (they are then estimates of the mean), `"absolute"` (of the median) or `"huber"` (Huber 1964:
+            squared up to 1, then absolute).
         time_reduction (`int`, defaults to 1): 1, 2, 4, 8 ...: how many input vectors become one position of the
             memory. Each encoder layer from the second on reads pairs of consecutive states, concatenated, until the
             factor is reached (Chan 2016, eq. 5); a layer that does so has no `residual`. What the layers cannot do is
@@ -185,6 +192,8 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
     classifier_pooling: Literal["last", "mean", "max", "attention"] = "last"
     classifier_dropout: float | int = 0.0
     input_feature_size: int | None = None
+    standardise_features: bool = False
+    regression_loss: Literal["squared", "absolute", "huber"] = "squared"
     time_reduction: int = 1
     ctc_weight: float | int = 0.0
     use_cache: bool = True

@@ -124,6 +124,8 @@ _CONTRADICTIONS: tuple[Rule, ...] = (
      "embedding_size, or make the sizes equal"),
     ("time_reduction input_feature_size", lambda c: c.time_reduction > 1 and c.input_feature_size is None,
      "only a sequence of vectors is made shorter: give input_feature_size, or set time_reduction=1"),
+    ("standardise_features input_feature_size", lambda c: c.standardise_features and c.input_feature_size is None,
+     "there are no features, the input is symbols: give input_feature_size, or set standardise_features=False"),
     ("ctc_weight input_feature_size", lambda c: c.ctc_weight > 0 and c.input_feature_size is None,
      "CTC is for a model that reads vectors: give input_feature_size, or set ctc_weight=0"),
     ("ctc_weight pad_token_id", lambda c: c.ctc_weight > 0 and c.pad_token_id is None,
