@@ -31,6 +31,7 @@ TASKS = {
     "speech": ("task_speech", "SpeechTask"),
     "token_classification": ("task_labels", "TokenClassificationTask"),
     "sequence_classification": ("task_labels", "SequenceClassificationTask"),
+    "forecast": ("task_forecast", "ForecastTask"),
 }
 
 
