@@ -308,10 +308,6 @@ class Windows:
             found["labels"] = [self.values[series][end] for series, end in places]
         return found
 
-    def length(self, end: int) -> int:
-        """Return the number of rows of a sequence that ends at a row."""
-        return end + 1 if self.window is None else min(end + 1, self.window)
-
     def dataset(self, rows: Literal["all", "last"], step: int = 1) -> Dataset:
         """Return the sequences that end at all rows of each series or at its last, or at every so-manieth before it.
 
