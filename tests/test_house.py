@@ -160,7 +160,7 @@ DOORS = {
     "training": """
         ArrayRows BpeDropout RecipeTrainer ScheduledSamplingCallback SpecAugmentOptions
         TeacherForcingOptions TokenBudgetBatchSampler TrainingClock average_checkpoints checkpoints_of
-        pad_rows rank_checkpoints spec_augment teacher_forcing_ratio
+        pad_rows pad_value_rows rank_checkpoints spec_augment teacher_forcing_ratio
     """,
     "evaluation": """
         Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble

@@ -30,7 +30,15 @@ from .ensemble import EnsembleModel, RnnSeq2SeqEnsemble
 # Options that the computation at evaluation does not see: checkpoints of one model may differ in them.
 _TRAINING_ONLY = {
     *("token_dropout", "embedding_dropout", "hidden_dropout", "output_dropout", "recurrent_dropout"),
-    *("classifier_dropout", "label_smoothing", "coverage_loss_weight", "init_scheme", "init_std", "use_cache"),
+    *(
+        "classifier_dropout",
+        "regression_loss",
+        "label_smoothing",
+        "coverage_loss_weight",
+        "init_scheme",
+        "init_std",
+        "use_cache",
+    ),
 }
 
 

@@ -98,6 +98,24 @@ class MeanAbsoluteError(ValueMetric):
         return (count * float(mean_absolute_error(reference[there], prediction[there])) if count else 0.0), count
 
 
+class PrognosticsScore(ValueMetric):
+    """
+    The score of the PHM 2008 challenge (Saxena 2008): the sum of exp(-d / 13) - 1 where the difference d of prediction
+    and truth is negative, else of exp(d / 10) - 1. A life promised too long costs more than one too short.
+    """
+
+    reported = "phm"
+
+    def _sum(self, prediction: np.ndarray, reference: np.ndarray) -> tuple[float, int]:
+        there = ~np.isnan(reference)
+        difference = prediction[there] - reference[there]
+        return float(np.expm1(np.where(difference < 0, -difference / 13, difference / 10)).sum()), int(there.sum())
+
+    def _compute(self, *, predictions: list[float], references: list[float]) -> dict[str, Any]:
+        mean = super()._compute(predictions=predictions, references=references)[self.reported]
+        return {self.reported: mean * sum(references)}
+
+
 class SymmetricMeanAbsolutePercentageError(ValueMetric):
     """Mean of 2 |y - f| / (|y| + |f|), in percent, 0 where both are 0 (Makridakis 1993; as in the M4 competition)."""
 
@@ -188,7 +206,7 @@ class Coverage(ValueMetric):
 VALUE_METRICS: dict[str, type[ValueMetric]] = {
     kind.reported: kind
     for kind in (
-        *(MeanSquaredError, RootMeanSquaredError, MeanAbsoluteError, SymmetricMeanAbsolutePercentageError),
-        *(MeanAbsoluteScaledError, ContinuousRankedProbabilityScore, Coverage),
+        *(MeanSquaredError, RootMeanSquaredError, MeanAbsoluteError, PrognosticsScore),
+        *(SymmetricMeanAbsolutePercentageError, MeanAbsoluteScaledError, ContinuousRankedProbabilityScore, Coverage),
     )
 }

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Metrics of which less is better; of the others more is.
 ERROR_METRICS = frozenset(
-    {"loss", "perplexity", "wer", "cer", "per", "g2p_wer", "mse", "rmse", "mae", "smape", "mase", "crps"}
+    {"loss", "perplexity", "wer", "cer", "per", "g2p_wer", "mse", "rmse", "mae", "smape", "mase", "crps", "phm"}
 )
 
 
