@@ -33,8 +33,10 @@ FEATURES: dict[str, Any] = {
 
 
 def forecaster_config(structure: str | None = None, **options: Any) -> RnnSeq2SeqConfig:
-    sizes = {"embedding_size": 6, "encoder_hidden_size": 8, "decoder_hidden_size": 8, "encoder_layers": 2,
-             "decoder_layers": 2, "input_feature_size": CHANNELS, "prediction_length": AHEAD, "context_length": PAST}  # fmt: skip
+    sizes = {
+        "embedding_size": 6, "encoder_hidden_size": 8, "decoder_hidden_size": 8, "encoder_layers": 2,
+        "decoder_layers": 2, "input_feature_size": CHANNELS, "prediction_length": AHEAD, "context_length": PAST,
+    }  # fmt: skip
     return RnnSeq2SeqConfig(**{**sizes, **(FORECASTING_STRUCTURES[structure] if structure else {}), **options})
 
 

@@ -18,6 +18,7 @@ from hf_rnn_seq2seq import (
     RnnSeq2SeqForConditionalGeneration,
     RnnSeq2SeqForSequenceClassification,
     RnnSeq2SeqForSpeechSeq2Seq,
+    RnnSeq2SeqForTimeSeriesPrediction,
     RnnSeq2SeqForTokenClassification,
     RnnSeq2SeqModel,
     RnnSeq2SeqTokenizer,
@@ -120,6 +121,7 @@ def test_the_model_room_is_what_travels(tmp_path: Path) -> None:
     saved: list[Any] = [RnnSeq2SeqModel(text), RnnSeq2SeqForConditionalGeneration(text)]
     saved += [RnnSeq2SeqForTokenClassification(text), RnnSeq2SeqForSequenceClassification(text)]
     saved += [RnnSeq2SeqForSpeechSeq2Seq(vectors), RnnSeq2SeqFeatureExtractor(feature_size=4)]
+    saved.append(RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqConfig(**SIZES, input_size=4, prediction_length=3)))
     saved += [kind(tokenizer_object=words) for kind in (RnnSeq2SeqTokenizer, RnnSeq2SeqWordTokenizer)]
     for number, part in enumerate(saved):
         part.save_pretrained(tmp_path / str(number))

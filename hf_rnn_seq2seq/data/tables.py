@@ -148,7 +148,7 @@ def read_table(path: str | Path, options: TableOptions, columns: Sequence[str]) 
         series = Series(str(name), times, chosen, rows[places], str(path))
         _check_order(series, options)
         if options.calendar_features:
-            series.columns.update(_calendar(series, options))
+            series.columns.update(calendar(series, options))
         found.append(series)
     return found
 
@@ -271,7 +271,8 @@ def _check_order(series: Series, options: TableOptions) -> None:
         raise DataError(f"{series.place(row)}, column {options.time_column!r}, series {series.id!r}: {time} {what}")
 
 
-def _calendar(series: Series, options: TableOptions) -> dict[str, np.ndarray]:
+def calendar(series: Series, options: TableOptions) -> dict[str, np.ndarray]:
+    """Return the calendar features of a series' times, (N,) each."""
     dates = pd.DatetimeIndex(series.time)
     found = {}
     for name in options.calendar_features:

@@ -18,10 +18,12 @@ from datasets import Dataset, DatasetDict
 
 from .files import DataError
 from .option_checks import check_range
-from .tables import Series, TableOptions, read_table
+from .tables import Series, TableOptions, calendar, read_table
 
 
 SPLITS = ("train", "validation", "test")
+# The quantiles that are written and drawn: the band between them holds 80 % of a distribution.
+BAND = (0.1, 0.9)
 
 
 @dataclass
@@ -110,7 +112,7 @@ class ForecastDataOptions:
 
 
 @dataclass
-class Windows:
+class ForecastWindows:
     """The series of a data set, and how windows are cut out of them; a transform of `datasets`.
 
     Args:
@@ -236,17 +238,17 @@ def _rows(values: np.ndarray, first: int, end: int) -> np.ndarray:
     return np.pad(there, ((before, max(after, 0)), (0, 0)), constant_values=math.nan)
 
 
-def load_windows(options: ForecastDataOptions, data_dir: str | Path) -> Windows:
+def load_windows(options: ForecastDataOptions, data_dir: str | Path) -> ForecastWindows:
     """Read the series of a data set.
 
     Raises:
         DataError: the file cannot be used; the message names file, row and column.
     """
     if options.dataset_name is not None:
-        return Windows(options, list(sines(options.toy, options.columns)))
+        return ForecastWindows(options, list(sines(options.toy, options.columns)))
     assert options.file is not None
     path = Path(data_dir) / options.file
-    return Windows(options, read_table(path, options.table, [*options.columns, *options.features]))
+    return ForecastWindows(options, read_table(path, options.table, [*options.columns, *options.features]))
 
 
 def sines(options: SineOptions, columns: Sequence[str]) -> Iterator[Series]:
@@ -263,7 +265,7 @@ def sines(options: SineOptions, columns: Sequence[str]) -> Iterator[Series]:
         yield Series(str(number), None, made, rows + 1, "toy:sine")
 
 
-def forecast_inputs(windows: Windows, number: int, rows: int) -> dict[str, Any]:
+def forecast_inputs(windows: ForecastWindows, number: int, rows: int) -> dict[str, Any]:
     """Return the window that goes on after the first `rows` rows of a series; its future may lie behind the last one.
 
     Raises:
@@ -285,3 +287,24 @@ def forecast_inputs(windows: Windows, number: int, rows: int) -> dict[str, Any]:
             f"{', '.join(options.columns)} at the end of the file"
         )
     return {name: array for name, array in window.items() if not name.startswith(("future_values", "future_obs"))}
+
+
+def with_rows_ahead(series: Series, options: TableOptions, count: int) -> Series:
+    """Return a series with so many rows behind its last one, if any are asked for: times go on, values are missing."""
+    if count <= 0:
+        return series
+    time = series.time
+    if time is not None:
+        if len(time) < 2:
+            raise DataError(f"{series.place(0)}, series {series.id!r}: one row, wanted two to tell the step of time")
+        step = np.sort(np.diff(time))[(len(time) - 1) // 2]  # the median, of dates too
+        time = np.concatenate([time, time[-1] + step * np.arange(1, count + 1)])
+    missing = np.full(count, math.nan)
+    columns = {name: np.concatenate([values, missing]) for name, values in series.columns.items()}
+    rows = np.concatenate([series.rows, series.rows[-1] + np.arange(1, count + 1)])
+    longer = Series(series.id, time, columns, rows, series.file)
+    return (
+        longer
+        if time is None
+        else Series(series.id, time, {**columns, **calendar(longer, options)}, rows, series.file)
+    )

@@ -60,8 +60,8 @@ class Window(NamedTuple):
     mask: Tensor | None  # (R, S) bool, False at padding before a short past
     loc: Tensor  # (R, 1, c) what was subtracted
     scale: Tensor  # (R, 1, c) what was divided by
-    past_features: Tensor  # (R, S, F)
-    future_features: Tensor  # (R, N, F)
+    past_features: Tensor | None  # (R, S, F)
+    future_features: Tensor | None  # (R, N, F)
     static: Tensor | None  # (B, *) features of the series
 
     def repeated(self, times: int) -> "Window":
@@ -99,6 +99,7 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
         super().__init__(config)
         self.main_input_name = "past_values"
         self.channels = config.input_feature_size or 1
+        self.steps = -(-config.prediction_length // config.segment_length)  # N
         self.row_channels = 1 if config.channel_independence else self.channels  # c
         kind = DISTRIBUTIONS.get(config.distribution_output)
         self.distribution_output = None if kind is None else kind()
@@ -295,12 +296,11 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
         loc, scale = window_statistics(config.window_normalization, values, observed)
         values = ((values - loc) / scale).masked_fill(~observed, 0).to(self.dtype)
         static = self._static_features(inputs)  # (B, *)
-        steps = -(-config.prediction_length // config.segment_length)  # N
         segmented = segments(values, config.segment_length)  # (R, S, k * c)
         return Window(
             *(segmented, mask, loc, scale),
-            self._features(inputs["past_time_features"], static, segmented.shape[1], past, at_end=True),
-            self._features(inputs["future_time_features"], static, steps, past, at_end=False),
+            self._features(inputs["past_time_features"], static, segmented.shape[1], at_end=True),
+            self._features(inputs["future_time_features"], static, self.steps, at_end=False),
             static,
         )
 
@@ -314,13 +314,15 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
             parts.append(numbers.to(self.dtype))
         return torch.cat(parts, dim=-1) if parts else None
 
-    def _features(self, times: Tensor | None, static: Tensor | None, count: int, like: Tensor, at_end: bool) -> Tensor:
+    def _features(self, times: Tensor | None, static: Tensor | None, count: int, at_end: bool) -> Tensor | None:
         """Return the features of each segment, (R, S, F): those of its steps (B, P, *), and those of the series."""
-        parts = [torch.zeros(like.shape[0], count, 0, dtype=self.dtype, device=like.device)]
+        parts = []
         if times is not None:
             parts.append(segments(times.to(self.dtype), self.config.segment_length, at_end))
         if static is not None:
             parts.append(static.unsqueeze(1).expand(-1, count, -1))
+        if not parts:
+            return None
         features = torch.cat(parts, dim=-1)  # (B, S, F)
         return features.repeat_interleave(self.channels // self.row_channels, 0)
 
@@ -359,9 +361,9 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
         assert state is not None
         return encoded, state, source
 
-    def _embed(self, layer: nn.Module, values: Tensor, features: Tensor) -> Tensor:
+    def _embed(self, layer: nn.Module, values: Tensor, features: Tensor | None) -> Tensor:
         """Embed segments (R, S, k * c) and their features (R, S, F), (R, S, E) (Lin 2023, eq. 4)."""
-        embedded: Tensor = layer(torch.cat([values, features], dim=-1)).relu()
+        embedded: Tensor = layer(values if features is None else torch.cat([values, features], dim=-1)).relu()
         return embedded
 
     def _decode(
@@ -387,33 +389,35 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
         first = window.values[:, -1:]  # (R, 1, k * c)
         features, layer = window.future_features, self.model.decoder.embed_tokens  # (R, N, F)
         if reference is None:
-            before = first.expand(-1, features.shape[1], -1)  # (R, N, k * c), of which only the first is read
+            before = first.expand(-1, self.steps, -1)  # (R, N, k * c), of which only the first is read
         else:
             future = segments(reference.to(first.dtype), self.config.segment_length, at_end=False)  # (R, N, k * c)
             before = torch.cat([first, future[:, :-1]], dim=1)
-        forced = self._forced(before, reference is not None)  # (R, N)
+        forced = None if reference is None else self._forced(before)  # (R, N)
 
         def choose(t: int, readout: Tensor) -> Tensor:
             own = self._own(readout.unsqueeze(1), window, draw=drawn is not None or self.training)  # (R, k, c)
             if drawn is not None:
                 drawn.append(own)
-            own = torch.where(forced[:, t, None], before[:, t], own.flatten(1).to(before.dtype))  # (R, k * c)
-            return self._embed(layer, own, features[:, t])
+            own = own.flatten(1).to(before.dtype)  # (R, k * c)
+            if forced is not None:
+                own = torch.where(forced[:, t, None], before[:, t], own)
+            return self._embed(layer, own, None if features is None else features[:, t])
 
         embedded = self._embed(layer, before, features)  # (R, N, E)
-        chooses = None if bool(forced.all()) else choose
+        chooses = None if forced is not None and bool(forced.all()) else choose
         return self.model.decoder(
             None, state, source, inputs_embeds=embedded, choose_input=chooses, return_dict=True, **wanted
         )
 
-    def _forced(self, before: Tensor, has_reference: bool) -> Tensor:
+    def _forced(self, before: Tensor) -> Tensor:
         """Return where a step reads the reference, (R, N) bool: at first, and in training where the coins say so."""
         ratio, unit = (self.teacher_forcing_ratio if self.training else 1.0), self.teacher_forcing_unit
         if unit not in UNITS:
             raise ValueError(f"teacher_forcing_unit must be one of {', '.join(UNITS)}; got {unit!r}")
         rows, steps = before.shape[:2]
         coins = torch.rand((rows, steps if unit == "step" else 1), device=before.device)
-        forced = (coins < (ratio if has_reference else 0.0)).expand(rows, steps).clone()
+        forced = (coins < ratio).expand(rows, steps).clone()
         forced[:, 0] = True
         return forced
 
@@ -421,7 +425,7 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
         self, window: Window, state: DecoderState, source: SourceMemory, wanted: dict[str, bool | None]
     ) -> RnnDecoderOutput:
         """Make one step from C for each segment, told by its position and channel (Lin 2023, section 3.3)."""
-        rows, count = window.future_features.shape[:2]
+        rows, count = window.values.shape[0], self.steps
         decoder = self.model.decoder
         embedded = decoder.embed_tokens(torch.arange(count, device=window.values.device))  # (N, E)
         if self.config.channel_independence:

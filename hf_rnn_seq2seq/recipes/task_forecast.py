@@ -5,7 +5,9 @@ Needs the extras `train` and `metrics`.
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,12 +20,13 @@ from transformers import set_seed
 
 from ..data.files import read_json, reading, table_line
 from ..data.tables import TableOptions
-from ..data.windows import ForecastDataOptions, Windows, load_windows
+from ..data.windows import BAND, ForecastDataOptions, ForecastWindows, load_windows
 from ..evaluation.metrics import load_metric
 from ..evaluation.value_metrics import VALUE_METRICS, MeanAbsoluteScaledError
 from ..model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction
 from .options import OptionsError, build_options
 from .recipe import Recipe, RecipeError, RecipeKind
+from .run_folder import FORECAST_PICTURE, SERIES_FILE
 from .scoring import evenly_taken
 from .task import Scores, Task
 
@@ -31,14 +34,13 @@ from .task import Scores, Task
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-SERIES_FILE = "series.json"
-# The quantiles that are written and drawn: the band between them holds 80 % of a distribution.
-BAND = (0.1, 0.9)
+logger = logging.getLogger(__name__)
+
 _PREDICTIONS_HEADER = ("series", "row", "step", "column", "truth", "forecast", *(f"quantile_{q}" for q in BAND))
 
 
 @dataclass
-class NoTokenizerOptions:
+class NoForecastTokenizerOptions:
     """There are no symbols: the section `tokenizer` is left out."""
 
     def stand_in_sizes(self) -> dict[str, int | None]:
@@ -71,7 +73,7 @@ class ForecastOptions:
                 raise ValueError(f"{name}: got {value}, wanted at least 1")
 
 
-FORECAST = RecipeKind("forecast", ForecastDataOptions, NoTokenizerOptions, more={"forecast": ForecastOptions})
+FORECAST = RecipeKind("forecast", ForecastDataOptions, NoForecastTokenizerOptions, more={"forecast": ForecastOptions})
 
 
 class ForecastTask(Task):
@@ -80,10 +82,11 @@ class ForecastTask(Task):
     kind = FORECAST
     model_class = RnnSeq2SeqForTimeSeriesPrediction
     model: RnnSeq2SeqForTimeSeriesPrediction
-    windows: Windows
+    windows: ForecastWindows
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
+        self.drawn: dict[str, Any] | None = None  # what `plot_forecast` draws
         data: ForecastDataOptions = recipe.data
         self.data, self.options = data, recipe.more["forecast"]
         specs = recipe.evaluation.metric_specs
@@ -191,11 +194,55 @@ class ForecastTask(Task):
             if write is not None:
                 for line in self._lines(batch, scored, future):
                     write(line)
+                self._keep_to_draw(batch, scored, past, future)
         return {
             f"{prefix}{reported}": float(next(iter(metric.compute().values())))
             for prefix, named in metrics.items()
             for reported, metric in named.items()
         }
+
+    def errors_by_step(self, split: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the mean absolute error at each step ahead, (T,), and that of the naive forecast, if it is scored."""
+        found: dict[str, list[np.ndarray]] = {"": [], "naive": []}
+        for batch in self._batches(split):
+            past, future = self._scored(batch, "past"), self._scored(batch, "future")  # (B, P, C), (B, T, C)
+            found[""].append(np.abs(self._forecast(batch, is_random=False)[0] - future))
+            if self.options.season is not None:
+                found["naive"].append(np.abs(naive_forecast(past, self.data.horizon, self.options.season)[0] - future))
+        model, naive = (np.nanmean(np.concatenate(one), axis=(0, 2)) if one else None for one in found.values())
+        assert model is not None
+        return model, naive
+
+    def _keep_to_draw(
+        self, batch: dict[str, Any], scored: tuple[np.ndarray, np.ndarray | None], past: np.ndarray, future: np.ndarray
+    ) -> None:
+        """Keep the last window of a batch, for the picture of the card."""
+        forecasts, samples = scored
+        band = None if samples is None else tuple(np.quantile(samples[-1], BAND, axis=0))
+        series = self.windows.series[batch["series"][-1]]
+        title = f"series {series.id}, from row {series.rows[batch['start'][-1]]} on"
+        self.drawn = {
+            "past": past[-1], "future": future[-1], "forecast": forecasts[-1], "band": band, "title": title,
+            "names": self.data.columns,
+        }  # fmt: skip
+
+    def draw(self, directory: Path) -> None:
+        """Draw the last forecast over what came, where matplotlib is there (extra `demo`)."""
+        if not self._can_draw():
+            logger.warning("no picture for the card: it needs pip install 'hf_rnn_seq2seq[demo]'")
+            return
+        from ..evaluation.value_plot import plot_forecast
+
+        assert self.drawn is not None
+        plot_forecast(**self.drawn, path=directory / FORECAST_PICTURE)
+
+    def card_fields(self) -> dict[str, Any]:
+        band = "" if self.model.distribution_output is None else ", with the band that holds 80 % of its distribution"
+        caption = f"A forecast of the data that were kept apart{band}, over what came."
+        return {"picture": (FORECAST_PICTURE, caption)} if self._can_draw() else {}
+
+    def _can_draw(self) -> bool:
+        return self.drawn is not None and importlib.util.find_spec("matplotlib") is not None
 
     def _metrics(self) -> dict[str, evaluate_library.Metric]:
         specs = self.recipe.evaluation.metric_specs

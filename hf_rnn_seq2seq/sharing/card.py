@@ -49,6 +49,17 @@ _METRIC_TITLES = {
     "rmse": "root mean squared error",
     "mae": "mean absolute error",
     "phm": "PHM score",
+    "smape": "symmetric mean absolute percentage error (%)",
+    "mase": "mean absolute scaled error",
+    "crps": "continuous ranked probability score",
+    "coverage": "values within the 80 % band (%)",
+    **{
+        f"naive_{name}": f"{title} of the seasonal naive forecast"
+        for name, title in (
+            *(("mse", "mean squared error"), ("rmse", "root mean squared error"), ("mae", "mean absolute error")),
+            *(("crps", "continuous ranked probability score"), ("coverage", "values within the 80 % band (%)")),
+        )
+    },
     "last_rmse": "root mean squared error at the last row",
     "last_mae": "mean absolute error at the last row",
     "last_phm": "PHM score at the last row",
@@ -70,6 +81,9 @@ _KINDS: dict[str, tuple[ModelKind, str, str]] = {
     "RnnSeq2SeqForSequenceClassification": (
         "sequence_classification", "AutoModelForSequenceClassification", "text-classification",
     ),
+    "RnnSeq2SeqForTimeSeriesPrediction": (
+        "forecast", "AutoModelForTimeSeriesPrediction", "time-series-forecasting",
+    ),
 }  # fmt: skip
 # Text-to-text tasks that the Hub has under their own name.
 _TEXT_TO_TEXT_TASKS = ("translation", "summarization")
@@ -87,7 +101,7 @@ def _kind_of(model: PreTrainedModel) -> tuple[ModelKind, str, str]:
 def _tags(kind: ModelKind, task: str, config: RnnSeq2SeqConfig) -> list[str]:
     """Return what the Hub's users can search for."""
     tags = ["rnn", config.rnn_type]
-    if kind in ("seq2seq", "speech_seq2seq"):
+    if kind in ("seq2seq", "speech_seq2seq", "forecast"):
         tags += ["seq2seq", "encoder-decoder"]
         used = {
             "attention": config.attention_type != "none",
@@ -158,7 +172,7 @@ def _front_matter(
     """Return the metadata that the Hub reads, as YAML."""
     if kind == "seq2seq":
         hub_task = next((name for name in _TEXT_TO_TEXT_TASKS if name in _slug(task)), hub_task)
-    if kind != "speech_seq2seq" and config.input_feature_size is not None:
+    if kind not in ("speech_seq2seq", "forecast") and config.input_feature_size is not None:
         hub_task = "other"
     results = []
     for metric, value in metrics.items():
@@ -205,6 +219,14 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
     labels = (config.id2label or {}).values()
     return {
         "vector_size": config.input_feature_size,
+        "forecast": {
+            "past": config.context_length,
+            "ahead": config.prediction_length,
+            "time_features": config.num_time_features,
+            "static_features": config.num_static_real_features,
+            "static_classes": config.num_static_categorical_features,
+            "draws": config.distribution_output != "none",
+        },
         "uses_pipeline": reads_text and kind in ("token_classification", "sequence_classification"),
         # Only labels such as B-PER and I-PER can be grouped: two nouns in a row are two.
         "spans": any(label.startswith("B-") for label in labels),
