@@ -76,8 +76,8 @@ class RnnSeriesRuntime:
 
         Returns:
             `forecast` (B, T, C), and of a distribution its arguments, `params.<name>` (B, T, C), shifted by `loc` and
-            stretched by `scale`, (B, 1, C) each. Where steps are decoded one after the other, they are those given that the values
-            before are their means.
+            stretched by `scale`, (B, 1, C) each. Where steps are decoded one after the other, they are those given
+            that the values before are their means.
 
         Raises:
             ValueError: a shape does not fit, or features are missing or unknown.

@@ -1,4 +1,4 @@
-"""Exported forecasters: the graph and its runtime give what the model gives, and need neither torch nor transformers."""
+"""Exported forecasters: the graph and its runtime give what the model gives, without torch and transformers."""
 
 from __future__ import annotations
 
