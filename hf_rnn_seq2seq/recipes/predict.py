@@ -14,7 +14,8 @@ The input has one text a line (.txt), in a field of each object (.jsonl) or in a
 Words for a tagger are parted by blanks, or a list in .jsonl; names of audio files are relative to the file that names
 them. A blank input gets no hypothesis. The output has a line for each input, in their order: the best hypothesis, or
 the labels of the words (.txt), or {"source": ..., "predictions": [...]}, best first, of a tagger {"tokens": [...],
-"tags": [...]} (.jsonl).
+"tags": [...]} (.jsonl). A model of values reads a table of series as it was trained on (.csv, .tsv, .jsonl, .parquet,
+.npz), and gives a line a series: {"id": ..., "rows": [...], and the values by their names} (.jsonl).
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification,
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 from .arguments import file_to_write, one_sentence, picture_to_write, whole_number
 from .labelling import Labeller
+from .predict_values import predict_value_file, reads_tables
 
 
 class Predictor(ABC):
@@ -455,12 +457,14 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
         logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
         with one_sentence(ValueError):
-            predict_file(args)
+            (predict_value_file if reads_tables(args.model_dir) else predict_file)(args)
         return
     for option in ("column", "scores"):
         if getattr(args, option):
             parser.error(f"--{option} is for --input_file; leave it out, or name a file")
     with one_sentence(ValueError):
+        if reads_tables(args.model_dir):
+            predict_value_file(args)
         texts = [check_text(text, "the text") for text in args.texts] or list(input_lines())
         if not texts:
             parser.error("no text given, neither on the command line nor on stdin")
