@@ -170,7 +170,7 @@ DOORS = {
         plot_attention target_log_probabilities
     """,
     "sharing": """
-        RnnSeq2SeqRuntime create_model_card export_model save_model_card
+        RnnSeq2SeqRuntime RnnSeriesRuntime RnnValuesRuntime create_model_card export_model save_model_card
     """,
     "recipes": """
         copy_recipe load_task recipe_sentences run_recipe

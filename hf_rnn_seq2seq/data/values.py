@@ -24,12 +24,12 @@ except ImportError as error:
 
 from .files import DataError, read_json, text_lines
 from .option_checks import check_range, check_share
+from .preprocessing import COLUMNS_FILE
 from .speech import make_dataset
 from .splits import SPLITS, check_sizes, first_samples, hold_out
 from .tables import Series, TableOptions, read_table
 
 
-COLUMNS_FILE = "columns.json"
 TOY_SUM = "toy:sum"
 
 

@@ -442,7 +442,8 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
 
     def _numbers(self, readout: Tensor) -> Tensor:
         """Return what the output layer makes of readouts (R, N, .), step by step: (R, T, c, A)."""
-        shape = (readout.shape[0], -1, self.row_channels, self.parameters_each)
+        steps = readout.shape[1] * self.config.segment_length
+        shape = (-1, steps, self.row_channels, self.parameters_each)
         numbers = self.value_head(readout).reshape(shape)  # (R, N * k, c, A)
         return numbers[:, : self.config.prediction_length].to(torch.promote_types(numbers.dtype, torch.float32))
 

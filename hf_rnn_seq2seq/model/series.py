@@ -62,7 +62,7 @@ def segments(x: Tensor, length: int, at_end: bool = True) -> Tensor:
 
 def leading_padding(observed: Tensor, length: int) -> Tensor:
     """Return the mask of segments (B, S): False before the first that has an observed value of any channel."""
-    anything = observed.any(-1, keepdim=True).to(torch.uint8)  # (B, P, 1)
+    anything = observed.any(-1, keepdim=True).int()  # (B, P, 1)
     return segments(anything, length).amax(-1).cumsum(1) > 0
 
 

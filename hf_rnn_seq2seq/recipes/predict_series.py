@@ -2,7 +2,7 @@
 
 The table is written as those that the model was trained on. A forecast begins behind the last row that has a value of
 any column to forecast; rows behind it say what is known ahead, and where there are none, the times go on. The output
-has an object for each series: {"series": id, "times": [...], "forecast": {column: [...]}}, and of a distribution
+has an object for each series: {"id": ..., "times": [...], "forecast": {column: [...]}}, and of a distribution
 "quantiles": {"0.1": {column: [...]}, "0.9": {column: [...]}}.
 """
 
@@ -97,7 +97,7 @@ def forecasts(model: Any, windows: ForecastWindows, numbers: Sequence[int]) -> l
     for number, end, forecast, band in zip(numbers, ends, values, bands):
         series = windows.series[number]
         times = None if series.time is None else [str(time) for time in series.time[end : end + options.horizon]]
-        record: dict[str, Any] = {"series": series.id, "times": times, "forecast": _columns(forecast, options.columns)}
+        record: dict[str, Any] = {"id": series.id, "times": times, "forecast": _columns(forecast, options.columns)}
         if band is not None:
             record["quantiles"] = {str(share): _columns(edge, options.columns) for share, edge in zip(BAND, band)}
         found.append(record)

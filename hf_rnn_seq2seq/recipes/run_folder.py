@@ -18,9 +18,8 @@ from typing import Any
 import torch
 
 from ..data.outputs import check_output_file, check_output_folder, remove, replacing
-from ..data.preprocessing import PREPROCESSING_FILE, RECIPE_FILE
+from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, RECIPE_FILE
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
-from ..data.values import COLUMNS_FILE
 from ..training.checkpoints import checkpoints_of, last_whole_checkpoint
 from .options import read_yaml
 from .recipe import Recipe, RecipeError

@@ -15,6 +15,7 @@ from hf_rnn_seq2seq.data.files import DataError
 from hf_rnn_seq2seq.evaluation import load_model
 from hf_rnn_seq2seq.recipes.command import main as run_command
 from hf_rnn_seq2seq.recipes.options import OptionsError, write_yaml
+from hf_rnn_seq2seq.recipes.predict import main as predict
 from hf_rnn_seq2seq.recipes.recipe import build_recipe
 from hf_rnn_seq2seq.recipes.task_forecast import ForecastTask, naive_forecast
 from hf_rnn_seq2seq.sharing.results import read_results
@@ -213,3 +214,46 @@ def test_naive_forecasts_repeat_the_last_season() -> None:
     forecast, samples = naive_forecast(noisy, 5, 3)
     spread = (samples.var(1).mean(0) ** 0.5)[:, 0]
     assert spread[0] == pytest.approx(2**0.5, rel=0.05) and spread[4] / spread[0] == pytest.approx(2**0.5, rel=0.01)
+
+
+def predicted(model_dir: Path, table: Path, output: Path, *options: str) -> list[dict[str, Any]]:
+    predict([str(model_dir), "--input_file", str(table), "--output_file", str(output), *options])
+    return [json.loads(line) for line in output.read_text().splitlines()]
+
+
+def test_predict_goes_on_from_the_end_of_each_series(run: Path, tmp_path: Path) -> None:
+    """With its calendar, and where the rows ahead are in the table, with what they say."""
+    waves(tmp_path / "more.csv", rows=40)
+    found = predicted(run / "out", tmp_path / "more.csv", tmp_path / "out.jsonl", "--batch_size", "1")
+    assert [one["id"] for one in found] == ["a", "b"]
+    assert found[0]["times"][0].startswith("2024-01-02T16:00") and len(found[0]["times"]) == 6
+    for one in found:
+        for column in ("up", "down"):
+            low, high = (one["quantiles"][share][column] for share in ("0.1", "0.9"))
+            assert all(a < b < c for a, b, c in zip(low, one["forecast"][column], high))
+    wanted = [100 + 10 * math.sin(math.pi * row / 4) for row in range(40, 46)]
+    np.testing.assert_allclose(found[0]["forecast"]["up"], wanted, atol=4)
+    lines = (tmp_path / "more.csv").read_text().splitlines()
+    ahead = [f"b,2024-01-02 {hour}:00,," for hour in range(16, 22)]
+    (tmp_path / "ahead.csv").write_text("\n".join([*lines, *ahead]) + "\n")
+    again = predicted(run / "out", tmp_path / "ahead.csv", tmp_path / "again.jsonl")
+    assert [one["times"] for one in again] == [one["times"] for one in found]
+    np.testing.assert_allclose(again[1]["forecast"]["up"], found[1]["forecast"]["up"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ((), "reads tables: give --input_file and --output_file"),
+        (("--input_file", "more.csv", "--output_file", "out.txt"), "--output_file: got out.txt, wanted a .jsonl"),
+        (("--input_file", "more.csv", "--output_file", "out.jsonl", "--num_beams", "2"), "--num_beams: got 2, but"),
+        (("--input_file", "none.csv", "--output_file", "out.jsonl"), "none.csv: no such file"),
+    ],
+)
+def test_predict_refuses_what_is_no_table(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    waves(tmp_path / "more.csv", rows=40)
+    with pytest.raises(SystemExit, match=message):
+        predict([str(run / "out"), *options])

@@ -13,6 +13,7 @@ from hf_rnn_seq2seq.recipes.suite import SECTION, expand
 from hf_rnn_seq2seq.recipes.task_forecast import FORECAST
 from hf_rnn_seq2seq.recipes.task_labels import SequenceClassificationTask, TokenClassificationTask
 from hf_rnn_seq2seq.recipes.task_speech import SpeechTask
+from hf_rnn_seq2seq.recipes.task_values import ValueTask
 
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "recipes"
@@ -31,6 +32,7 @@ KINDS: dict[str, RecipeKind] = {
         ],
         FORECAST,
     ),
+    **dict.fromkeys(["cmapss_rul", "cmapss_rul_each_cycle", "toy_sum"], ValueTask.kind),
 }
 # These say only what is particular to them; the rest is explained where their first lines say.
 SHORT = {"quickstart_g2p": "g2p_cmudict", "wnut17_ner_parts": "wnut17_ner"}
