@@ -26,7 +26,7 @@ from ..data.preprocessing import Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .card_text import ModelKind, citations, describe_limitations, describe_structure, gives_values
-from .results import VALIDATION_PREFIX
+from .results import VALIDATION_PREFIX, readable_number
 
 
 # What a reader of a card should see for the metrics' recipe names; others are shown as they are.
@@ -148,7 +148,7 @@ def _results_table(metrics: Mapping[str, float]) -> str:
         split, name = _split_of(metric)
         title = _METRIC_TITLES.get(name, name)
         shown = f"`{name}`" if title == name else f"{title} (`{name}`)"
-        rows.append(f"| {split} | {shown} | {value:.2f} |")
+        rows.append(f"| {split} | {shown} | {readable_number(name, value)} |")
     return "\n".join(rows)
 
 
