@@ -18,6 +18,7 @@ from hf_rnn_seq2seq import (
     RnnSeq2SeqForConditionalGeneration,
     RnnSeq2SeqForSequenceClassification,
     RnnSeq2SeqForSpeechSeq2Seq,
+    RnnSeq2SeqForTimeSeriesPrediction,
     RnnSeq2SeqForTokenClassification,
     RnnSeq2SeqModel,
     RnnSeq2SeqTokenizer,
@@ -120,6 +121,7 @@ def test_the_model_room_is_what_travels(tmp_path: Path) -> None:
     saved: list[Any] = [RnnSeq2SeqModel(text), RnnSeq2SeqForConditionalGeneration(text)]
     saved += [RnnSeq2SeqForTokenClassification(text), RnnSeq2SeqForSequenceClassification(text)]
     saved += [RnnSeq2SeqForSpeechSeq2Seq(vectors), RnnSeq2SeqFeatureExtractor(feature_size=4)]
+    saved.append(RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqConfig(**SIZES, input_size=4, prediction_length=3)))
     saved += [kind(tokenizer_object=words) for kind in (RnnSeq2SeqTokenizer, RnnSeq2SeqWordTokenizer)]
     for number, part in enumerate(saved):
         part.save_pretrained(tmp_path / str(number))
@@ -160,7 +162,7 @@ DOORS = {
     "training": """
         ArrayRows BpeDropout RecipeTrainer ScheduledSamplingCallback SpecAugmentOptions
         TeacherForcingOptions TokenBudgetBatchSampler TrainingClock average_checkpoints checkpoints_of
-        pad_rows rank_checkpoints spec_augment teacher_forcing_ratio
+        pad_rows pad_value_rows rank_checkpoints spec_augment teacher_forcing_ratio
     """,
     "evaluation": """
         Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble
@@ -168,7 +170,7 @@ DOORS = {
         plot_attention target_log_probabilities
     """,
     "sharing": """
-        RnnSeq2SeqRuntime create_model_card export_model save_model_card
+        RnnSeq2SeqRuntime RnnSeriesRuntime RnnValuesRuntime create_model_card export_model save_model_card
     """,
     "recipes": """
         copy_recipe load_task recipe_sentences run_recipe

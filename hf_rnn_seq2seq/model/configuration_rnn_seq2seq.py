@@ -115,6 +115,13 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             `hidden_dropout` on the encoder's memory.
         input_feature_size (`int`, *optional*): F: the input is a sequence of vectors of this size, `input_features`
             (speech, sensors), and the encoder has no embedding table. `None`: the input is token ids.
+        standardise_features (`bool`, defaults to `False`): Subtract a mean from `input_features` and divide by a
+            standard deviation, feature by feature: buffers of the encoder, `input_scale`, which are fitted to training
+            data and saved with the model, so that it reads the user's units. A feature that is NaN, missing, is read
+            as its mean.
+        regression_loss (`str`, defaults to `"squared"`): Loss of values, in standard deviations of the training data:
+            `"squared"` (they are then estimates of the mean), `"absolute"` (of the median) or `"huber"` (Huber 1964:
+            squared up to 1, then absolute).
         time_reduction (`int`, defaults to 1): 1, 2, 4, 8 ...: how many input vectors become one position of the
             memory. Each encoder layer from the second on reads pairs of consecutive states, concatenated, until the
             factor is reached (Chan 2016, eq. 5); a layer that does so has no `residual`. What the layers cannot do is
@@ -122,6 +129,29 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
         ctc_weight (`float`, defaults to 0.0): Of the speech model: weight of the CTC branch on the encoder in the
             training loss, (1 - w) attention + w CTC, and in decoding unless `generate(ctc_weight=...)` says otherwise
             (Watanabe 2017). 0: there is no CTC branch. The blank is `pad_token_id`.
+        prediction_length (`int`, *optional*): T: how many steps `RnnSeq2SeqForTimeSeriesPrediction` forecasts, of
+            vectors of `input_feature_size` channels (also `config.input_size`). `None`: the model is no forecaster.
+        context_length (`int`, *optional*): How many steps of the past it reads at most. Default: `prediction_length`.
+        distribution_output (`str`, defaults to `"none"`): What it forecasts of a value: `"none"`, the value itself
+            (trained by `regression_loss`), or its distribution: `"normal"`, `"student_t"` or `"negative_binomial"`
+            (counts; Salinas 2020, DeepAR), trained by its likelihood.
+        segment_length (`int`, defaults to 1): How many steps are one step of the recurrence, on both sides (Lin 2023,
+            SegRNN).
+        decode_at_once (`bool`, defaults to `False`): Every segment is one decoder step from C, told by the embedding
+            of its position and channel which one it is (Lin 2023: parallel multi-step forecasting). `False`: a step
+            reads the segment before, in training the true one (teacher forcing).
+        channel_independence (`bool`, defaults to `False`): Each channel is a series of its own, forecast by the same
+            weights (Nie 2023, PatchTST).
+        window_normalization (`str`, defaults to `"none"`): What is taken out of each window of the past and put back
+            into the forecast, per channel: `"last"` subtracts the last observed value (Lin 2023); `"instance"`
+            subtracts the mean and divides by the standard deviation (Kim 2022, without learned scale; transformers'
+            `scaling="std"`); `"mean"` divides by the mean absolute value (Salinas 2020; `scaling="mean"`).
+        num_time_features (`int`, defaults to 0): Numbers that are known of each step, past and future (calendar).
+        num_static_real_features (`int`, defaults to 0): Numbers that are known of a series.
+        num_static_categorical_features (`int`, defaults to 0): Classes that are known of a series.
+        cardinality (`list[int]`, *optional*): Number of classes of each of these.
+        embedding_dimension (`list[int]`, *optional*): Size of their embeddings. Default: half the classes, up to 50.
+        num_parallel_samples (`int`, defaults to 100): How many futures `generate()` draws.
 
     Example:
 
@@ -136,7 +166,11 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
 
     model_type = "rnn_seq2seq"
     keys_to_ignore_at_inference = ["past_key_values", "cache"]
-    attribute_map = {"hidden_size": "decoder_hidden_size", "num_hidden_layers": "decoder_layers"}
+    attribute_map = {
+        "hidden_size": "decoder_hidden_size",
+        "num_hidden_layers": "decoder_layers",
+        "input_size": "input_feature_size",
+    }
 
     vocab_size: int = 8000
     decoder_vocab_size: int | None = None
@@ -181,8 +215,23 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
     classifier_pooling: Literal["last", "mean", "max", "attention"] = "last"
     classifier_dropout: float | int = 0.0
     input_feature_size: int | None = None
+    standardise_features: bool = False
+    regression_loss: Literal["squared", "absolute", "huber"] = "squared"
     time_reduction: int = 1
     ctc_weight: float | int = 0.0
+    prediction_length: int | None = None
+    context_length: int | None = None
+    distribution_output: Literal["none", "normal", "student_t", "negative_binomial"] = "none"
+    segment_length: int = 1
+    decode_at_once: bool = False
+    channel_independence: bool = False
+    window_normalization: Literal["none", "last", "instance", "mean"] = "none"
+    num_time_features: int = 0
+    num_static_real_features: int = 0
+    num_static_categorical_features: int = 0
+    cardinality: list[int] | None = None
+    embedding_dimension: list[int] | None = None
+    num_parallel_samples: int = 100
     use_cache: bool = True
     is_encoder_decoder: bool = True
     unk_token_id: int | None = 0
@@ -204,6 +253,10 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             self.readout_type = "none" if self.attention_type == "none" else "tanh"
         if self.readout_size is None and self.readout_type != "none":
             self.readout_size = self.embedding_size if self.tie_word_embeddings else self.decoder_hidden_size
+        if self.context_length is None:
+            self.context_length = self.prediction_length
+        if self.embedding_dimension is None and self.cardinality is not None:
+            self.embedding_dimension = [min(50, (classes + 1) // 2) for classes in self.cardinality]
         if self.raw_last_state is None:
             self.raw_last_state = self._was_saved and (self.layer_norm or self.residual)
 

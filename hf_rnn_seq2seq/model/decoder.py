@@ -32,7 +32,8 @@ from .state import DecoderState, SourceMemory, is_recording, save_states
 from .transformers_names import named, one_cache
 
 
-# What step t reads in place of the reference: (t, previous readout (B, R), the Pointer of that step) -> ids (B,)
+# What step t reads in place of the reference: (t, previous readout (B, R), the Pointer of that step) -> ids (B,), or
+# embedded inputs (B, E)
 ChooseInput = Callable[..., Tensor]
 # Far beyond where a sigmoid saturates to exactly one.
 _SATURATION = 1e4
@@ -78,7 +79,7 @@ class StepResults(NamedTuple):
 
 @replaceable(
     *("embed", "step", "_attend", "_read_out", "_generation_gate", "_with_context", "_run_at_once", "_run_steps"),
-    *("_fed_back", "_after_recurrence", "_all_steps", "known_ids"),
+    *("_all_steps", "known_ids"),
 )
 class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
     """
@@ -168,7 +169,8 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             state: The state before the first of these steps.
             source: Of `source_memory()`.
             past_key_values, cache: Cache that takes the state after these steps, under either name.
-            choose_input: Scheduled sampling: gives the ids (B,) that each step but the first reads instead.
+            choose_input: Scheduled sampling: gives the ids (B,), or the embedded inputs (B, E), that each step but the
+                first reads instead.
 
         Returns:
             `last_hidden_state` (B, T, R), what the output layer reads. Where attentions are asked for,
@@ -242,34 +244,15 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         recurrent_masks: tuple[Tensor, ...] | None = None,
     ) -> StepResults:
         """Make one step: embedded y_{t-1} (B, E) -> readout (B, R), attention (B, S), layers' outputs, new state."""
-        attended, weights, fed = self._fed_back(state, source)
         context = [source.context] if self.config.feeds_context else []  # (B, D)
-        x = torch.cat([embedded, *context, *fed], dim=-1)  # (B, I)
-        stack = self.rnn(x, state.layers, recurrent_masks=recurrent_masks)
-        return self._after_recurrence(stack, attended, weights, embedded, state, source)
-
-    def _fed_back(
-        self, state: DecoderState, source: SourceMemory
-    ) -> tuple[Tensor | None, Tensor | None, list[Tensor]]:
-        """Return c_t (B, 1, D) and weights (B, 1, S) if s_{t-1} asks for them, and what of the last step is input."""
         attended, weights, fed = None, None, []
         if self.attends_before_step:  # Bahdanau 2015, eq. 6: a(s_{t-1}, h_j)
             attended, weights = self._attend(state.layers[-1][0].unsqueeze(1), source, state.coverage)
             fed.append(attended.squeeze(1))  # (B, D)
         if self.config.input_feeding:  # Luong 2015, section 3.3
             fed.append(state.feed)  # (B, R)
-        return attended, weights, fed
-
-    def _after_recurrence(
-        self,
-        stack: StackOutput,
-        attended: Tensor | None,
-        weights: Tensor | None,
-        embedded: Tensor,
-        state: DecoderState,
-        source: SourceMemory,
-    ) -> StepResults:
-        """Return what a step gives, from what the layers gave and the attention before them."""
+        x = torch.cat([embedded, *context, *fed], dim=-1)  # (B, I)
+        stack = self.rnn(x, state.layers, recurrent_masks=recurrent_masks)
         top, embedded = stack.output.unsqueeze(1), embedded.unsqueeze(1)  # (B, 1, H), (B, 1, E)
         if self.attends and not self.attends_before_step:  # Luong 2015, eq. 7: score(h_t, h_j)
             attended, weights = self._attend(top, source, state.coverage)  # (B, 1, D), (B, 1, S)
@@ -316,7 +299,9 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
                 last, pointer = results[-1], None
                 if self.config.use_copy:
                     pointer = Pointer(last.gate.unsqueeze(1), last.weights.unsqueeze(1), source.symbols)
-                step_input = self.embed(choose_input(t, last.output, pointer)[:, None]).squeeze(1)  # (B, E)
+                chosen = choose_input(t, last.output, pointer).unsqueeze(1)  # (B, 1) ids, or (B, 1, E) embedded
+                ids, vectors = (None, chosen) if chosen.is_floating_point() else (chosen, None)
+                step_input = self.embed(ids, vectors).squeeze(1)  # (B, E)
             step = self.step(step_input, state, source, recurrent_masks)
             state = step.states[0] if mask is None else _where(mask[:, t], step.states[0], state)
             results.append(step)

@@ -20,6 +20,7 @@ from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState, RecurrentStack
 from .special_ids import as_list
 from .subsampling import reduced_mask, reduction_plan
+from .values import ValueScale
 
 
 @dataclass
@@ -74,6 +75,8 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         if input_size is None:
             self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
             input_size = config.embedding_size
+        if config.standardise_features:
+            self.input_scale = ValueScale(input_size)
         if config.character_vocab_size is not None:
             sizes = (config.character_vocab_size, config.character_embedding_size, config.character_hidden_size)
             self.character_encoder = CharacterEncoder(config.rnn_type, *sizes, config.pad_token_id)
@@ -117,6 +120,9 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         table = None
         if input_features is not None:
             embedded = input_features  # (B, S, I)
+            if self.config.standardise_features:
+                scaled = self.input_scale.standardise(embedded)  # (B, S, I)
+                embedded = scaled.masked_fill(scaled.isnan(), 0).to(self.dtype)  # a missing one is 0: the mean
         elif inputs_embeds is not None:
             embedded = inputs_embeds  # (B, S, E)
         else:

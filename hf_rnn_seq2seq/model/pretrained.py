@@ -15,6 +15,7 @@ from .attention import Attention
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .recurrence import RecurrentStack
 from .special_ids import SPECIAL_IDS, settle_special_ids
+from .values import ValueScale
 
 
 def can_return_tuple(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,6 +83,9 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, ValueScale):
+            init.zeros_(module.mean)
+            init.ones_(module.std)
         elif isinstance(module, Attention) and hasattr(module, "coverage_weight"):
             # Zero, so that a trained model to which coverage is added is at first what it was.
             init.zeros_(module.coverage_weight)

@@ -109,9 +109,7 @@ class RecurrentLayer(GradientCheckpointingLayer):
         return run_stepwise(self.rnn_type, x_gates, first, w_hh, b_hh, trailing, None if masks is None else masks[0])
 
 
-@replaceable(
-    *("weights", "all_weights", "zero_states", "step", "step_from_gates", "_run_layers", "_reduce", "_hand_upward")
-)
+@replaceable(*("weights", "all_weights", "zero_states", "step", "_run_layers", "_reduce", "_hand_upward"))
 class RecurrentStack(nn.Module):
     """
     Recurrent layers on top of each other, with the state dict of `nn.LSTM` / `nn.GRU` / `nn.RNN`.
@@ -232,20 +230,13 @@ class RecurrentStack(nn.Module):
         self, x: Tensor, states: tuple[LayerState, ...], recurrent_masks: tuple[Tensor, ...] | None = None
     ) -> StackOutput:
         """Make one step (one direction only) from x (B, I): the decoder's recurrence. `forward` calls it."""
-        w_ih, _, b_ih, _ = self.weights(0)
-        check_recurrence(x, states, self.hidden_size, w_ih.shape[1], self.num_layers)
-        return self.step_from_gates(F.linear(x, w_ih, b_ih), states, recurrent_masks)
-
-    def step_from_gates(
-        self, x_gates: Tensor, states: tuple[LayerState, ...], recurrent_masks: tuple[Tensor, ...] | None = None
-    ) -> StackOutput:
-        """Make a step from W_ih x + b_ih of the first layer, (B, G)."""
-        x, new_states, layer_outputs = x_gates, [], []
+        check_recurrence(x, states, self.hidden_size, self.weights(0)[0].shape[1], self.num_layers)
+        new_states, layer_outputs = [], []
         for k in range(self.num_layers):
             w_ih, w_hh, b_ih, b_hh = self.weights(k)
             if k > 0:
                 x = F.dropout(x, self.dropout, self.training)
-                x_gates = F.linear(x, w_ih, b_ih)  # (B, G)
+            x_gates = F.linear(x, w_ih, b_ih)  # (B, G)
             state = states[k]  # (B, H) each
             if recurrent_masks is not None:
                 state = (state[0] * recurrent_masks[k], *state[1:])

@@ -14,7 +14,9 @@ The input has one text a line (.txt), in a field of each object (.jsonl) or in a
 Words for a tagger are parted by blanks, or a list in .jsonl; names of audio files are relative to the file that names
 them. A blank input gets no hypothesis. The output has a line for each input, in their order: the best hypothesis, or
 the labels of the words (.txt), or {"source": ..., "predictions": [...]}, best first, of a tagger {"tokens": [...],
-"tags": [...]} (.jsonl).
+"tags": [...]} (.jsonl). A model of values reads a table of series as it was trained on (.csv, .tsv, .jsonl, .parquet,
+.npz), and gives a line a series: {"id": ..., "rows": [...], and the values by their names} (.jsonl). So does a
+forecaster: {"id": ..., "times": [...], "forecast": {column: [...]}, "quantiles": {"0.1": ..., "0.9": ...}}.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import os
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,6 +64,8 @@ from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification,
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 from .arguments import file_to_write, one_sentence, picture_to_write, whole_number
 from .labelling import Labeller
+from .predict_series import predict_series_file, reads_series
+from .predict_values import predict_value_file, reads_tables
 
 
 class Predictor(ABC):
@@ -394,6 +398,13 @@ def predict_texts(args: argparse.Namespace, texts: list[str]) -> None:
         sys.stdout.write(f"attention of {filled[0]!r} drawn to {args.attention}\n")
 
 
+def table_program(model_dir: str | Path, otherwise: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return what predicts for the tables that the model in a folder reads, or something else if it reads none."""
+    if reads_series(model_dir):
+        return predict_series_file
+    return predict_value_file if reads_tables(model_dir) else otherwise
+
+
 def _parser(program: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -455,12 +466,13 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
         logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
         with one_sentence(ValueError):
-            predict_file(args)
+            table_program(args.model_dir, predict_file)(args)
         return
     for option in ("column", "scores"):
         if getattr(args, option):
             parser.error(f"--{option} is for --input_file; leave it out, or name a file")
     with one_sentence(ValueError):
+        table_program(args.model_dir, lambda args: None)(args)  # which refuses what is no file
         texts = [check_text(text, "the text") for text in args.texts] or list(input_lines())
         if not texts:
             parser.error("no text given, neither on the command line nor on stdin")

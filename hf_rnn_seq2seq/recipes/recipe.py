@@ -44,7 +44,18 @@ _RESERVED: dict[str, dict[str, str]] = {
             "is_encoder_decoder",
         )
     }
-    | {name: "it follows from the data" for name in ("input_feature_size", "num_labels", "id2label", "label2id")},
+    | {
+        name: "it follows from the data"
+        for name in (
+            "input_feature_size",
+            "num_labels",
+            "id2label",
+            "label2id",
+            "prediction_length",
+            "context_length",
+            "num_time_features",
+        )
+    },
     "training": {
         "output_dir": "give --output_dir",
         "resume_from_checkpoint": "give --resume",

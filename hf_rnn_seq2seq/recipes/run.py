@@ -73,6 +73,7 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
         "restore_callback_states_from_checkpoint": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": not torch.accelerator.is_available(),
+        "remove_unused_columns": False,  # windows are made of columns that the model does not read
         **recipe.training,
         "save_total_limit": recipe.training.get("save_total_limit") or kept,
     }
@@ -338,6 +339,7 @@ def run_recipe(
             return {}
         scores = evaluate(task, data, output_dir)
     if recipe.card is not None and not eval_only and report is not None:
+        task.draw(output_dir)
         save_model_card(
             output_dir,
             task.model,

@@ -31,6 +31,8 @@ TASKS = {
     "speech": ("task_speech", "SpeechTask"),
     "token_classification": ("task_labels", "TokenClassificationTask"),
     "sequence_classification": ("task_labels", "SequenceClassificationTask"),
+    "values": ("task_values", "ValueTask"),
+    "forecast": ("task_forecast", "ForecastTask"),
 }
 
 
@@ -181,6 +183,9 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, split: Dataset, predictions: Path) -> Scores:
         """Predict and score a split, and write the predictions to a tab-separated file."""
+
+    def draw(self, directory: Path) -> None:  # noqa: B027 - most kinds have no picture
+        """Draw the picture of the model card into the folder of the model, once a split is evaluated."""
 
     def card_fields(self) -> dict[str, Any]:
         """Fields of the model card that only this kind of task knows."""

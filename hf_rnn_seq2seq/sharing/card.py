@@ -25,8 +25,8 @@ from ..data.outputs import replacing
 from ..data.preprocessing import Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
-from .card_text import ModelKind, citations, describe_limitations, describe_structure
-from .results import VALIDATION_PREFIX
+from .card_text import ModelKind, citations, describe_limitations, describe_structure, gives_values
+from .results import VALIDATION_PREFIX, readable_number
 
 
 # What a reader of a card should see for the metrics' recipe names; others are shown as they are.
@@ -45,6 +45,24 @@ _METRIC_TITLES = {
     "entity_f1": "entity F1 (%)",
     "entity_f1_precision": "entity precision (%)",
     "entity_f1_recall": "entity recall (%)",
+    "mse": "mean squared error",
+    "rmse": "root mean squared error",
+    "mae": "mean absolute error",
+    "phm": "PHM score",
+    "smape": "symmetric mean absolute percentage error (%)",
+    "mase": "mean absolute scaled error",
+    "crps": "continuous ranked probability score",
+    "coverage": "values within the 80 % band (%)",
+    **{
+        f"naive_{name}": f"{title} of the seasonal naive forecast"
+        for name, title in (
+            *(("mse", "mean squared error"), ("rmse", "root mean squared error"), ("mae", "mean absolute error")),
+            *(("crps", "continuous ranked probability score"), ("coverage", "values within the 80 % band (%)")),
+        )
+    },
+    "last_rmse": "root mean squared error at the last row",
+    "last_mae": "mean absolute error at the last row",
+    "last_phm": "PHM score at the last row",
     "f1": "F1 (%)",
     "f1_precision": "precision (%)",
     "f1_recall": "recall (%)",
@@ -63,6 +81,9 @@ _KINDS: dict[str, tuple[ModelKind, str, str]] = {
     "RnnSeq2SeqForSequenceClassification": (
         "sequence_classification", "AutoModelForSequenceClassification", "text-classification",
     ),
+    "RnnSeq2SeqForTimeSeriesPrediction": (
+        "forecast", "AutoModelForTimeSeriesPrediction", "time-series-forecasting",
+    ),
 }  # fmt: skip
 # Text-to-text tasks that the Hub has under their own name.
 _TEXT_TO_TEXT_TASKS = ("translation", "summarization")
@@ -80,7 +101,7 @@ def _kind_of(model: PreTrainedModel) -> tuple[ModelKind, str, str]:
 def _tags(kind: ModelKind, task: str, config: RnnSeq2SeqConfig) -> list[str]:
     """Return what the Hub's users can search for."""
     tags = ["rnn", config.rnn_type]
-    if kind in ("seq2seq", "speech_seq2seq"):
+    if kind in ("seq2seq", "speech_seq2seq", "forecast"):
         tags += ["seq2seq", "encoder-decoder"]
         used = {
             "attention": config.attention_type != "none",
@@ -127,7 +148,7 @@ def _results_table(metrics: Mapping[str, float]) -> str:
         split, name = _split_of(metric)
         title = _METRIC_TITLES.get(name, name)
         shown = f"`{name}`" if title == name else f"{title} (`{name}`)"
-        rows.append(f"| {split} | {shown} | {value:.2f} |")
+        rows.append(f"| {split} | {shown} | {readable_number(name, value)} |")
     return "\n".join(rows)
 
 
@@ -151,7 +172,7 @@ def _front_matter(
     """Return the metadata that the Hub reads, as YAML."""
     if kind == "seq2seq":
         hub_task = next((name for name in _TEXT_TO_TEXT_TASKS if name in _slug(task)), hub_task)
-    if kind != "speech_seq2seq" and config.input_feature_size is not None:
+    if kind not in ("speech_seq2seq", "forecast") and config.input_feature_size is not None:
         hub_task = "other"
     results = []
     for metric, value in metrics.items():
@@ -198,9 +219,18 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
     labels = (config.id2label or {}).values()
     return {
         "vector_size": config.input_feature_size,
+        "forecast": {
+            "past": config.context_length,
+            "ahead": config.prediction_length,
+            "time_features": config.num_time_features,
+            "static_features": config.num_static_real_features,
+            "static_classes": config.num_static_categorical_features,
+            "draws": config.distribution_output != "none",
+        },
         "uses_pipeline": reads_text and kind in ("token_classification", "sequence_classification"),
         # Only labels such as B-PER and I-PER can be grouped: two nouns in a row are two.
         "spans": any(label.startswith("B-") for label in labels),
+        "values": gives_values(config, kind),
         "crf": kind == "token_classification" and config.use_crf,
         "ctc": config.ctc_weight > 0,
         "reverse_source": preprocessing.reverse_source,
@@ -234,6 +264,7 @@ def create_model_card(
     source_replacements: Sequence[Sequence[str]] = (),
     sampling_rate: int | None = None,
     limitations: str | None = None,
+    picture: tuple[str, str] | None = None,
 ) -> str:
     """Return a model card: YAML front matter for the Hub, structure in words, use, training, results, citation.
 
@@ -256,6 +287,7 @@ def create_model_card(
             the sources of the training went through.
         sampling_rate (`int`, *optional*): of the audio that a speech model reads, in Hz; None: it reads frames.
         limitations (`str`, *optional*): one more limitation, beside those that hold for every such model.
+        picture (`tuple[str, str]`, *optional*): file name and caption of a picture of results, beside the card.
 
     Raises:
         ValueError: an empty title, language, task or licence, or metrics without a data set.
@@ -296,6 +328,7 @@ def create_model_card(
         recipe=recipe,
         training_summary=_training_text(training_summary),
         results=_results_table(metrics),
+        picture=picture,
         limitations=describe_limitations(config, kind, limitations),
         citations=citations(config, kind),
     )

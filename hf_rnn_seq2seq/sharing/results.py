@@ -31,6 +31,16 @@ VALIDATION_PREFIX = "validation_"
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "hf_rnn_seq2seq")
 
 
+# Errors in standard deviations are below 1: of them two decimals say too little.
+_ERRORS_OF_VALUES = ("mse", "rmse", "mae", "crps", "mase")
+
+
+def readable_number(name: str, value: float) -> str:
+    """Return a metric's number as tables show it: two decimals, or three of a small error of values."""
+    error = name.removesuffix("_std").rpartition("_")[2] in _ERRORS_OF_VALUES
+    return f"{value:.3f}" if error and abs(value) < 10 else f"{value:.2f}"
+
+
 @dataclass(frozen=True)
 class Results:
     """The numbers of a recipe, and what they were measured on.
