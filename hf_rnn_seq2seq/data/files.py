@@ -48,6 +48,11 @@ def sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def first_few(names: Sequence[str]) -> str:
+    """Return the first few of many names."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _not_utf8(error: UnicodeDecodeError) -> str:
     return f"not UTF-8 ({error.reason} at byte {error.start})"
 

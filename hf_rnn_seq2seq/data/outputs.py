@@ -6,11 +6,13 @@ the standard library.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 # The formats in which matplotlib draws without another program.
@@ -64,6 +66,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Write a UTF-8 file so that it is there with all its content, on the disk, or as it was before."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file, as `write_whole`."""
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def is_first_process() -> bool:
+    """Return whether this is the one of several processes (torchrun) that speaks and tidies up for all."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def remove(path: Path) -> None:

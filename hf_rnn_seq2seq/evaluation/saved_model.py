@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
-from ..data.files import DataError, read_json
+from ..data.files import DataError, first_few, read_json
 from ..data.preprocessing import Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers, save_tokenizers
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
@@ -62,7 +62,7 @@ def load_model(model_class: Any, directory: str | Path) -> Any:
         ("has weights of another shape,", [entry[0] for entry in loading["mismatched_keys"]]),
     ):
         if names:
-            raise DataError(f"{folder} {problem} {_some(names)}: wanted a saved {type(model).__name__}")
+            raise DataError(f"{folder} {problem} {first_few(sorted(names))}: wanted a saved {type(model).__name__}")
     return model
 
 
@@ -81,12 +81,6 @@ def _saved_classes(folder: Path) -> list[str]:
 def _check_kind(folder: Path, saved: list[str], wanted: str) -> None:
     if saved and wanted not in saved:
         raise DataError(f"{folder} holds a {', '.join(saved)}, wanted a {wanted}")
-
-
-def _some(names: Collection[str]) -> str:
-    """Return the first few names of many."""
-    shown = sorted(names)
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
 
 
 def load_ensemble(

@@ -22,7 +22,7 @@ from torch import distributed
 from transformers.utils import logging as transformers_logging
 
 from ..data.files import read_json
-from ..data.outputs import replacing
+from ..data.outputs import write_json, write_whole
 
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def work_in_parts(
             raise ValueError(f"work: got {len(lines)} lines for {len(chunk)} items, wanted one each")
         if any("\n" in line for line in lines):
             raise ValueError(f"work: a line of part {part} has a line end in it")
-        _write_whole(_part_file(folder, part), "".join(line + "\n" for line in lines))
+        write_whole(_part_file(folder, part), "".join(line + "\n" for line in lines))
         progress.update(len(chunk))
     progress.close()
     if processes > 1:
@@ -130,15 +130,7 @@ def _begin(folder: Path, output_file: Path, job: Mapping[str, Any], overwrite: b
     elif output_file.exists() and not overwrite:
         raise FileExistsError(f"{output_file} is there already: overwrite it, or name another output")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(record, json.dumps(job, indent=2) + "\n")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there with all its content, or not at all."""
-    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
+    write_json(record, job)
 
 
 def _finish(folder: Path, output_file: Path, number: int) -> None:

@@ -7,13 +7,14 @@ library.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..data.files import DataError, sentence
-from ..data.outputs import picture_format
+from ..data.outputs import is_first_process, picture_format
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -65,6 +66,12 @@ def _check_parents(path: Path) -> None:
             if not parent.is_dir():
                 raise argparse.ArgumentTypeError(f"got {str(path)!r}, but {parent} is a file, wanted a folder there")
             return
+
+
+def start_logging() -> None:
+    """Show on stderr what is done, and when."""
+    level = logging.INFO if is_first_process() else logging.WARNING
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
 
 
 @contextmanager

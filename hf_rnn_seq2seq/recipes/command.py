@@ -6,8 +6,6 @@ Needs the extras `train` and `metrics`.
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 import transformers
 
-from .arguments import file_to_write, folder_to_write, one_sentence
+from .arguments import file_to_write, folder_to_write, one_sentence, start_logging
 from .recipe import build_recipe, read_recipe, with_task
 from .run import run_recipe
 from .run_folder import check_output
@@ -76,9 +74,7 @@ def main(
     """
     parser = _parser(description, program)
     args = parser.parse_args(arguments)
-    # Under torchrun the first process speaks for all.
-    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
+    start_logging()
     # The bars of saving a file of a few megabytes; the Trainer has its own.
     transformers.utils.logging.disable_progress_bar()
     if args.average and len(args.eval_only) < 2:

@@ -23,8 +23,6 @@ import argparse
 import copy
 import hashlib
 import json
-import logging
-import os
 import re
 import sys
 from abc import ABC, abstractmethod
@@ -60,7 +58,7 @@ from ..evaluation.work_in_parts import start_processes, work_in_parts
 from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
-from .arguments import file_to_write, one_sentence, picture_to_write, whole_number
+from .arguments import file_to_write, one_sentence, picture_to_write, start_logging, whole_number
 from .labelling import Labeller
 
 
@@ -452,8 +450,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
             parser.error("--column: got '', wanted a name, or a number from 1 on")
         if args.output_file.resolve() == args.input_file.resolve():
             parser.error(f"--output_file: got {args.output_file}, which is the input file; name another one")
-        level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
-        logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
+        start_logging()
         with one_sentence(ValueError):
             predict_file(args)
         return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ import torch
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
 
 from ..data.files import reading
-from ..data.outputs import remove, replacing
+from ..data.outputs import is_first_process, remove, replacing
 from ..sharing.card import save_model_card
 from ..sharing.results import write_results
 from ..training.checkpoints import (
@@ -317,7 +316,7 @@ def run_recipe(
         recipe, output_dir, resume=resume, overwrite=overwrite, eval_only=eval_only, average=average, results=results
     )
     finished = resume and checkpoint is None and TrainingReport.load(output_dir) is not None
-    if (eval_only or finished) and os.environ.get("RANK", "0") != "0":
+    if (eval_only or finished) and not is_first_process():
         return {}  # one process evaluates what is trained
     data = task.load_data(data_dir)
     _reported_splits(recipe, data)  # refused before the training, not after it

@@ -8,7 +8,6 @@ aside in the folder, and it comes back if the new run fails before it has a chec
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,8 @@ from typing import Any
 
 import torch
 
-from ..data.outputs import check_output_file, check_output_folder, remove, replacing
+from ..data.files import first_few, read_text
+from ..data.outputs import check_output_file, check_output_folder, is_first_process, remove, write_whole
 from ..data.preprocessing import PREPROCESSING_FILE, RECIPE_FILE
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..training.checkpoints import checkpoints_of, last_whole_checkpoint
@@ -143,8 +143,7 @@ def _check_evaluation(folder: Path, models: Sequence[str | Path], average: bool,
 
 
 def _named(paths: Sequence[Path]) -> str:
-    names = [path.name for path in paths]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return first_few([path.name for path in paths])
 
 
 def _check_same_run(recipe: Recipe, folder: Path, free: frozenset[str]) -> None:
@@ -161,7 +160,7 @@ def differences(recipe: Recipe, folder: Path, free: frozenset[str] = _FREE_AT_RE
     written = folder / RECIPE_FILE
     if not written.is_file():
         return []
-    before = read_yaml(written.read_text(encoding="utf-8"), str(written))
+    before = read_yaml(read_text(written), str(written))
     old, new = (
         {name: options or {} for name, options in content.items() if name not in _NOT_TRAINED_SECTIONS}
         for content in ({"task": recipe.content["task"], **before}, recipe.content)  # an old one does not say its task
@@ -189,7 +188,7 @@ def taking_over(recipe: Recipe, output_dir: str | Path, goes_on: bool) -> Iterat
     folder = Path(output_dir)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()  # every process has looked at the folder before one changes it
-    if os.environ.get("RANK", "0") != "0":  # of several processes (torchrun says which this is) one tidies up for all
+    if not is_first_process():
         yield
         return
     if not goes_on:
@@ -217,8 +216,7 @@ def _set_aside(folder: Path, recipe: Recipe) -> None:
         aside.mkdir()
         for path in before:
             path.rename(aside / path.name)
-    with replacing(folder / RECIPE_FILE) as file:
-        file.write_text(recipe.to_yaml(), encoding="utf-8")
+    write_whole(folder / RECIPE_FILE, recipe.to_yaml())
 
 
 def _put_back(folder: Path) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
-import os
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..data.files import read_text
+from ..data.outputs import is_first_process, write_whole
 from ..sharing.results import VALIDATION_PREFIX, Results, read_results, write_results
 from .options import OptionsError, check_types, nearest, read_yaml, write_yaml
 
@@ -182,20 +181,19 @@ def run_suite(
         for run in runs:
             if run.name not in finished:
                 check(run, folders[run.name])
-    first_process = os.environ.get("RANK", "0") == "0"
     for number, run in enumerate(runs, start=1):
         words = ", ".join(f"{variable}={value}" for variable, value in run.values.items())
         done = " was finished before" if run.name in finished else ""
         logger.info("run %d of %d: %s%s", number, len(runs), words, done)
         if run.name not in finished:
             folder = folders[run.name]
-            if first_process:
+            if is_first_process():
                 folder.mkdir(parents=True, exist_ok=True)
-            with _results_replaced(folder, first_process):
+            with _results_replaced(folder):
                 run_one(run, folder, folder / RESULTS_FILE)
-            if first_process:
-                (folder / RUN_FILE).write_text(write_yaml(run.content), encoding="utf-8")
-    if not first_process:
+            if is_first_process():
+                write_whole(folder / RUN_FILE, write_yaml(run.content))
+    if not is_first_process():
         return {}
     done_runs = [(run, read_results(folders[run.name] / RESULTS_FILE)) for run in runs]
     metrics = summary(done_runs)
@@ -221,10 +219,10 @@ def earlier_results(folder: Path) -> Path:
 
 
 @contextmanager
-def _results_replaced(folder: Path, first_process: bool) -> Iterator[None]:
+def _results_replaced(folder: Path) -> Iterator[None]:
     """The time of a run: an earlier one's results are not taken for its own, and come back if they still hold."""
     results, earlier = folder / RESULTS_FILE, earlier_results(folder)
-    if not first_process:
+    if not is_first_process():
         yield
         return
     if results.is_file():
@@ -272,7 +270,7 @@ def _grouped(done: Sequence[tuple[Run, Results]], key: Callable[[Run], str]) -> 
 
 
 def _mean(name: str, results: Sequence[Results]) -> float:
-    return math.fsum(result.metrics[name] for result in results) / len(results)
+    return statistics.fmean(result.metrics[name] for result in results)
 
 
 def _details(done: Sequence[tuple[Run, Results]]) -> dict[str, str]:

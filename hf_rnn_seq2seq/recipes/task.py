@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..data.files import read_json, reading
+from ..data.outputs import write_json
 from ..evaluation.saved_model import average_models, load_ensemble, load_model
 from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind, build_recipe, read_recipe
@@ -67,7 +67,7 @@ class TrainingReport:
 
     def save(self, directory: str | Path) -> None:
         """Write it beside the model, for those who evaluate that later."""
-        (Path(directory) / REPORT_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_json(Path(directory) / REPORT_FILE, asdict(self))
 
     @classmethod
     def load(cls, directory: str | Path) -> TrainingReport | None:

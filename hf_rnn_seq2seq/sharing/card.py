@@ -21,7 +21,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from transformers import PreTrainedModel
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
-from ..data.outputs import replacing
+from ..data.files import read_json
+from ..data.outputs import write_whole
 from ..data.preprocessing import Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
@@ -313,10 +314,9 @@ def save_model_card(directory: str | os.PathLike[str], model: PreTrainedModel, *
     path = Path(directory) / "README.md"
     extractor = Path(directory) / FEATURE_EXTRACTOR_NAME
     if extractor.is_file():
-        options = json.loads(extractor.read_text(encoding="utf-8"))
+        options = read_json(extractor)
         reads_audio = options["feature_type"] != "none"
         fields = {"sampling_rate": options["sampling_rate"] if reads_audio else None, **fields}
     card = create_model_card(model, **fields)
-    with replacing(path) as file:
-        file.write_text(card, encoding="utf-8")
+    write_whole(path, card)
     return path

@@ -6,10 +6,10 @@ hardware. Only the standard library and torch are imported.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from ..data.files import read_text
-from ..data.outputs import replacing
+from ..data.files import read_json
+from ..data.outputs import write_json
 
 
 # Marks a metric of the validation data; one without it is of the test data.
@@ -113,11 +113,9 @@ def describe_hardware(device: torch.device | str | None = None) -> dict[str, Any
 def _cpu_model() -> str:
     # The standard library knows only the architecture on Linux and macOS.
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name" and value.strip():
-                return value.strip()
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    if model := re.search(r"^model name\s*:\s*(\S.*?)\s*$", text, re.MULTILINE):
+        return model[1]
     if platform.system() == "Darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
@@ -128,17 +126,12 @@ def _cpu_model() -> str:
 
 def installed_versions() -> dict[str, str]:
     """Return the versions of Python and of those packages that decide the numbers and are installed."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    found = {package: next(iter(metadata.distributions(name=package)), None) for package in _PACKAGES}
+    return {"python": platform.python_version(), **{name: part.version for name, part in found.items() if part}}
 
 
 def write_results(
-    path: str | os.PathLike[str],
+    path: str | Path,
     *,
     recipe: str,
     command: Sequence[str],
@@ -173,21 +166,17 @@ def write_results(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         details=dict(details or {}),
     )
-    with replacing(Path(path)) as file:
-        file.write_text(json.dumps(asdict(results), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, asdict(results))
     return results
 
 
-def read_results(path: str | os.PathLike[str]) -> Results:
+def read_results(path: str | Path) -> Results:
     """Read a results file.
 
     Raises:
         ValueError: no JSON, or keys missing or unknown; the message names the file.
     """
-    try:
-        content = json.loads(read_text(Path(path)))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON, {error.msg}") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must hold an object, got {type(content).__name__}")
     known = {entry.name for entry in fields(Results)}

@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..data.outputs import write_json
+
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +56,7 @@ def seal(checkpoint: str | Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     sums = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
-    unfinished = folder / f"{SEAL_FILE}.tmp"
-    with unfinished.open("w", encoding="utf-8") as file:
-        json.dump(sums, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(folder / SEAL_FILE)
+    write_json(folder / SEAL_FILE, sums)
 
 
 def damage_of(checkpoint: str | Path) -> str | None:
