@@ -103,11 +103,7 @@ def read_text(path: str | Path) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        FileNotFoundError, DataError: as `read_text`; also not JSON.
-    """
+    """Return the content of a JSON file; errors as `read_text`'s, and the line of what is not JSON."""
     text = read_text(path)
     try:
         return json.loads(text)
@@ -182,13 +178,10 @@ def split_blanks(line: str) -> list[str]:
 # ---- Tables -----------------------------------------------------------------------------------------------------
 
 
-def _quoted(field: str) -> str:
-    return '"' + field.replace('"', '""') + '"' if re.search('["\t\n\r]', field) else field
-
-
 def table_line(fields: Iterable[str]) -> str:
     """Return a line of tab-separated fields, in quotes as in RFC 4180 where one holds a quote, a tab or a line end."""
-    return "\t".join(map(_quoted, fields)) + "\n"
+    quoted = ('"' + field.replace('"', '""') + '"' if re.search('["\t\n\r]', field) else field for field in fields)
+    return "\t".join(quoted) + "\n"
 
 
 def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -331,8 +324,7 @@ def json_columns(path: Path, columns: Mapping[str, str | int]) -> Iterator[tuple
 def format_of(path: Path, wanted: Sequence[str], given: str | None = None, otherwise: str = "") -> str:
     """Return the format of a file: the given one, or what its name ends in (`.gz` may follow).
 
-    Raises:
-        DataError: it is none of the wanted ones; `otherwise` ends the message, with other ways.
+    A format that is not wanted is refused; `otherwise` ends the message, with other ways.
     """
     suffix = Path(path.name.removesuffix(".gz")).suffix.removeprefix(".")
     found = given or {"json": "jsonl"}.get(suffix, suffix)
@@ -341,6 +333,14 @@ def format_of(path: Path, wanted: Sequence[str], given: str | None = None, other
             f"{path}: the name tells no format; end it in .{', .'.join(wanted)} (.gz may follow){otherwise}"
         )
     return found
+
+
+def files_of(
+    names: str | Iterable[str], data_dir: Path, wanted: Sequence[str], given: str | None, otherwise: str
+) -> Iterator[tuple[Path, str]]:
+    """Yield path and format (see `format_of`) of each file of a split, which names one or several."""
+    for name in [names] if isinstance(names, str) else names:
+        yield data_dir / name, format_of(data_dir / name, wanted, given, otherwise)
 
 
 def file_columns(
@@ -357,12 +357,7 @@ def hub_columns(
 ) -> Iterator[tuple[str, list[Any]]]:
     """Yield place and chosen values of each row of a split of the Hub; class labels as their names.
 
-    Args:
-        name: the data set.
-        config: its configuration.
-        split: the name of a split.
-        columns: option of the section `data` -> name of a column.
-        option: the option that names the split, for messages.
+    `columns` is as for `table_columns`; `option` names the split, for messages.
     """
     from datasets import ClassLabel, load_dataset
 

@@ -20,12 +20,7 @@ PICTURE_FORMATS = ("png", "svg", "pdf", "eps", "ps", "jpg", "jpeg", "tif", "tiff
 
 
 def check_output_file(path: str | Path, option: str, overwrite: bool) -> None:
-    """Refuse a file that cannot be written, or that exists; `option` is what named it, for the message.
-
-    Raises:
-        FileExistsError: there is such a file, and `overwrite` is not set; or a folder.
-        PermissionError: its folder cannot be written.
-    """
+    """Refuse a file that cannot be written, or is there and not to be overwritten; `option` is what named it."""
     path = Path(path)
     if path.is_dir():
         raise FileExistsError(f"{option}: {path} is a folder, wanted the name of a file")
@@ -35,12 +30,7 @@ def check_output_file(path: str | Path, option: str, overwrite: bool) -> None:
 
 
 def check_output_folder(path: str | Path, option: str) -> None:
-    """Refuse a folder that cannot be made; `option` is what named it, for the message.
-
-    Raises:
-        FileExistsError: there is a file of this name, or in place of a folder above it.
-        PermissionError: it cannot be written.
-    """
+    """Refuse a folder that cannot be made; `option` is what named it."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{option}: {path} is a file, wanted a folder")

@@ -66,12 +66,9 @@ class Preprocessing:
     def load(cls, directory: str | Path) -> Preprocessing | None:
         """Return the preprocessing of a saved model, or `None` if nothing in its folder says.
 
-        Args:
-            directory: the model's folder. One without the file, which is older, has it in the `recipe.yaml` beside the
-                model, or, if it is a checkpoint, in that of its run.
-
-        Raises:
-            ValueError: the file cannot be read, or asks for something else than the options of this class.
+        A folder without the file, which is older, has it in the `recipe.yaml` beside the model, or, if it is a
+        checkpoint, in that of its run. A ValueError if it cannot be read, or asks for something else than this class
+        has.
         """
         folder = Path(directory)
         file = folder / PREPROCESSING_FILE

@@ -7,9 +7,10 @@ __all__, __getattr__ = door(
     __name__,
     {
         "saved_model": "load_model load_ensemble average_models",
-        "ensemble": "RnnSeq2SeqEnsemble",
-        "speech_ensemble": "RnnSeq2SeqSpeechEnsemble",
-        "classifier_ensemble": "RnnSeq2SeqTokenClassificationEnsemble RnnSeq2SeqSequenceClassificationEnsemble",
+        "ensemble": (
+            "RnnSeq2SeqEnsemble RnnSeq2SeqSpeechEnsemble RnnSeq2SeqTokenClassificationEnsemble "
+            "RnnSeq2SeqSequenceClassificationEnsemble"
+        ),
         "decoding": "Hypothesis decode target_log_probabilities",
         "metrics": "load_metric",
         "attention_plot": "plot_attention",

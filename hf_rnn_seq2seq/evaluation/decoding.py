@@ -74,8 +74,7 @@ def target_log_probabilities(
 
     Args:
         model: an encoder-decoder with `prepare_decoder_input_ids_from_labels`.
-        sources: source ids, one list an item, or vectors, one array (S, F) an item.
-        targets: target ids ending in `</s>`, as many lists.
+        sources, targets: as for `decode`; ids ending in `</s>`, as many lists.
         batch_size: items a forward pass.
     """
     was_training = model.training

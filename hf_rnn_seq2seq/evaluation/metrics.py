@@ -88,11 +88,10 @@ class OfflineMetric(evaluate.Metric):
         for index, prediction in enumerate(predictions):
             if not isinstance(prediction, str):
                 raise TypeError(f"predictions[{index}] must be a string, got {_show(prediction)}")
-        accepted = []
-        for index, item in enumerate(references):
-            accepted.append(_strings(item, f"references[{index}]", "a string or a list of strings"))
-            if not accepted[-1]:
-                raise ValueError(f"references[{index}] must hold at least one reference, got an empty list")
+        accepted = _all_strings(references, "references", "a string or a list of strings")
+        if [] in accepted:
+            index = accepted.index([])
+            raise ValueError(f"references[{index}] must hold at least one reference, got an empty list")
         return predictions, accepted
 
     def add_batch(self, *, predictions: Iterable[Any], references: Iterable[Any]) -> None:
@@ -129,12 +128,14 @@ def _show(value: object) -> str:
     return f"{type(value).__name__}: {text if len(text) <= 80 else text[:77] + '...'}"
 
 
-def _strings(item: Any, name: str, wanted: str) -> list[str]:
-    """Return a string, or several, as a list."""
-    strings = list(item) if isinstance(item, Iterable) and not isinstance(item, str) else [item]
-    if not all(isinstance(string, str) for string in strings):
-        raise TypeError(f"{name} must be {wanted}, got {_show(item)}")
-    return strings
+def _all_strings(items: list[Any], name: str, wanted: str) -> list[list[str]]:
+    """Return items, each of which is a string or several, as lists."""
+    accepted = []
+    for index, item in enumerate(items):
+        accepted.append(list(item) if isinstance(item, Iterable) and not isinstance(item, str) else [item])
+        if not all(isinstance(string, str) for string in accepted[-1]):
+            raise TypeError(f"{name}[{index}] must be {wanted}, got {_show(item)}")
+    return accepted
 
 
 def _check_same_length(name: str, predicted: int, expected: int, predictions: str, references: str) -> None:
@@ -394,8 +395,10 @@ class _LabelMetric(OfflineMetric):
 
     def _normalize(self, predictions: list[Any], references: list[Any]) -> tuple[list[Any], list[Any]]:
         wanted = "a label, which is a string, or a list of labels"
-        predicted = [_strings(item, f"predictions[{index}]", wanted) for index, item in enumerate(predictions)]
-        expected = [_strings(item, f"references[{index}]", wanted) for index, item in enumerate(references)]
+        predicted, expected = (
+            _all_strings(items, name, wanted)
+            for name, items in (("predictions", predictions), ("references", references))
+        )
         for index, (got, given) in enumerate(zip(predicted, expected)):
             _check_same_length(f"item {index}", len(got), len(given), "predicted labels", "labels")
         return predicted, expected
@@ -496,11 +499,10 @@ METRICS: dict[str, type[OfflineMetric]] = {
 
 
 def load_metric(name: str, **options: Any) -> evaluate.Metric:
-    """Return the metric of a recipe name as an `evaluate.Metric`; its result holds the value under the same name.
+    """Return the metric of a recipe name (a key of `METRICS`) as an `evaluate.Metric`.
 
-    Args:
-        name (`str`): a key of `METRICS`.
-        **options: the arguments of the metric's class, such as `tokenize` and `lowercase` of [`Bleu`].
+    The options are the arguments of the metric's class, such as `tokenize` and `lowercase` of [`Bleu`]; the result
+    holds the value under the same name.
     """
     if name not in METRICS:
         raise ValueError(f"name must be one of {', '.join(METRICS)}, got {name!r}")

@@ -57,17 +57,12 @@ def work_in_parts(
     with any number of processes.
 
     Args:
-        items: what there is to do.
-        work: turns consecutive items into as many lines. It must depend on them alone: then the output is the same
-            byte by byte, whether or not there was a kill.
-        output_file: where the lines go.
+        items, output_file: what there is to do, and where the lines go.
+        work: turns consecutive items into as many lines, which depend on them alone: then the output is the same byte
+            by byte, whether or not there was a kill.
         job: what else the lines depend on, as JSON can say it; parts of another job are not mixed in.
         part_size: items of a part: what a kill can cost each process.
-        overwrite: start again, whatever is there.
-
-    Raises:
-        FileExistsError: the output is there already, or parts of another job, and `overwrite` is not set.
-        ValueError: `part_size` is below 1, or `work` gave another number of lines, or a line with a line end in it.
+        overwrite: start again, whatever is there; else an output, or parts of another job, is a FileExistsError.
     """
     if part_size < 1:
         raise ValueError(f"part_size: got {part_size}, wanted at least 1")

@@ -66,11 +66,7 @@ def main(
     Args:
         task: the only kind of output that is taken, also where the recipe does not say its task; `None`: the recipe's.
         description: what `--help` says of the script.
-        arguments: what follows the program's name; `None`: those that the program was started with.
-        program: the program's name; `None`: it is a script.
-
-    Returns:
-        The metrics.
+        arguments, program: what follows the program's name, and that; `None`: as this process was started.
     """
     parser = _parser(description, program)
     args = parser.parse_args(arguments)

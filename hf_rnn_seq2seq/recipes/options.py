@@ -13,6 +13,8 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from functools import reduce
+from operator import or_
 from typing import Any, Literal, TypeVar, Union
 
 from huggingface_hub.dataclasses import type_validator
@@ -43,7 +45,7 @@ def _in_yaml(hint: Any) -> Any:
     if origin in (Union, types.UnionType):
         # transformers writes `SomeEnum | str` where it takes the enum's values as text.
         enumerated = any(map(_is_enum, arguments))
-        return Union[tuple(_in_yaml(member) for member in arguments if not (enumerated and member is str))]
+        return reduce(or_, (_in_yaml(member) for member in arguments if not (enumerated and member is str)))
     return origin[tuple(map(_in_yaml, arguments))] if origin in (list, dict) else hint
 
 
@@ -65,11 +67,7 @@ def _describe(hint: Any) -> str:
 
 
 def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], path: str, reserved: Mapping[str, str]) -> None:
-    """Refuse unknown keys, keys set elsewhere (`reserved`: where) and values of other types than `hints` says.
-
-    Raises:
-        OptionsError: as said; it names `path`, the section.
-    """
+    """Refuse unknown keys, keys set elsewhere (`reserved`: where) and values of other types than `hints` says."""
     for name, value in values.items():
         if name in reserved:
             raise OptionsError(f"{path}.{name}: cannot be set in a recipe; {reserved[name]}")
@@ -85,16 +83,7 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], path: str, 
 
 
 def check_least(values: Mapping[str, Any], least: Mapping[str, float], path: str) -> None:
-    """Refuse numbers below the least that makes sense, and infinite ones.
-
-    Args:
-        values: the keys given, of the right types.
-        least: key -> its smallest value.
-        path: the section, for messages.
-
-    Raises:
-        OptionsError: as said.
-    """
+    """Refuse numbers below the `least` (key -> its smallest value), and infinite ones; `path` is the section."""
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise OptionsError(f"{path}.{name}: got {value}, wanted a finite number")
@@ -102,21 +91,10 @@ def check_least(values: Mapping[str, Any], least: Mapping[str, float], path: str
             raise OptionsError(f"{path}.{name}: got {value}, wanted at least {least[name]}")
 
 
-def _dataclass_in(hint: Any) -> Any:
-    """The dataclass that an annotation holds, or `None`."""
-    for candidate in (hint, *typing.get_args(hint)):
-        if dataclasses.is_dataclass(candidate):
-            return candidate
-    return None
-
-
 def build_options(cls: type[T], values: Any, path: str) -> T:
-    """An options dataclass from a mapping, nested ones included; `path` is the section, for messages.
+    """Return an options dataclass of a mapping, nested ones included; `path` is the section, for messages.
 
     The dataclass's `__post_init__` starts its messages with the name of the option.
-
-    Raises:
-        OptionsError: an unknown key, a wrong type, or a value that the dataclass refuses.
     """
     if not isinstance(values, dict):
         raise OptionsError(f"{path}: wanted a mapping of keys, got {values!r} (type {type(values).__name__})")
@@ -124,7 +102,8 @@ def build_options(cls: type[T], values: Any, path: str) -> T:
     built: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     for name, value in values.items():
-        nested = _dataclass_in(hints.get(name))
+        hint = hints.get(name)
+        nested: Any = next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))), None)
         if nested is not None and value is not None:
             built[name] = build_options(nested, value, f"{path}.{name}")
         else:

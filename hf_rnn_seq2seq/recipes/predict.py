@@ -27,6 +27,7 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,7 +40,6 @@ from ..data.files import (
     check_text,
     input_lines,
     json_columns,
-    read_json,
     reading,
     split_blanks,
     table_columns,
@@ -53,7 +53,7 @@ from ..data.speech import Utterance, read_audio, read_frames
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
 from ..evaluation.attention_plot import plot_attention
 from ..evaluation.decoding import Hypothesis, decode
-from ..evaluation.saved_model import load_model
+from ..evaluation.saved_model import load_model, saved_classes
 from ..evaluation.work_in_parts import start_processes, work_in_parts
 from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
@@ -296,21 +296,16 @@ PREDICTORS: dict[str, type[Predictor]] = {
 
 def predictor_class(model_dir: str | Path) -> type[Predictor]:
     """Return what runs the model in a folder; whether there is one is found out when it is loaded."""
-    try:
-        saved = read_json(Path(model_dir) / "config.json")["architectures"][0]
-    except (OSError, LookupError, TypeError, ValueError):
-        return TextPredictor
-    return PREDICTORS.get(saved, TextPredictor)
+    with suppress(OSError, ValueError):
+        return next((PREDICTORS[name] for name in saved_classes(Path(model_dir)) if name in PREDICTORS), TextPredictor)
+    return TextPredictor
 
 
 def read_inputs(path: Path, column: str | None, kind: type[Predictor]) -> list[Any]:
-    """Read the inputs of a file.
+    """Return the inputs of a file, made of its values by a `kind`.
 
-    Args:
-        path: the file.
-        column: name of the field or column, or the column's number from 1 on; `None`: the kind's field of objects, the
-            first of columns.
-        kind: what makes inputs of values.
+    `column` is the name of the field or column, or the column's number from 1 on; `None`: the kind's field of objects,
+    the first of columns.
     """
     rows: Iterator[tuple[int, list[Any]]]
     ending = path.name.removesuffix(".gz").rpartition(".")[2]
@@ -355,18 +350,19 @@ def predict_file(args: argparse.Namespace) -> None:
                 lines.append(json.dumps(predictor.record(item, hypotheses), ensure_ascii=False))
         return lines
 
-    model_dir = Path(args.model_dir)
+    job = {name: getattr(args, name) for name in ("num_beams", "num_return_sequences", "batch_size", "scores")}
+    job["model"] = _digest(Path(args.model_dir))
+    work_in_parts(items, work, args.output_file, job=job, part_size=args.part_size, overwrite=args.overwrite)
+
+
+def _digest(model_dir: Path) -> str:
+    """Return what changes with any file of a model that its predictions depend on."""
     folders = (model_dir, model_dir / TARGET_TOKENIZER_FOLDER)
     patterns = ("*.safetensors", "*config.json", "tokenizer.json", PREPROCESSING_FILE, "recipe.yaml")
-    files = sorted(file for folder in folders for pattern in patterns for file in folder.glob(pattern))
     digest = hashlib.sha256()
-    for file in files:
+    for file in sorted(file for folder in folders for pattern in patterns for file in folder.glob(pattern)):
         digest.update(file.read_bytes())
-    job: dict[str, Any] = {
-        "model": digest.hexdigest(),
-        **{name: getattr(args, name) for name in ("num_beams", "num_return_sequences", "batch_size", "scores")},
-    }
-    work_in_parts(items, work, args.output_file, job=job, part_size=args.part_size, overwrite=args.overwrite)
+    return digest.hexdigest()
 
 
 def predict_texts(args: argparse.Namespace, texts: list[str]) -> None:
@@ -429,9 +425,7 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
     """Run the command line.
 
-    Args:
-        arguments: what follows the program's name; `None`: those that the program was started with.
-        program: the program's name; `None`: it is a script.
+    `arguments` is what follows the program's name; `None`: as this process was started, likewise `program`.
     """
     parser = _parser(program)
     args = parser.parse_args(arguments)

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from datasets import DatasetDict
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
 
 from ..data.files import reading
@@ -38,20 +39,13 @@ from .scoring import greater_is_better
 from .task import Scores, Task, TrainingReport
 
 
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-
-
 logger = logging.getLogger(__name__)
 
 
 def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: bool) -> Seq2SeqTrainingArguments:
-    """The Trainer's arguments: the recipe's over this package's defaults; checkpoints go to `output_dir`.
+    """Return the Trainer's arguments: the recipe's over this package's defaults; checkpoints go to `output_dir`.
 
     Without validation data there is no best checkpoint, and the last one counts.
-
-    Raises:
-        RecipeError: the Trainer refuses them, or they do not fit averaging.
     """
     pipeline = recipe.pipeline
     averages = pipeline.average_checkpoints > 1
@@ -121,11 +115,7 @@ def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
 
 
 def make_trainer(task: Task, data: DatasetDict, output_dir: str | Path) -> RecipeTrainer:
-    """Build a task's model and what trains it. Writes nothing, but finds out all that can be wrong before a training.
-
-    Raises:
-        RecipeError: the section `training` cannot be used.
-    """
+    """Build a task's model and what trains it; writes nothing, but finds out all that can be wrong."""
     recipe = task.recipe
     arguments = training_arguments(recipe, output_dir, "validation" in data)
     task.build(data)
@@ -291,8 +281,7 @@ def run_recipe(
     """Train, evaluate and predict as a task's recipe says.
 
     Args:
-        task: one kind of output for one recipe.
-        data_dir: folder that the recipe's file names are relative to.
+        task, data_dir: one kind of output for one recipe; the folder that its file names are relative to.
         output_dir: the model with tokenizers and card, `recipe.yaml`, checkpoints and `predictions_<split>.tsv` go
             here.
         resume: go on from the last checkpoint in `output_dir`, if there is one.
@@ -300,8 +289,7 @@ def run_recipe(
         eval_only: do not train; evaluate the model saved in this directory, or the ensemble of several, and write no
             card.
         average: evaluate the mean of the weights in those directories, which is saved in `output_dir`.
-        results: the results file, or `None` to write none.
-        command: what was typed, for the results file.
+        results, command: the results file, or `None`, and what was typed, for it.
 
     Returns:
         The metrics: those of the test data under plain names, of the validation data as `validation_<name>`.

@@ -76,19 +76,12 @@ def check_output(
     average: bool = False,
     results: str | Path | None = None,
 ) -> Path | None:
-    """Refuse to write where something would be lost. Changes nothing.
+    """Refuse to write where something would be lost; return the checkpoint to go on from, or `None`. Changes nothing.
 
-    Args:
-        recipe: of the run to begin or to go on with.
-        output_dir: its folder.
-        resume, overwrite, eval_only, average, results: as for `run.run_recipe`.
-
-    Returns:
-        The checkpoint to go on from, or `None`.
+    Arguments as for `run.run_recipe`.
 
     Raises:
-        FileExistsError: there is finished work, and neither `resume` nor `overwrite` is set; or a file is in the way.
-        PermissionError: it cannot be written.
+        FileExistsError, PermissionError: finished work or a file is in the way, or the folder cannot be written.
         RecipeError: the run to go on with is another one, or `output_dir` holds a model to average.
     """
     folder = Path(output_dir)
@@ -106,20 +99,20 @@ def check_output(
 def _check_training(recipe: Recipe, folder: Path, resume: bool, overwrite: bool) -> Path | None:
     """Refuse a training that would mix two runs, or replace one; the checkpoint to go on from."""
     work = finished_work(folder, with_card=recipe.card is not None)
-    if resume and checkpoints_of(folder):
-        _check_same_run(recipe, folder, _FREE_AT_RESUME)
-        return last_whole_checkpoint(folder)
-    if resume and TrainingReport.load(folder) is not None:
-        # Its checkpoints are gone, or it never had any: it is finished, or nothing can be done.
-        _check_same_run(recipe, folder, _FREE_AT_RESUME - _LENGTH)
-        return None
+    goes_on = bool(checkpoints_of(folder))
+    if resume and (goes_on or TrainingReport.load(folder) is not None):
+        # A run without checkpoints, which are gone or never were, is finished, or nothing can be done.
+        differing = differences(recipe, folder, _FREE_AT_RESUME if goes_on else _FREE_AT_RESUME - _LENGTH)
+        if differing:
+            raise RecipeError(f"--resume: the run in {folder} has another recipe: {', '.join(differing)}")
+        return last_whole_checkpoint(folder) if goes_on else None
     if work and resume:
         raise FileExistsError(
             f"{folder} holds {_named(work)}, but no checkpoint to go on from: give --overwrite to start again, or "
             "another --output_dir"
         )
     if not overwrite and (work or ((folder / EARLIER_FOLDER).exists() and not resume)):
-        what = "checkpoints" if checkpoints_of(folder) else _named(work or [folder / EARLIER_FOLDER])
+        what = "checkpoints" if goes_on else _named(work or [folder / EARLIER_FOLDER])
         raise FileExistsError(
             f"{folder} holds {what} of an earlier run: give --resume to go on, --overwrite to start again, or another "
             "--output_dir"
@@ -144,12 +137,6 @@ def _check_evaluation(folder: Path, models: Sequence[str | Path], average: bool,
 
 def _named(paths: Sequence[Path]) -> str:
     return first_few([path.name for path in paths])
-
-
-def _check_same_run(recipe: Recipe, folder: Path, free: frozenset[str]) -> None:
-    differing = differences(recipe, folder, free)
-    if differing:
-        raise RecipeError(f"--resume: the run in {folder} has another recipe: {', '.join(differing)}")
 
 
 def differences(recipe: Recipe, folder: Path, free: frozenset[str] = _FREE_AT_RESUME - _LENGTH) -> list[str]:

@@ -47,7 +47,7 @@ class Run:
 
 
 def expand(content: Mapping[str, Any]) -> list[Run]:
-    """The runs of a recipe with the section `runs`.
+    """Return the runs of a recipe with the section `runs`, the seeds changing fastest.
 
     The section holds `seeds`, a list of numbers for `training.seed`, or `for`, a mapping from the names of variables
     to lists of values, or both; every combination is a run. In the run of the value ady, the text `{language}` becomes
@@ -55,15 +55,8 @@ def expand(content: Mapping[str, Any]) -> list[Run]:
     number. What the runs of one value need otherwise stands in `with`, by the value's name in the folders: `with:
     {task5: {training: {max_steps: 9000}}}`.
 
-    Args:
-        content: the recipe as read from YAML.
-
-    Returns:
-        The runs, the seeds changing fastest.
-
     Raises:
-        OptionsError: a key or a value of the section that cannot be used, a variable that no text mentions, `with` for
-            a value that no run has, or `training.seed` beside `runs.seeds`.
+        OptionsError: a key or a value that cannot be used, or a variable that no text mentions.
     """
     section = content.get(SECTION)
     if not isinstance(section, dict) or not (section.get("seeds") or section.get("for")):
@@ -136,22 +129,15 @@ def run_suite(
     command: Sequence[str] = (),
     check: Callable[[Run, Path], object] | None = None,
 ) -> dict[str, float]:
-    """Have every run of a recipe done, and sum up.
+    """Have every run of a recipe done, and return what they give together, see `summary`.
 
     Args:
-        content: the recipe with its section `runs`.
-        name: of the recipe, for the results file.
-        run_one: does a run; called with it, its folder `output_dir/<name of the run>` (which exists), and the results
-            file that it has to write there. Only called for runs that are not finished.
+        content, name: the recipe with its section `runs`, and its name.
+        run_one: does a run that is not finished; called with it, its folder `output_dir/<name of the run>`, and the
+            results file that it has to write there.
         output_dir: where the folders of the runs go.
-        resume: go on where an earlier call stopped: runs with a results file are finished.
-        overwrite: do all runs, whatever is there.
-        results: the results file of the suite, or `None` to write none.
-        command: what was typed, for the results file.
+        resume, overwrite, results, command: as for `run.run_recipe`; runs with a results file are finished.
         check: refuses a run that cannot be done in its folder; called with every run to do, before the first one.
-
-    Returns:
-        The metrics, see `summary`. Empty in all but the first of several processes (torchrun).
 
     Raises:
         OptionsError: as `expand`, or a run to resume is of another recipe.
@@ -238,15 +224,10 @@ def _results_replaced(folder: Path) -> Iterator[None]:
 
 
 def summary(done: Sequence[tuple[Run, Results]]) -> dict[str, float]:
-    """What the runs give together.
+    """Return the mean over the runs of every metric that all of them have.
 
-    Args:
-        done: the runs and their results.
-
-    Returns:
-        Under the plain name of every metric that all runs have: its mean over the runs. With several seeds, as
-        `<name>_std`: the sample standard deviation, over the seeds, of the mean over the other runs. With `for`, as
-        `<value>_<name>`: the mean of the runs of that value; not for metrics of the validation data.
+    With several seeds also `<name>_std`: the sample standard deviation, over the seeds, of the mean over the other
+    runs. With `for`, as `<value>_<name>`: the mean of the runs of that value; not for metrics of the validation data.
     """
     names = [name for name in done[0][1].metrics if all(name in result.metrics for _, result in done)]
     metrics = {}

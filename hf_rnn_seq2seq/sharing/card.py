@@ -305,11 +305,8 @@ def create_model_card(
 def save_model_card(directory: str | os.PathLike[str], model: PreTrainedModel, **fields: Any) -> Path:
     """Write the card of a saved model as `README.md`, which is what the Hub shows, and return its path.
 
-    Args:
-        directory (`str` or `os.PathLike`): the folder that `model.save_pretrained` wrote; a feature extractor there
-            gives the `sampling_rate` of a speech model.
-        model (`PreTrainedModel`): the model.
-        **fields: the keyword arguments of [`create_model_card`].
+    `fields` are the keyword arguments of [`create_model_card`]; a feature extractor in the model's folder gives the
+    `sampling_rate` of a speech model.
     """
     path = Path(directory) / "README.md"
     extractor = Path(directory) / FEATURE_EXTRACTOR_NAME

@@ -108,6 +108,7 @@ def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any
         (output_dir / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(model_dir / name, output_dir / name)
     write_json(output_dir / runtime.GENERATION_CONFIG, generation)
+    options_file = model_dir / "tokenizer_config.json"
     write_json(
         output_dir / runtime.RUNTIME_CONFIG,
         {
@@ -115,7 +116,10 @@ def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any
             **options,
             "source_tokenizer": tokenizers[0] if tokenizers else None,
             "target_tokenizer": tokenizers[-1] if tokenizers else None,
-            "split_special_tokens": _splits_special_tokens(model_dir),
+            # whether "</s>" in a text is text; plain tokenizers take it for the end of the sequence
+            "split_special_tokens": bool(
+                options_file.is_file() and read_json(options_file).get("split_special_tokens")
+            ),
         },
     )
     shutil.copyfile(runtime.__file__, output_dir / runtime.COPIED_AS)
@@ -132,9 +136,3 @@ def _preprocessing_of(model_dir: Path, reverse_source: bool | None) -> Preproces
             "and that is how the model was trained; leave it out"
         )
     return dataclasses.replace(saved, reverse_source=bool(reverse_source))
-
-
-def _splits_special_tokens(model_dir: Path) -> bool:
-    """Return whether "</s>" in a text is text; plain tokenizers take it for the end of the sequence."""
-    file = model_dir / "tokenizer_config.json"
-    return file.is_file() and bool(read_json(file).get("split_special_tokens", False))

@@ -36,16 +36,12 @@ class Results:
     """The numbers of a recipe, and what they were measured on.
 
     Args:
-        recipe (`str`): name of the recipe, the file's stem.
-        command (`str`): what was typed; without absolute paths, see [`portable_command`].
-        seeds (`list[int]`): the seeds of the runs behind the metrics.
-        metrics (`dict[str, float]`): name -> number, in percent unless the metric has another unit.
-        parameters (`int`): number of the model's parameters, tied ones counted once.
-        training_seconds (`float`): wall-clock time of training, evaluation during it included.
-        hardware (`dict`): `cpu` (its model), `cores` (that the process may use), `gpu` (name, or None if unused).
-        versions (`dict[str, str]`): of Python and of the installed packages that decide the numbers.
-        date (`str`): when the file was written, ISO 8601, UTC.
-        details (`dict[str, str]`): what belongs to a metric and is no number, such as BLEU's signature.
+        recipe, command, seeds: the recipe's name; what was typed (see [`portable_command`]); the seeds of the runs.
+        metrics, details: name -> number, in percent unless the metric has another unit; what belongs to a metric and
+            is no number, such as BLEU's signature.
+        parameters, training_seconds: tied parameters counted once; wall-clock time, evaluation included.
+        hardware: `cpu` (its model), `cores` (that the process may use), `gpu` (name, or None if unused).
+        versions, date: of Python and of the installed packages that decide the numbers; ISO 8601, UTC.
     """
 
     recipe: str
@@ -75,11 +71,9 @@ class Results:
 
 
 def portable_command(arguments: Sequence[str]) -> str:
-    """Return the command as one line to publish: absolute paths are made relative, or cut to their last part.
+    """Return a program and its arguments as one line: absolute paths are made relative, or cut to their last part.
 
-    Args:
-        arguments (`Sequence[str]`): the program and its arguments, such as `["python", *sys.argv]`. In
-            `--name=/a/path` the part after the equals sign counts.
+    In `--name=/a/path` the part after the equals sign counts.
     """
     return shlex.join(_portable_argument(argument) for argument in arguments)
 
@@ -99,8 +93,7 @@ def _portable_argument(argument: str) -> str:
 def describe_hardware(device: torch.device | str | None = None) -> dict[str, Any]:
     """Return the CPU's model, the cores this process may use, and the GPU's name; nothing that names the machine.
 
-    Args:
-        device (`torch.device` or `str`, *optional*): what the model ran on. None: the GPU if there is one.
+    `device` is what the model ran on; None: the GPU if there is one.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -142,14 +135,12 @@ def write_results(
     device: torch.device | str | None = None,
     details: Mapping[str, str] | None = None,
 ) -> Results:
-    """Write a results file, with hardware, versions and date filled in.
+    """Write a results file, with hardware, versions and date filled in; arguments as those of [`Results`].
 
     Args:
-        path (`str` or `os.PathLike`): the file; its folder is made if need be. It is replaced in one step, so a
-            broken run leaves the old file.
-        command (`Sequence[str]`): the program and its arguments; see [`portable_command`].
-        device (`torch.device` or `str`, *optional*): what the model ran on. None: the GPU if there is one.
-        recipe, seeds, metrics, parameters, training_seconds, details: see [`Results`].
+        path: the file; its folder is made if need be. A broken run leaves the old file.
+        command: the program and its arguments; see [`portable_command`].
+        device: what the model ran on. None: the GPU if there is one.
 
     Raises:
         ValueError: a metric that is no finite number, or nothing to write.
@@ -171,11 +162,7 @@ def write_results(
 
 
 def read_results(path: str | Path) -> Results:
-    """Read a results file.
-
-    Raises:
-        ValueError: no JSON, or keys missing or unknown; the message names the file.
-    """
+    """Read a results file; ValueError, which names it, for no JSON, or keys missing or unknown."""
     content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must hold an object, got {type(content).__name__}")

@@ -116,12 +116,8 @@ def _interval(largest: int, total: int) -> slice:
 def spec_augment(features: Tensor, lengths: Tensor, options: SpecAugmentOptions, bands: int) -> Tensor:
     """Return a copy of features (B, S, F) with parts of each utterance zero, the mean of normalised features.
 
-    Args:
-        features: (B, S, F).
-        lengths: (B,) real frames of each, to the left.
-        options: how much is masked.
-        bands: number of frequencies; F is a multiple of it if there are deltas or stacked frames, which lose the same
-            bands.
+    `lengths` (B,) are the real frames of each, to the left. `bands` is the number of frequencies; F is a multiple of
+    it if there are deltas or stacked frames, which lose the same bands.
     """
     masked = features.unflatten(-1, (-1, bands)).clone()  # (B, S, F / bands, bands)
     for utterance, length in zip(masked, lengths.tolist(), strict=True):
