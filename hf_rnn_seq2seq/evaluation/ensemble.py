@@ -189,16 +189,18 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
             ).logits.log_softmax(-1, dtype=torch.promote_types(member.dtype, torch.float32))
             for number, (member, own) in enumerate(zip(self.members, self._member_caches(past_key_values)))
         )  # each (B, T, V)
-        count = len(self.members)
-        if self.average == "probability":
-            mean = functools.reduce(torch.logaddexp, log_probabilities) - math.log(count)
-        else:
-            mean = (functools.reduce(torch.add, log_probabilities) / count).log_softmax(-1)
+        mean = self._mean(log_probabilities)
         loss = None
         if labels is not None:
             items = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
             loss = F.nll_loss(mean.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum") / items
         return Seq2SeqLMOutput(loss=loss, logits=mean, **named(past_key_values))
+
+    def _mean(self, log_probabilities: Iterable[Tensor]) -> Tensor:
+        """Return log P (B, T, V) of the average, which is normalised, of the members' log P (B, T, V)."""
+        if self.average == "probability":
+            return functools.reduce(torch.logaddexp, log_probabilities) - math.log(len(self.members))
+        return (functools.reduce(torch.add, log_probabilities) / len(self.members)).log_softmax(-1)
 
     def _member_caches(self, cache: EncoderDecoderCache | None) -> list[EncoderDecoderCache | None]:
         """Return for each member a cache of its own layers, which are those of the whole cache and not copies."""

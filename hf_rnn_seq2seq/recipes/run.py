@@ -308,13 +308,11 @@ def run_recipe(
         return {}  # one process evaluates what is trained
     data = task.load_data(data_dir)
     _reported_splits(recipe, data)  # refused before the training, not after it
-    report: TrainingReport | None
+    report = TrainingReport.load([*eval_only, output_dir][0]) if eval_only or finished else None
     if eval_only:
-        report = TrainingReport.load(eval_only[0])
         scores = _evaluate_saved(task, data, eval_only, output_dir, average)
     else:
         if finished:
-            report = TrainingReport.load(output_dir)
             logger.info("the run in %s has no checkpoint left to go on from, and is finished", output_dir)
             _load(task, data, [output_dir])
         else:
@@ -325,15 +323,9 @@ def run_recipe(
             return {}
         scores = evaluate(task, data, output_dir)
     if recipe.card is not None and not eval_only and report is not None:
-        save_model_card(
-            output_dir,
-            task.model,
-            **asdict(recipe.card),
-            metrics=scores.numbers,
-            recipe=f"{recipe.name}.yaml",
-            training_summary=_training_summary(recipe, report),
-            **task.card_fields(),
-        )
+        of_run = {"recipe": f"{recipe.name}.yaml", "training_summary": _training_summary(recipe, report)}
+        fields = {**asdict(recipe.card), **of_run, **task.card_fields()}
+        save_model_card(output_dir, task.model, metrics=scores.numbers, **fields)
     if results is not None and scores.numbers:
         write_results(
             results,

@@ -146,39 +146,17 @@ def run_suite(
     runs = expand(content)
     folders = {run.name: Path(output_dir) / run.name for run in runs}
     # All of this before the first run, so that nothing is refused after hours, and all processes see the same.
-    finished = set()
+    finished = {run.name for run in runs if _is_finished(run, folders[run.name], resume, overwrite)}
     for run in runs:
-        if overwrite or not any((folders[run.name] / name).is_file() for name in (RUN_FILE, RESULTS_FILE)):
-            continue
-        if not resume:
-            raise FileExistsError(
-                f"{folders[run.name]} holds an earlier run: give --resume to go on, --overwrite to start again, or "
-                "another --output_dir"
-            )
-        written = folders[run.name] / RUN_FILE
-        if (folders[run.name] / RESULTS_FILE).is_file() and written.is_file():
-            before = read_yaml(read_text(written), str(written))
-            if isinstance(before, dict) and "task" in run.content:
-                before = {"task": run.content["task"], **before}  # older ones do not say it
-            if before != run.content:
-                raise OptionsError(f"--resume: the run in {folders[run.name]} has another recipe")
-            finished.add(run.name)
-    if check is not None:
-        for run in runs:
-            if run.name not in finished:
-                check(run, folders[run.name])
+        if check is not None and run.name not in finished:
+            check(run, folders[run.name])
     for number, run in enumerate(runs, start=1):
         words = ", ".join(f"{variable}={value}" for variable, value in run.values.items())
         done = " was finished before" if run.name in finished else ""
         logger.info("run %d of %d: %s%s", number, len(runs), words, done)
         if run.name not in finished:
-            folder = folders[run.name]
-            if is_first_process():
-                folder.mkdir(parents=True, exist_ok=True)
-            with _results_replaced(folder):
-                run_one(run, folder, folder / RESULTS_FILE)
-            if is_first_process():
-                write_whole(folder / RUN_FILE, write_yaml(run.content))
+            with _replacing_run(run, folders[run.name]):
+                run_one(run, folders[run.name], folders[run.name] / RESULTS_FILE)
     if not is_first_process():
         return {}
     done_runs = [(run, read_results(folders[run.name] / RESULTS_FILE)) for run in runs]
@@ -199,18 +177,39 @@ def run_suite(
     return metrics
 
 
+def _is_finished(run: Run, folder: Path, resume: bool, overwrite: bool) -> bool:
+    """Return whether a run was done before; refuse one that would be replaced, or that is of another recipe."""
+    written, results = folder / RUN_FILE, folder / RESULTS_FILE
+    if overwrite or not (written.is_file() or results.is_file()):
+        return False
+    if not resume:
+        raise FileExistsError(
+            f"{folder} holds an earlier run: give --resume to go on, --overwrite to start again, or another "
+            "--output_dir"
+        )
+    if not (written.is_file() and results.is_file()):
+        return False
+    before = read_yaml(read_text(written), str(written))
+    if isinstance(before, dict) and "task" in run.content:
+        before = {"task": run.content["task"], **before}  # older ones do not say it
+    if before != run.content:
+        raise OptionsError(f"--resume: the run in {folder} has another recipe")
+    return True
+
+
 def earlier_results(folder: Path) -> Path:
     """Where the results of an earlier run are while its successor is being done."""
     return folder / f"{RESULTS_FILE}.earlier"
 
 
 @contextmanager
-def _results_replaced(folder: Path) -> Iterator[None]:
+def _replacing_run(run: Run, folder: Path) -> Iterator[None]:
     """The time of a run: an earlier one's results are not taken for its own, and come back if they still hold."""
-    results, earlier = folder / RESULTS_FILE, earlier_results(folder)
     if not is_first_process():
         yield
         return
+    results, earlier = folder / RESULTS_FILE, earlier_results(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     if results.is_file():
         results.replace(earlier)
     try:
@@ -221,6 +220,7 @@ def _results_replaced(folder: Path) -> Iterator[None]:
             earlier.replace(results)
         raise
     earlier.unlink(missing_ok=True)
+    write_whole(folder / RUN_FILE, write_yaml(run.content))
 
 
 def summary(done: Sequence[tuple[Run, Results]]) -> dict[str, float]:

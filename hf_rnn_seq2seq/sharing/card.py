@@ -218,6 +218,17 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
     }
 
 
+def _check_needed(datasets: Sequence[str], metrics: Mapping[str, float], **needed: object) -> None:
+    """Refuse empty fields, and metrics without a data set."""
+    for name, value in needed.items():
+        if not value:
+            raise ValueError(f"{name} must not be empty, the Hub and the card's readers need it")
+    if isinstance(datasets, str) or not all(datasets):
+        raise ValueError(f"datasets must be a list of names, got {datasets!r}")
+    if metrics and not datasets:
+        raise ValueError("datasets must name the data that the metrics were measured on, got an empty list")
+
+
 def create_model_card(
     model: PreTrainedModel,
     *,
@@ -263,14 +274,7 @@ def create_model_card(
         TypeError: a model of another family, or one without an output layer.
     """
     languages = [language] if isinstance(language, str) else list(language)
-    needed = {"title": title, "language": all(languages) and languages, "task": task, "license": license}
-    for name, value in needed.items():
-        if not value:
-            raise ValueError(f"{name} must not be empty, the Hub and the card's readers need it")
-    if isinstance(datasets, str) or not all(datasets):
-        raise ValueError(f"datasets must be a list of names, got {datasets!r}")
-    if metrics and not datasets:
-        raise ValueError("datasets must name the data that the metrics were measured on, got an empty list")
+    _check_needed(datasets, metrics, title=title, language=all(languages) and languages, task=task, license=license)
     config = cast(RnnSeq2SeqConfig, model.config)
     if config.model_type != RnnSeq2SeqConfig.model_type:
         raise TypeError(f"model must be one of hf_rnn_seq2seq, got model_type={config.model_type!r}")
