@@ -22,9 +22,9 @@ def read_dialogues(path: Path) -> Iterator[tuple[int, str, str]]:
 
     The target is the bot's response. The source is all that was said and looked up before it in the dialogue, in
     order, and the user's turn that it answers. Facts that follow each other and begin with the same word, the entity,
-    share one mark and that word, which halves the long sources: `<kb> resto_1 R_cuisine indian R_price cheap <user> hi
-    <bot> hello <user> a table please`. A line in another format, or an ID that neither follows nor begins a dialogue,
-    is a DataError.
+    share one mark and that word, which halves the long sources:
+    `<kb> resto_1 R_cuisine indian R_price cheap <user> hi <bot> hello <user> a table please`.
+    A line in another format, or an ID that neither follows nor begins a dialogue, is a DataError.
     """
     history: list[str] = []
     last_id = 0

@@ -87,11 +87,8 @@ def reading(
 
 
 def read_text(path: str | Path) -> str:
-    """Return the text of a UTF-8 file, with a byte order mark or without.
-
-    Raises:
-        FileNotFoundError: no such file.
-        DataError: a folder, not readable, or not UTF-8 (the message names the line).
+    """Return the text of a UTF-8 file, with a byte order mark or without; a DataError names the line that is not
+    UTF-8.
     """
     path = Path(path)
     if not path.exists():

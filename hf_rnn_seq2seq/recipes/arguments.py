@@ -76,10 +76,8 @@ def start_logging() -> None:
 
 @contextmanager
 def one_sentence(*more: type[Exception]) -> Iterator[None]:
-    """End the program with one sentence and status 1 where options, files or data cannot be used.
-
-    Args:
-        more: other errors that say what cannot be used.
+    """End the program with one sentence and status 1 where options, files or data, or what `more` errors name, cannot
+    be used.
     """
     try:
         yield

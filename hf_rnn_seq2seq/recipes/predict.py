@@ -63,11 +63,7 @@ from .labelling import Labeller
 
 
 class Predictor(ABC):
-    """A saved model with what reads its inputs.
-
-    Args:
-        args: `model_dir`, and the options of the command line.
-    """
+    """A saved model with what reads its inputs; `args` has `model_dir`, and the options of the command line."""
 
     # The field of .jsonl that has the inputs, if --column does not say.
     field: ClassVar[str] = "source"

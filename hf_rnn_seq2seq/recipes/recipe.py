@@ -271,8 +271,7 @@ class Recipe:
     def model_config(self, **fixed: Any) -> RnnSeq2SeqConfig:
         """Return the model's configuration; RecipeError if its options contradict each other or are out of range.
 
-        Args:
-            fixed: what follows from the data: `vocab_size`, `decoder_vocab_size`, `pad_token_id` and the like.
+        `fixed` is what follows from the data: `vocab_size`, `decoder_vocab_size`, `pad_token_id` and the like.
         """
         options = {**self.model, **fixed}
         preset = options.pop("preset", None)

@@ -152,7 +152,7 @@ class Scorer:
     def metrics(
         self, sources: Sequence[Any], references: Sequence[Sequence[str]], predictions: Sequence[str]
     ) -> tuple[dict[str, float], dict[str, str]]:
-        """The recipe's metrics, and what they say besides.
+        """Return the recipe's metrics, and what they say besides.
 
         The best hypotheses are compared with the references in the form that the target tokenizer gives both. Only
         perplexity looks at the sources, and it is that of the first references.

@@ -52,8 +52,8 @@ def expand(content: Mapping[str, Any]) -> list[Run]:
     The section holds `seeds`, a list of numbers for `training.seed`, or `for`, a mapping from the names of variables
     to lists of values, or both; every combination is a run. In the run of the value ady, the text `{language}` becomes
     ady in all texts of the recipe; a text that is nothing but `{language}` becomes the value itself, which may be a
-    number. What the runs of one value need otherwise stands in `with`, by the value's name in the folders: `with:
-    {task5: {training: {max_steps: 9000}}}`.
+    number. What the runs of one value need otherwise stands in `with`, by the value's name in the folders:
+    `with: {task5: {training: {max_steps: 9000}}}`.
 
     Raises:
         OptionsError: a key or a value that cannot be used, or a variable that no text mentions.

@@ -93,10 +93,8 @@ def _eval_only() -> Iterator[None]:
 
 
 class Task(ABC):
-    """One kind of output, for one recipe. After `build` or `load` it holds the model.
-
-    Args:
-        recipe: the recipe; its sections are those of `kind`.
+    """One kind of output, for one recipe, whose sections are those of `kind`. After `build` or `load` it holds the
+    model.
     """
 
     kind: ClassVar[RecipeKind]

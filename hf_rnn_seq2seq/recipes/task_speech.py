@@ -82,11 +82,7 @@ SPEECH = RecipeKind(
 
 @dataclass
 class SpeechScorer(Scorer):
-    """Decodes utterances, which are arrays of features, and scores them with the recipe's metrics.
-
-    Args:
-        features: turns a split into its features.
-    """
+    """Decodes and scores utterances, which are arrays of features; `features` turns a split into them."""
 
     features: Callable[[Dataset], list[np.ndarray]] = lambda split: []
 

@@ -91,9 +91,8 @@ def _portable_argument(argument: str) -> str:
 
 
 def describe_hardware(device: torch.device | str | None = None) -> dict[str, Any]:
-    """Return the CPU's model, the cores this process may use, and the GPU's name; nothing that names the machine.
-
-    `device` is what the model ran on; None: the GPU if there is one.
+    """Return the CPU's model, the cores this process may use, and the name of the GPU (of `device`); not the
+    machine's.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -48,9 +48,7 @@ class BpeDropout:
     def __call__(self, rows: Sequence[Sequence[int]], reverse: bool = False) -> list[list[int]]:
         """Return rows of ids of the same texts, cut anew and mostly longer; special tokens keep their places.
 
-        Args:
-            rows: ids of texts, without padding.
-            reverse: the rows are texts whose tokens stand in reverse order.
+        `rows` are without padding; with `reverse` their tokens stand in reverse order.
         """
         generator = random.Random(int(torch.randint(2**62, ())))
         if reverse:
