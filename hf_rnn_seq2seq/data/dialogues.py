@@ -4,8 +4,6 @@ A line is `ID user<TAB>bot` or, without a tab, `ID fact`: a result from the know
 IDs count from 1 in each dialogue; blank lines may stand between dialogues. Imports only its siblings.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ Everything that reads files of a user goes through here, so that a bad file is r
 the number of the line. Needs only the standard library, and `datasets` for the Hub; imports nothing of this package.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

@@ -5,8 +5,6 @@ gzipped. It becomes a `datasets.DatasetDict` with the columns `tokens` and `labe
 strings. Bad files are refused with file and line number. Needs `datasets` (extra `train`).
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from abc import ABC, abstractmethod

@@ -4,8 +4,6 @@ Finished work is never lost to a command that fails, or that was not told to rep
 the standard library.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -5,8 +5,6 @@ task, and becomes a `datasets.DatasetDict` with the string columns `source` and 
 file and line number. Needs `datasets` (extra `train`); works with any sequence-to-sequence model.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Iterator, Sequence

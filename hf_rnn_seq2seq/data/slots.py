@@ -14,8 +14,6 @@ A model learns to copy unknown words from training data that has some: the token
 words out (a vocabulary that both sides share counts a copied word twice), or `token_dropout` has to hide some.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 

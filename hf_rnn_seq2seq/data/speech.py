@@ -5,8 +5,6 @@ archive; precomputed frames come from one npz file. Bad files are refused with f
 `train` and `audio`; must not import the model files.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import random

@@ -3,8 +3,6 @@
 Also the one import of `datasets` (extra `train`) for all that reads data.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

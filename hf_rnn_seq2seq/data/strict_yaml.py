@@ -3,8 +3,6 @@
 Needs `pyyaml` (extra `train`).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Hashable
 from typing import Any

@@ -6,8 +6,6 @@ without an unknown token and decoded back exactly. Needs only `tokenizers` and `
 imports only the tokenizer classes, so that it works for any sequence-to-sequence model.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import unicodedata

@@ -6,8 +6,6 @@ formats in one. The generator is seeded: the same options give the same data eve
 standard library and its siblings.
 """
 
-from __future__ import annotations
-
 import random
 import string
 from collections.abc import Callable

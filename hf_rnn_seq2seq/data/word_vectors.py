@@ -5,8 +5,6 @@ and perhaps a first line "number of words, number of values". The file is read l
 are kept. Needs only torch and transformers; works with any model.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

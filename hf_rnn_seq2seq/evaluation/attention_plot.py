@@ -5,8 +5,6 @@ the target symbol t. `model.alignments(...)` gives these weights for what `gener
 matplotlib.pyplot is used or changed.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Also the log-probabilities of given targets (one forward pass with teacher forci
 search found them. Works with any encoder-decoder of `transformers`, of ids or of vectors (speech).
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ with a CRF emissions and transition scores, which are again a CRF: its probabili
 normalised geometric mean of the members', and Viterbi stays exact. Needs torch and transformers.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import math

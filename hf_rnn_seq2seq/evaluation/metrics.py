@@ -6,8 +6,6 @@ the kernel inside jiwer; entities are found and counted by seqeval, which gives 
 text, labels and numbers only. Needs the extra `metrics`.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import uuid

@@ -6,8 +6,6 @@ Models that belong together read the same: tokenizers, features and preprocessin
 and transformers, for the mean of weights also the extra `train`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

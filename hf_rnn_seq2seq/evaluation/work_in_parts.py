@@ -5,8 +5,6 @@ that of the list, and the output is the same whoever did which part. Several pro
 `train`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -4,8 +4,6 @@ Refused by argparse, with the name of the argument, before anything is read or c
 library.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys

@@ -3,8 +3,6 @@
 Needs the extras `train` and `metrics`.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ A sentence is read as its words joined by blanks, so that `pipeline("token-class
 the training saw. Where a tokenizer cuts a word into pieces, the label is that of the first piece.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 

@@ -3,8 +3,6 @@
 Needs only the standard library.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

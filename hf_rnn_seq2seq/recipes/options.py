@@ -4,8 +4,6 @@ What `recipe.py` is made with; knows nothing of recipes. Types are checked by hu
 configuration are.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import math

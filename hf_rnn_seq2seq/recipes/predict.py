@@ -17,8 +17,6 @@ the labels of the words (.txt), or {"source": ..., "predictions": [...]}, best f
 "tags": [...]} (.jsonl).
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import hashlib

@@ -7,8 +7,6 @@ this package, `RnnSeq2SeqConfig`, `Seq2SeqTrainingArguments` and `GenerationConf
 `metrics`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Iterable, Mapping

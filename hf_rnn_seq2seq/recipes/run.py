@@ -4,8 +4,6 @@ The kinds of output are `task.Task`s; `command.py` is the command line of `run_r
 recipe: run twice on a CPU, it gives the same numbers. Needs the extras `train` and `metrics`.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import tempfile

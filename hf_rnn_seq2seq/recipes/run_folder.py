@@ -5,8 +5,6 @@ aside in the folder, and it comes back if the new run fails before it has a chec
 `train`.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Iterator, Sequence

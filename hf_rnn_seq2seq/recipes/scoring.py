@@ -4,8 +4,6 @@ The metrics themselves are in `metrics.py`, the search in the model's `generate(
 `metrics`.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The section `runs` of a recipe says which runs there are; `expand` writes them o
 has each done by a function and sums up their results files. Knows nothing of tasks and models.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 import re

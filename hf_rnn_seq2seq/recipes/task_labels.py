@@ -3,8 +3,6 @@
 Tokenizer, label map, an encoder trained elsewhere, prediction and scores. Needs the extras `train` and `metrics`.
 """
 
-from __future__ import annotations
-
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping

@@ -4,8 +4,6 @@ The budget `training.max_tokens` counts vectors of the encoder's input (frames, 
 target tokens on the other. Needs the extras `train`, `metrics` and, for audio, `audio`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence

@@ -3,8 +3,6 @@
 The scores of decoded text are computed by `scoring.Scorer`. Needs the extras `train` and `metrics`.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict

@@ -6,8 +6,6 @@ own files, and neither the card nor the target tokenizer of a model with two voc
 Hub's metadata and what the template asks; `card_text.py` has the words. The modeling files are not imported.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@
 earlier export stays whole until all files are there. Needs the extra `export`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import tempfile

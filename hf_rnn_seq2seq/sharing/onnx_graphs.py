@@ -5,8 +5,6 @@ step. Both are traced from the model itself with free batch and length; only a r
 operator of its kind, which onnxruntime runs fused and can quantise. Needs the extra `export`.
 """
 
-from __future__ import annotations
-
 import copy
 import tempfile
 import warnings

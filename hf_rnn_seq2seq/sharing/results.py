@@ -4,8 +4,6 @@ A number is worth printing only with what is needed to get it again: the command
 hardware. Only the standard library and torch are imported.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import platform

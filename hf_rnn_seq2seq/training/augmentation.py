@@ -6,8 +6,6 @@ stretches of time; the time warping, which the paper found to matter least, is l
 generator, which checkpoints keep. Needs only `torch`, `tokenizers` and `transformers`.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ and a disk may lose a file or change a bit; the Trainer would refuse to go on, o
 takes the newest undamaged checkpoint. Averaging: Junczys-Dowmunt et al. 2016.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
