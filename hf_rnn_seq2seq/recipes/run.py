@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import DatasetDict
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
 
 from ..data.files import reading
 from ..data.outputs import is_first_process, remove, replacing
+from ..data.splits import DatasetDict
 from ..sharing.card import save_model_card
 from ..sharing.results import write_results
 from ..training.checkpoints import (

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..data.files import PAIRS_HEADER, DataError, sentence, write_table
 from ..data.pairs import encode_sources, evaluation_items
 from ..data.slots import encode_with_slots, unknown_words
+from ..data.splits import Dataset
 from ..data.tokenizers import normalized
 from ..evaluation.decoding import Hypothesis, decode, target_log_probabilities
 from ..evaluation.metrics import load_metric

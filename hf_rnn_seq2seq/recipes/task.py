@@ -13,10 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datasets import Dataset, DatasetDict
-
 from ..data.files import read_json, reading
 from ..data.outputs import write_json
+from ..data.splits import Dataset, DatasetDict
 from ..evaluation.saved_model import average_models, load_ensemble, load_model
 from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind, build_recipe, read_recipe

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, DatasetDict
 from transformers import set_seed
 
 from ..data.files import TEXTS_HEADER, TOKENS_HEADER, DataError, table_line
 from ..data.labels import SequenceLabelDataOptions, TokenLabelDataOptions, label_map, load_labelled_data
 from ..data.preprocessing import Preprocessing
+from ..data.splits import Dataset, DatasetDict
 from ..data.tokenizers import TokenizerOptions, load_tokenizers, train_tokenizer
 from ..data.word_vectors import set_word_vectors
 from ..evaluation.decoding import IGNORE_INDEX

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from ..data.files import TRANSCRIPTS_HEADER, write_table
 from ..data.speech import SpeechDataOptions, load_speech_data, make_dataset
+from ..data.splits import Dataset, DatasetDict
 from ..data.tokenizers import TokenizerOptions, load_tokenizers, train_tokenizer
 from ..evaluation.decoding import IGNORE_INDEX
 from ..evaluation.ensemble import RnnSeq2SeqSpeechEnsemble

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from datasets import Dataset, DatasetDict
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
 
 from ..data.pairs import encode_dataset, evaluation_items, load_data, pair_lengths, vocabulary_texts
 from ..data.preprocessing import Preprocessing
+from ..data.splits import Dataset, DatasetDict
 from ..data.tokenizers import load_tokenizers, save_tokenizers, train_tokenizer
 from ..evaluation.ensemble import RnnSeq2SeqEnsemble
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
