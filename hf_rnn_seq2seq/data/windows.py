@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from datasets import Dataset, DatasetDict
 
 from .files import DataError
 from .option_checks import check_range
+from .splits import SPLITS, Dataset, DatasetDict
 from .tables import Series, TableOptions, calendar, read_table
 
 
-SPLITS = ("train", "validation", "test")
 # The quantiles that are written and drawn: the band between them holds 80 % of a distribution.
 BAND = (0.1, 0.9)
 

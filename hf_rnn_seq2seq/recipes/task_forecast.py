@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import evaluate as evaluate_library
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from transformers import set_seed
 
 from ..data.files import read_json, reading, table_line
+from ..data.splits import Dataset, DatasetDict
 from ..data.tables import TableOptions
 from ..data.windows import BAND, ForecastDataOptions, ForecastWindows, load_windows
 from ..evaluation.metrics import load_metric
@@ -30,9 +31,6 @@ from .run_folder import FORECAST_PICTURE, SERIES_FILE
 from .scoring import evenly_taken
 from .task import Scores, Task
 
-
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
 
 logger = logging.getLogger(__name__)
 
