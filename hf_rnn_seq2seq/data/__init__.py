@@ -10,6 +10,8 @@ __all__, __getattr__ = door(
         "pairs": "DataOptions load_data encode_sources encode_dataset evaluation_items",
         "labels": "TokenLabelDataOptions SequenceLabelDataOptions load_labelled_data label_map",
         "speech": "SpeechDataOptions load_speech_data JoinOptions",
+        "values": "ValueDataOptions load_value_data",
+        "tables": "TableOptions Series read_table",
         "splits": "HoldoutOptions",
         "toy": "ToyOptions",
         "tokenizers": "TokenizerOptions train_tokenizer save_tokenizers load_tokenizers",
