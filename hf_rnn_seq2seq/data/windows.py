@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from datasets import Dataset, DatasetDict
 
+
+try:
+    from datasets import Dataset, DatasetDict
+except ImportError as error:
+    raise ImportError("windows need datasets: pip install 'hf_rnn_seq2seq[train]'") from error
 from .files import DataError
 from .option_checks import check_range
 from .tables import Series, TableOptions, calendar, read_table

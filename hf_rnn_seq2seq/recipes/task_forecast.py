@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import evaluate as evaluate_library
 import numpy as np
 import torch
 from transformers import set_seed
@@ -32,6 +31,7 @@ from .task import Scores, Task
 
 
 if TYPE_CHECKING:
+    import evaluate as evaluate_library
     from datasets import Dataset, DatasetDict
 
 logger = logging.getLogger(__name__)
