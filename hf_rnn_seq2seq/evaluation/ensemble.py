@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 
-from ..model.checks import check_labels_shape
+from ..model.checks import check_inputs
 from ..model.modeling_rnn_seq2seq import RnnEncoderOutput, RnnSeq2SeqForConditionalGeneration
 from ..model.pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from ..model.state import check_cache_layers, new_cache
@@ -160,8 +160,8 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
         Arguments as in `RnnSeq2SeqForConditionalGeneration`; `encoder_outputs` are those of `get_encoder()`.
         """
         past_key_values = one_cache(past_key_values, cache)
-        sources = (input_ids, kwargs.get("inputs_embeds"), kwargs.get("input_features"), encoder_outputs)
-        check_labels_shape(labels, sources, (decoder_input_ids, kwargs.get("decoder_inputs_embeds")), self.config)
+        ids = {"input_ids": input_ids, "decoder_input_ids": decoder_input_ids, "labels": labels}
+        check_inputs(self.config, {**kwargs, **ids, "encoder_outputs": member_output(encoder_outputs, 0)})
         if labels is not None:
             use_cache = False
             if decoder_input_ids is None:

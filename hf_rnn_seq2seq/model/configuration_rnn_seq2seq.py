@@ -2,8 +2,7 @@
 
 The options are those of Sutskever 2014, Cho 2014, Bahdanau 2015 and Luong 2015. What cannot work together is refused
 when the configuration is made, with a sentence that says what to change, and so is an option that would change
-nothing; a saved model that has one loads, with a warning. This file travels to the Hub with a saved model: it imports
-only the standard library, transformers, huggingface_hub and its flat siblings.
+nothing; a saved model that has one loads, with a warning.
 """
 
 import warnings
@@ -36,9 +35,9 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
         decoder_layers (`int`, defaults to 2): Recurrent layers of the decoder; also `config.num_hidden_layers`.
         bidirectional_encoder (`bool`, defaults to `True`): Read the source in both directions in every layer.
         context_vector (`str`, defaults to `"last"`): What C is computed from: the `"last"` state (Sutskever 2014, Cho
-            2014), or the `"mean"` or `"max"` over all states of the encoder's top layer. Where C is an input of the
-            decoder's steps, the last state is the layer's last output, with `layer_norm` and `residual`; the first
-            states of the decoder's recurrence are made of the recurrence's own last states, without them.
+            2014), or the `"mean"` or `"max"` over all states of the encoder's top layer. As an input of the decoder's
+            steps the last state is the layer's last output, with `layer_norm` and `residual`; the decoder's first
+            states are computed from the recurrence's own last states, without them.
         context_feeding (`str`, defaults to `"initial_state"`): Where C goes. `"initial_state"` is structure 1: C only
             sets the decoder's first state (Sutskever 2014). `"every_step"` is structure 2: C is an input of every
             decoder step, and the first state is zero. `"both"` does both (Cho 2014).
@@ -65,17 +64,15 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             sum_{j: x_j = w} a_j. It needs an attention and one vocabulary for both sides; the model's `logits` are
             then log P.
         copy_slots (`int`, defaults to 0): How many words of a source that are not in the vocabulary can be copied
-            (See 2017, 2.2: the extended vocabulary). The ids from `vocab_size` on stand for them, the same id for the
-            same word, for each source anew; they are embedded as `unk_token_id`, and `logits` are so much wider. The
-            slots have no weights: a trained model can be given some. It needs `use_copy`, and the ids and texts that
-            `extended_vocabulary.py` makes; a source encoded without slots is copied as by `use_copy` alone.
+            (See 2017, 2.2: the extended vocabulary), with `use_copy`. The ids from `vocab_size` on stand for them, for
+            each source anew, as `encode_with_slots` gives them; they are embedded as `unk_token_id`, and `logits` are
+            so much wider. The slots have no weights: a trained model can be given some.
         coverage (`bool`, defaults to `False`): The score reads how much each position was attended to so far (See
             2017, 2.3): `"additive"` inside the tanh, `"dot"` and `"general"` times one learned number. Its weights
             start at zero, so that it can be added to a trained model. Training then runs step by step, several times
             slower, and adds the coverage loss.
         coverage_loss_weight (`float`, defaults to 1.0): Weight of the coverage loss sum_j min(a_j, coverage_j) beside
-            the cross entropy of each target symbol (eq. 13); in training only. Trainer's `label_smoothing_factor`
-            is refused (it would train without this loss): use `label_smoothing`.
+            the cross entropy of each target symbol (eq. 13); in training only.
         share_embeddings (`bool`, defaults to `False`): One embedding table for source and target.
         tie_word_embeddings (`bool`, defaults to `False`): The output matrix is the decoder's embedding table (Press &
             Wolf 2017); with `share_embeddings`, one table for all three.
@@ -94,9 +91,9 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             `hidden_dropout` there.
         recurrent_dropout (`float`, defaults to 0.0): Variational dropout of the recurrent state: one mask a sequence
             (Gal & Ghahramani 2016). Training then runs step by step, several times slower.
-        layer_norm (`bool`, defaults to `False`): Layer normalisation of what each layer hands upward (outside the
-            recurrence, so that the fused kernels stay in use). The encoder's top layer has none in a whole model in
-            which nothing reads its outputs: without attention, where the last states only set the decoder's first.
+        layer_norm (`bool`, defaults to `False`): Layer normalisation of what each layer hands upward, outside the
+            recurrence. The encoder's top layer has none in a whole model in which nothing reads its outputs: without
+            attention, where the last states only set the decoder's first.
         residual (`bool`, defaults to `False`): From the second layer on, add a layer's input to its output (Wu 2016).
         raw_last_state (`bool`, *optional*): The `"last"` of `context_vector` and `classifier_pooling` is the state of
             the recurrence also where it is an input of the decoder's steps or of a classifier: without the top layer's
@@ -110,8 +107,7 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             embeddings of standard deviation 1.
         init_std (`float`, *optional*): Standard deviation of embeddings and projections instead.
         use_crf (`bool`, defaults to `False`): Token classification scores the labels of a sequence together, in a
-            linear-chain conditional random field (Lafferty 2001), instead of one by one. `label_smoothing` then does
-            nothing, and Trainer's own `label_smoothing_factor` is refused: it would train without the CRF.
+            linear-chain conditional random field (Lafferty 2001), instead of one by one, without `label_smoothing`.
         classifier_pooling (`str`, defaults to `"last"`): What sequence classification reads: the `"last"` state, the
             `"mean"` or `"max"` over all states, or their mix by `"attention"` of one learned query (Raffel & Ellis
             2015).
@@ -282,14 +278,8 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "RnnSeq2SeqConfig":
         """
-        Return a classic of the literature as a ready configuration.
-
-        Args:
-            name (`str`): `"sutskever2014"`, `"cho2014"`, `"bahdanau2015"`, `"luong2015"` or `"textbook"`.
-            overrides: Any option of the configuration; it replaces the paper's value.
-
-        Raises:
-            ValueError: If there is no preset of that name.
+        Return a classic of the literature as a ready configuration: `"sutskever2014"`, `"cho2014"`, `"bahdanau2015"`,
+        `"luong2015"` or `"textbook"`. Any option among `overrides` replaces the paper's value.
         """
         if name not in PRESETS:
             raise ValueError(f"name must be one of {', '.join(PRESETS)}; got {name!r}")

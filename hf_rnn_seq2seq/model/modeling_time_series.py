@@ -395,7 +395,7 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
             before = torch.cat([first, future[:, :-1]], dim=1)
         forced = None if reference is None else self._forced(before)  # (R, N)
 
-        def choose(t: int, readout: Tensor) -> Tensor:
+        def choose(t: int, readout: Tensor, pointer: None) -> Tensor:
             own = self._own(readout.unsqueeze(1), window, draw=drawn is not None or self.training)  # (R, k, c)
             if drawn is not None:
                 drawn.append(own)

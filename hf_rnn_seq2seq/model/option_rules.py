@@ -3,7 +3,7 @@
 Each rule is one row of a table; its message names the options with their values, and says what to change. An unknown
 name is refused where a user makes a configuration, and kept, with one warning, where a saved one is read: there it is
 a note of the user's (`config.language_pair = "de-en"`) or an option of another version. So is an option that changes
-nothing. This file travels to the Hub: it imports only the standard library and transformers.
+nothing.
 """
 
 import difflib
@@ -12,6 +12,8 @@ from typing import Any
 
 from transformers.generation import GenerationConfig
 from transformers.utils import logging
+
+from .special_ids import as_list
 
 
 logger = logging.get_logger(__name__)
@@ -28,12 +30,8 @@ _FOREIGN_KEYWORDS = frozenset(
 
 def check_names(config: Any, names: dict[str, Any]) -> None:
     """
-    Look at the names of what is not a field of the configuration.
-
-    What is saved, be it in another configuration, names its type or the version that wrote it; a user does not.
-
-    Raises:
-        ValueError: A name is unknown, and the configuration is not read from what was saved.
+    Refuse an unknown name of what is no field of the configuration, unless it is read from what was saved: that, be it
+    in another configuration, names its type or the version that wrote it; a user does not.
     """
     known = {*_FOREIGN_KEYWORDS, *GenerationConfig._get_default_generation_params(), *config.attribute_map}
     unknown = [name for name in names if name not in known]
@@ -202,16 +200,13 @@ def contradictions(config: Any) -> Iterator[str]:
                 yield f"{name} must be {words}; got {value}"
     yield from _broken(config, _CONTRADICTIONS)
     reads_symbols = config.input_feature_size is None
-    ids = [(name, getattr(config, name)) for name in ("unk_token_id", "pad_token_id", "bos_token_id")]
-    ids += [("decoder_start_token_id", config.decoder_start_token_id)]
-    ends = config.eos_token_id
-    ids += [("eos_token_id", end) for end in (ends if isinstance(ends, list) else [ends])]
-    for name, value in ids:
+    for name in ("unk_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id", "eos_token_id"):
         # The unknown id is put into the source, the padding id is used on both sides, the others in the decoder.
         limit = config.vocab_size if name == "unk_token_id" else config.target_vocab_size
         limit = min(limit, config.vocab_size) if name == "pad_token_id" and reads_symbols else limit
-        if value is not None and not 0 <= value < limit:
-            yield f"{name}={value} is not in the vocabulary: give an id from 0 to {limit - 1}, or None"
+        for value in as_list(getattr(config, name)):
+            if not 0 <= value < limit:
+                yield f"{name}={value} is not in the vocabulary: give an id from 0 to {limit - 1}, or None"
 
 
 def without_effect(config: Any) -> Iterator[str]:

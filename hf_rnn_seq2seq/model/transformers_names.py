@@ -2,8 +2,7 @@
 
 A private name may change with any version. Each row says where one is used and why, and a test asks every version for
 it. The searches of `generate()` rest on some: where one is missing or has changed, or transformers is newer than what
-was tested, `search_is_known` says so once, and the search of transformers does the work. This file travels to the Hub:
-it imports only the standard library and transformers.
+was tested, `search_is_known` says so once, and the search of transformers does the work.
 """
 
 import functools
@@ -34,13 +33,7 @@ def named(cache: Cache | None) -> dict[str, Any]:
 
 
 def one_cache(past_key_values: AnyCache | None, cache: AnyCache | None) -> AnyCache | None:
-    """
-    The cache, under whichever of its two names it was given.
-
-    Raises:
-        ValueError: Both were given.
-        TypeError: It is no `Cache`.
-    """
+    """The cache, under whichever of its two names it was given."""
     if past_key_values is not None and cache is not None:
         raise ValueError("got both past_key_values and cache, which are two names of one thing: give one of them")
     name, given = ("past_key_values", past_key_values) if cache is None else ("cache", cache)
@@ -63,20 +56,18 @@ class PrivateName(NamedTuple):
         """What is wrong with it in this transformers; None: nothing."""
         module, _, path = self.owner.partition(":")
         try:
-            owner: Any = importlib.import_module(module)
-            for part in path.split("."):
-                owner = getattr(owner, part)
+            owner: Any = functools.reduce(getattr, path.split("."), importlib.import_module(module))
         except (ImportError, AttributeError):
             return f"{self.owner} is gone"
         if not inspect.isclass(owner):
             code = inspect.unwrap(owner).__code__
             known = self.name in code.co_names or self.name in code.co_consts
             return None if known else f"{self.owner} does not use {self.name} any more"
-        found = getattr(owner, self.name, None)
+        found: Any = getattr(owner, self.name, None)
+        if not (hasattr(owner, self.name) if self.parameters is None else callable(found)):
+            return f"{self.owner} has no {self.name} any more"
         if self.parameters is None:
-            return None if hasattr(owner, self.name) else f"{self.owner} has no {self.name} any more"
-        if not callable(found):
-            return f"{self.owner} has no method {self.name} any more"
+            return None
         parameters = inspect.signature(found).parameters
         if any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
             return None  # somebody's wrapper, such as one that counts calls
