@@ -27,7 +27,7 @@ from .embedding import known_symbols
 from .fast import is_own, is_traced, replaceable, run_decoder, training_products
 from .padding import padding_of
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
-from .recurrence import RecurrentStack, StackOutput, draw_recurrent_masks
+from .recurrence import RecurrentStack, draw_recurrent_masks
 from .state import DecoderState, SourceMemory, is_recording, save_states
 from .transformers_names import named, one_cache
 
