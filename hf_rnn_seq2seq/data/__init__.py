@@ -11,6 +11,7 @@ __all__, __getattr__ = door(
         "labels": "TokenLabelDataOptions SequenceLabelDataOptions load_labelled_data label_map",
         "speech": "SpeechDataOptions load_speech_data JoinOptions",
         "values": "ValueDataOptions load_value_data",
+        "windows": "ForecastDataOptions ForecastWindows load_windows",
         "tables": "TableOptions Series read_table",
         "splits": "HoldoutOptions",
         "toy": "ToyOptions",

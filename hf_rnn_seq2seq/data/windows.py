@@ -15,6 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+
+try:
+    from datasets import Dataset, DatasetDict
+except ImportError as error:
+    raise ImportError("windows need datasets: pip install 'hf_rnn_seq2seq[train]'") from error
 from .files import DataError
 from .option_checks import check_range
 from .splits import SPLITS, Dataset, DatasetDict

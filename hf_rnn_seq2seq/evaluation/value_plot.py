@@ -105,7 +105,8 @@ def plot_forecast(
         axes.axvline(0.5, color=_TRUTH, linewidth=0.5, linestyle=":")
         axes.set_ylabel(name)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="upper left")
+        if number == 0:  # above, where no line is
+            axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     axes.set_xlabel("row, counted from the end of the past")
     if title is not None:
         figure.suptitle(title)

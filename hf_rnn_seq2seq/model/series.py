@@ -110,6 +110,17 @@ def check_series(config: Any, inputs: dict[str, Tensor | None]) -> None:
         _check_observed(side, inputs[f"{side}_values"], inputs[f"{side}_observed_mask"])
 
 
+def _check_shape(name: str, tensor: Any, wanted: Sequence[int | str], reason: str = "") -> None:
+    """Refuse a tensor, unless it is None, that has not these sizes; a word stands for any."""
+    if tensor is None:
+        return
+    check_tensor(name, tensor)
+    shape = tensor.shape
+    if len(shape) != len(wanted) or any(w != s for w, s in zip(wanted, shape) if not isinstance(w, str)):
+        sizes = ", ".join(map(str, wanted)) + ("," if len(wanted) == 1 else "")
+        raise ValueError(f"{name} has shape {tuple(shape)}, wanted ({sizes})" + (f": {reason}" if reason else ""))
+
+
 def _check_presence(config: Any, inputs: dict[str, Tensor | None]) -> None:
     """Refuse features that the configuration does not know, and the lack of those that it knows."""
     for name, option in (

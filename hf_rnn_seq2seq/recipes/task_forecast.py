@@ -11,9 +11,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import evaluate as evaluate_library
 import numpy as np
 import torch
 from transformers import set_seed
@@ -31,6 +30,9 @@ from .run_folder import FORECAST_PICTURE, SERIES_FILE
 from .scoring import evenly_taken
 from .task import Scores, Task
 
+
+if TYPE_CHECKING:
+    import evaluate as evaluate_library
 
 logger = logging.getLogger(__name__)
 
