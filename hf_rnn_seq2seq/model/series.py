@@ -136,17 +136,6 @@ def _check_presence(config: Any, inputs: dict[str, Tensor | None]) -> None:
         raise ValueError("future_observed_mask was given without future_values, of which it says what is observed")
 
 
-def _check_shape(name: str, tensor: Any, wanted: Sequence[int | str], reason: str = "") -> None:
-    """Refuse a tensor that has not the wanted sizes; a word stands for any, `reason` says where they come from."""
-    if tensor is None:
-        return
-    check_tensor(name, tensor)
-    shape = tensor.shape
-    if len(shape) != len(wanted) or any(w != s for w, s in zip(wanted, shape) if not isinstance(w, str)):
-        sizes = ", ".join(map(str, wanted)) + ("," if len(wanted) == 1 else "")
-        raise ValueError(f"{name} has shape {tuple(shape)}, wanted ({sizes})" + (f": {reason}" if reason else ""))
-
-
 def _check_classes(config: Any, classes: Tensor | None) -> None:
     """Refuse classes (B, N) of no embedding; looked for on the CPU only, where that does not wait."""
     if classes is None or classes.device.type != "cpu":
