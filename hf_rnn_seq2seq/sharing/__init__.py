@@ -1,4 +1,4 @@
-"""Model cards, exports, and the runtime that needs no torch."""
+"""Model cards, exports, the runtime that needs no torch, its server, and the demo."""
 
 from importlib import import_module
 from typing import Any
@@ -9,6 +9,10 @@ _PUBLIC = {  # public name -> the file that defines it
     "save_model_card": "card",
     "export_model": "export",
     "RnnSeq2SeqRuntime": "runtime",
+    "serve": "server",
+    "build_demo": "demo",
+    "launch_demo": "demo",
+    "write_space": "demo",
 }
 __all__ = list(_PUBLIC)
 

@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +31,8 @@ from .demo_models import ClassModel, SpeechModel, TagModel, TextModel, spans
 
 # Hypotheses of the list.
 _LISTED = 5
+# Seconds between two symbols at least, so that an eye can follow.
+_PACE = 0.06
 # Fonts of the reader's system: the theme's own would be fetched. The tables scroll within a phone's width.
 _THEME_FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 _CSS = ".gradio-container { max-width: 800px !important; margin: auto; } footer { display: none !important; }"
@@ -55,7 +58,8 @@ def _add_search(model: TextModel | SpeechModel, item: Any, button: Any, submits:
         wrap=True, datatype=["str", "number", "number"],
     )  # fmt: skip
     what = "Attention: what each output symbol looked at" if model.attends else "C: what the model keeps of the source"
-    picture = gr.Plot(label=what, format="png", elem_id="picture")
+    gr.Markdown(f"### {what}")
+    picture = gr.Plot(show_label=False, format="png", elem_id="picture")
 
     def work(given: Any) -> Iterator[Any]:
         if given is None:
@@ -63,6 +67,7 @@ def _add_search(model: TextModel | SpeechModel, item: Any, button: Any, submits:
         yield "", None, None
         for text in model.stream(given):
             yield text, gr.skip(), gr.skip()
+            time.sleep(_PACE)
         ranked = model.ranked(given, _LISTED)
         scores = [one.score or 0.0 for one in ranked]
         rows = [[one.text, round(score, 3), round(math.exp(score), 4)] for one, score in zip(ranked, scores)]

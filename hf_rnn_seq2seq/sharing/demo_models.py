@@ -225,9 +225,11 @@ class ClassModel(_Labelling):
 
     @torch.no_grad()
     def probabilities(self, text: str) -> dict[str, float]:
-        """Return the probability of each class."""
-        found = self.model.probabilities(**self._encode(text))[0].tolist()
-        return {self.labels[number]: value for number, value in enumerate(found)}
+        """Return the probability of each class: they sum to 1, unless a text may have several."""
+        logits = self.model(**self._encode(text)).logits[0].float()  # (C,)
+        several = self.model.config.problem_type == "multi_label_classification"
+        found = logits.sigmoid() if several else logits.softmax(-1)
+        return {self.labels[number]: value for number, value in enumerate(found.tolist())}
 
 
 class TagModel(_Labelling):
