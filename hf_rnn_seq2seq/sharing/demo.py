@@ -35,7 +35,10 @@ _LISTED = 5
 _PACE = 0.06
 # Fonts of the reader's system: the theme's own would be fetched. The tables scroll within a phone's width.
 _THEME_FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-_CSS = ".gradio-container { max-width: 800px !important; margin: auto; } footer { display: none !important; }"
+_CSS = """
+.gradio-container { width: 100% !important; max-width: 800px !important; margin: auto; }
+footer { display: none !important; }
+"""
 
 
 def _told(work: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:
@@ -70,7 +73,7 @@ def _add_search(model: TextModel | SpeechModel, item: Any, button: Any, submits:
             time.sleep(_PACE)
         ranked = model.ranked(given, _LISTED)
         scores = [one.score or 0.0 for one in ranked]
-        rows = [[one.text, round(score, 3), round(math.exp(score), 4)] for one, score in zip(ranked, scores)]
+        rows = [[one.text, round(score, 3), float(f"{math.exp(score):.3g}")] for one, score in zip(ranked, scores)]
         yield ranked[0].text, rows, gr.skip()
         yield gr.skip(), gr.skip(), model.picture(given, ranked[0])
 
@@ -88,7 +91,7 @@ def _text_page(model_dir: Path) -> None:
 
 
 def _speech_page(model_dir: Path) -> None:
-    sound = gr.Audio(label="Speak, or choose a file", sources=["microphone", "upload"], type="numpy", elem_id="input")
+    sound = gr.Audio(label="Choose a file, or speak", sources=["upload", "microphone"], type="numpy", elem_id="input")
     button = gr.Button("Run", variant="primary", elem_id="run")
     _add_search(SpeechModel(model_dir), sound, button, [])
 

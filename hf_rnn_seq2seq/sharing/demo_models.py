@@ -152,7 +152,9 @@ class TextModel(_Searching):
             return plot_context(context_by_prefix(self.model, source), symbols)
         tokens = [*best.tokens, self.target_tokenizer.eos_token_id]
         rows = tokens_with_slots(tokens, self.target_tokenizer, words, self.model.config)
-        return plot_attention(self._attention(source, tokens), symbols, rows)
+        figure = plot_attention(self._attention(source, tokens), symbols, rows)
+        figure.set_size_inches(figure.get_size_inches() + 0.7)  # room for labels: the page does not cut tightly
+        return figure
 
 
 class SpeechModel(_Searching):

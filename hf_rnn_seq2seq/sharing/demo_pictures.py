@@ -22,6 +22,8 @@ from ..model.bridge import context_vector, last_output
 
 
 _QUIET = "#4a5560"
+# In inches: so small that letters can be read on a phone, which shrinks a picture to its width.
+_WIDTH_AND_HEIGHT = (4.8, 6.0)
 _BLANKS = str.maketrans({" ": "␣", "\t": "⇥", "\n": "↵", "$": r"\$"})
 # More labels than this cannot be read on an axis.
 _MOST_LABELS = 40
@@ -72,7 +74,7 @@ def plot_context(found: ContextByPrefix, symbols: Sequence[str]) -> Figure:
         symbols: S labels.
     """
     places = np.arange(len(symbols))
-    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+    figure = Figure(figsize=_WIDTH_AND_HEIGHT, layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, height_ratios=(3, 1, 1), sharex=True)
     largest = max(float(np.abs(found.context).max()), 1e-6)
     scale: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
@@ -95,7 +97,7 @@ def plot_context(found: ContextByPrefix, symbols: Sequence[str]) -> Figure:
 
 def plot_attention_to_sound(weights: np.ndarray, symbols: Sequence[str], seconds: float) -> Figure:
     """Draw the attention (T, S) of T symbols over a sound of so many seconds: time from left to right."""
-    figure = Figure(figsize=(6.4, min(8.0, 1.6 + 0.25 * len(symbols))), layout="constrained")
+    figure = Figure(figsize=(_WIDTH_AND_HEIGHT[0], min(8.0, 1.6 + 0.25 * len(symbols))), layout="constrained")
     axes = figure.subplots()
     axes.imshow(
         weights, cmap="Blues", vmin=0.0, aspect="auto", interpolation="none",

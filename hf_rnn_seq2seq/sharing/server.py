@@ -104,7 +104,7 @@ class _Limits:
         except TimeoutError:
             if not status:
                 sentence = f"no answer within {options.timeout:g} s: ask for less, or later"
-                await JSONResponse({"error": sentence}, 504)(scope, receive, counted)  # type: ignore[arg-type]
+                await JSONResponse({"error": sentence}, 504)(scope, receive, counted)
         finally:
             path = scope["path"] if scope["path"] in _PATHS else "other"
             metrics.requests.labels(path, str(status or 500)).inc()
@@ -158,7 +158,7 @@ def create_app(service: Service, name: str = "model") -> FastAPI:
 
     @app.post("/stream")
     async def stream(request: GenerateRequest) -> StreamingResponse:
-        (text,), options = service.check(request, stream=True)
+        (text,), options, _ = service.check(request, stream=True)
         if service.lexicon.get(text) is None:
             service.encode([text])  # refused before the answer begins
         if service.streams >= service.options.max_streams:

@@ -189,8 +189,10 @@ class Service:
         self.metrics.symbols.inc(sum(len(hypothesis.tokens) for ranked in found for hypothesis in ranked))
         return found
 
-    def check(self, request: GenerateRequest, stream: bool = False) -> tuple[list[str], dict[str, Any]]:
-        """Return the texts of a request and its options.
+    def check(
+        self, request: GenerateRequest, stream: bool = False
+    ) -> tuple[list[str], dict[str, Any], GenerationOptions]:
+        """Return the texts of a request, its options, and the whole search that these and the saved ones make.
 
         Raises:
             ValueError: the request is wrong, or more than is allowed.
@@ -211,7 +213,7 @@ class Service:
         search = GenerationOptions.of(self.runtime.generation, {**defaults, **options})
         if stream and (search.num_beams > 1 or search.num_return_sequences > 1):
             raise ValueError("num_beams, num_return_sequences: a stream is of one hypothesis, wanted 1")
-        return [text or "" for text in texts], options
+        return [text or "" for text in texts], options, search
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of texts.
@@ -220,8 +222,10 @@ class Service:
             ValueError: a text is blank, too long, or no Unicode.
         """
         for number, text in enumerate(texts):
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                raise ValueError(f"text {number}: got half a character (a lone surrogate), wanted Unicode")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"text {number}: got half a character ({error.reason}), wanted Unicode") from error
         sources = self.runtime.encode(texts)
         for number, source in enumerate(sources):
             if len(source) > self.options.max_source_length:
@@ -232,21 +236,19 @@ class Service:
 
     async def generate(self, request: GenerateRequest) -> list[list[dict[str, Any]]]:
         """Return an n-best list for each text of a request."""
-        texts, options = self.check(request)
+        texts, options, search = self.check(request)
         known = [self.lexicon.get(text) for text in texts]
         self.metrics.lexicon.inc(sum(answers is not None for answers in known))
         sources = self.encode([text for text, answers in zip(texts, known) if answers is None])
-        search = GenerationOptions.of(self.runtime.generation, options)
         shared: tuple[tuple[str, Any], ...] = tuple(sorted(options.items()))
         if search.do_sample:
             shared = (("", object()), *shared)  # what is drawn depends on the batch: alone, a seed repeats it
         futures = [asyncio.wrap_future(future) for future in self.batcher.submit(sources, shared)] if sources else []
         found = iter(await asyncio.gather(*futures))
-        number = options.get(
-            "num_return_sequences", GenerationOptions.of(self.runtime.generation).num_return_sequences
-        )
         return [
-            [_of_model(hypothesis) for hypothesis in next(found)] if answers is None else _of_lexicon(answers[:number])
+            [_of_model(hypothesis) for hypothesis in next(found)]
+            if answers is None
+            else _of_lexicon(answers[: search.num_return_sequences])
             for answers in known
         ]
 

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
+import soundfile
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from test_demo import kind_of, text_model
+from test_demo import RATE, kind_of, text_model
 
 from hf_rnn_seq2seq.sharing.demo import launch_demo
-from hf_rnn_seq2seq.sharing.demo_models import ClassModel, TagModel, TextModel
+from hf_rnn_seq2seq.sharing.demo_models import ClassModel, SpeechModel, TagModel, TextModel
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(290)]
@@ -52,11 +54,11 @@ class Page:
         self.browser, self.address = browser, f"http://127.0.0.1:{port}/"
         self.wait(lambda: _answers(port), "the page's server")
 
-    def open(self, width: int) -> None:
+    def open(self, width: int, box: str = "#input textarea") -> None:
         metrics = {"width": width, "height": 1400, "deviceScaleFactor": 1, "mobile": width < 600}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.browser.get(self.address)
-        self.wait(lambda: self.all("#input textarea"), "the input")
+        self.wait(lambda: self.all(box), "the input")
 
     def all(self, selector: str) -> list[Any]:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
@@ -123,6 +125,21 @@ def test_a_blank_text_is_refused_with_a_sentence(browser: webdriver.Chrome, tmp_
     page.ask("  ")
     page.wait(lambda: "wanted one that is not blank" in browser.page_source, "the sentence")
     page.check()
+
+
+def test_a_sound_is_uploaded_and_read(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    folder, file = kind_of("speech", tmp_path / "speech"), tmp_path / "noise.wav"
+    noise = np.random.default_rng(0).integers(-9000, 9000, 2 * RATE, dtype=np.int16)
+    soundfile.write(file, noise, 2 * RATE)
+    page = Page(browser, folder)
+    page.open(WIDTHS["phone"], "#input input[type=file]")
+    page.all("#input input[type=file]")[0].send_keys(str(file))
+    page.wait(lambda: "noise.wav" in browser.page_source, "the upload")
+    page.all("#run")[0].click()
+    page.wait(lambda: page.all("#picture img"), "the picture")
+    assert page.value("#output textarea") == SpeechModel(folder).ranked((2 * RATE, noise), 5)[0].text
+    page.check()
+    browser.save_screenshot(str(tmp_path / "speech_phone.png"))
 
 
 def test_a_sentence_is_tagged_and_a_text_classified(browser: webdriver.Chrome, tmp_path: Path) -> None:

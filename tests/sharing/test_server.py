@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -321,7 +322,8 @@ _PROGRAM = (
 def start(exported: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
     source, target = Path(hf_rnn_seq2seq.sharing.__file__).parent, tmp_path / "sharing"
     target.mkdir()
-    for name in ("__init__.py", "runtime.py", "batching.py", "service.py", "server.py"):
+    dockerfile = (Path(__file__).parents[2] / "scripts" / "Dockerfile").read_text(encoding="utf-8")
+    for name in re.findall(r"hf_rnn_seq2seq/sharing/(\w+\.py)", dockerfile):
         shutil.copy(source / name, target)
     started = []
 
