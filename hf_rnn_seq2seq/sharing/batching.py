@@ -69,6 +69,8 @@ class Batcher(Generic[Item, Answer]):
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
+            if len(self._waiting) + len(items) > self._max_queue:  # those given up make room
+                self._waiting = deque(request for request in self._waiting if not request.future.cancelled())
             if len(self._waiting) + len(items) > self._max_queue:
                 raise QueueFullError(f"{len(self._waiting)} requests wait, wanted at most {self._max_queue}")
             self._waiting.extend(requests)

@@ -34,7 +34,7 @@ _LISTED = 5
 # Seconds between two symbols at least, so that an eye can follow.
 _PACE = 0.06
 # Fonts of the reader's system: the theme's own would be fetched. The tables scroll within a phone's width.
-_THEME_FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+_FONT, _FONT_MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
 _CSS = """
 .gradio-container { width: 100% !important; max-width: 800px !important; margin: auto; }
 footer { display: none !important; }
@@ -58,7 +58,7 @@ def _add_search(model: TextModel | SpeechModel, item: Any, button: Any, submits:
     output = gr.Textbox(label="Output", interactive=False, elem_id="output")
     listed = gr.Dataframe(
         headers=["hypothesis", "log P", "P"], label="Best of a beam search", interactive=False, elem_id="ranked",
-        wrap=True, datatype=["str", "number", "number"],
+        wrap=True, datatype=["str", "number", "number"], column_widths=["56%", "22%", "22%"],
     )  # fmt: skip
     what = "Attention: what each output symbol looked at" if model.attends else "C: what the model keeps of the source"
     gr.Markdown(f"### {what}")
@@ -169,7 +169,7 @@ def launch_demo(
         host, port: where to listen; port None: the first free one from 7860 on.
         browser: open the page in a browser.
     """
-    theme = gr.themes.Default(**_THEME_FONTS)
+    theme = gr.themes.Default(font=_FONT, font_mono=_FONT_MONO)
     page = build_demo(model_dir)
     _, address, _ = page.launch(
         server_name=host, server_port=port, inbrowser=browser, share=False, theme=theme, css=_CSS, quiet=True,

@@ -153,7 +153,8 @@ class TextModel(_Searching):
         tokens = [*best.tokens, self.target_tokenizer.eos_token_id]
         rows = tokens_with_slots(tokens, self.target_tokenizer, words, self.model.config)
         figure = plot_attention(self._attention(source, tokens), symbols, rows)
-        figure.set_size_inches(figure.get_size_inches() + 0.7)  # room for labels: the page does not cut tightly
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width + 0.7, height + 0.7)  # room for labels: the page saves it with its margins
         return figure
 
 

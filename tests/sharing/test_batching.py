@@ -78,9 +78,12 @@ def test_more_than_the_queue_holds_is_refused_as_a_whole(worker: Worker) -> None
     with pytest.raises(QueueFullError, match="2 requests wait, wanted at most 3"):
         batcher.submit([3, 4], "a")
     assert len(batcher) == 2
+    given_up = batcher.submit([5], "a")[0]
+    assert given_up.cancel()
+    batcher.submit([6], "a")  # in its place
     worker.may_begin.set()
     batcher.close()
-    assert worker.batches[1:] == [([1, 2], "a")]
+    assert worker.batches[1:] == [([1, 2, 6], "a")]
 
 
 def test_an_error_reaches_its_batch_and_no_other(worker: Worker) -> None:

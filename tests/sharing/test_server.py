@@ -203,25 +203,36 @@ def test_what_is_not_there_is_told_as_json(server: Server) -> None:
     assert server.client.get("/").json()["limits"]["max_texts"] == 64
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_large_slow_and_too_many_requests_are_refused(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Server(exported, max_body_bytes=100, timeout=0.5, max_queue=1, max_streams=1) as server:
+    with Server(exported, max_body_bytes=100, timeout=2, max_queue=1, max_streams=1) as server:
         status, answer = server.post({"text": "a" * 100})
         assert (status, answer) == (413, {"error": "body: got more than 100 bytes, wanted no more"})
         release, generate = threading.Event(), server.service.runtime.generate
+        reached = threading.Event()
 
         def slow(*args: Any, **options: Any) -> Any:
-            release.wait(10)
+            reached.set()
+            release.wait(20)
             return generate(*args, **options)
 
         monkeypatch.setattr(server.service.runtime, "generate", slow)
         with ThreadPoolExecutor(3) as clients:
-            answers = []
-            for _ in range(3):  # one at work, one waits, one is too many
+            # One is at work, one waits, one is too many.
+            answers = [clients.submit(server.post, {"text": "a"})]
+            assert reached.wait(10)
+            for _ in range(2):
                 answers.append(clients.submit(server.post, {"text": "a"}))
-                time.sleep(0.1)
+                wait_until(lambda: len(server.service.batcher) == 1)
             statuses = [future.result() for future in answers]
         assert [status for status, _ in statuses] == [504, 504, 503]
-        assert statuses[0][1] == {"error": "no answer within 0.5 s: ask for less, or later"}
+        assert statuses[0][1] == {"error": "no answer within 2 s: ask for less, or later"}
         assert statuses[2][1] == {"error": "too much at once: 1 requests wait, wanted at most 1"}
         release.set()
         assert server.post({"text": "a"})[0] == 200
@@ -235,9 +246,9 @@ def test_large_slow_and_too_many_requests_are_refused(exported: Path, monkeypatc
         monkeypatch.setattr(server.service.runtime, "stream", endless)
         with ThreadPoolExecutor(2) as clients:
             first = clients.submit(server.client.post, "/stream", json={"text": "a"})
-            time.sleep(0.25)
+            wait_until(lambda: server.service.streams == 1)
             assert server.post({"text": "a"}, "/stream")[0] == 503
-            assert first.result().text.endswith('{"error": "not done within 0.5 s: ask for less, or later"}\n\n')
+            assert first.result().text.endswith('{"error": "not done within 2 s: ask for less, or later"}\n\n')
         assert server.service.streams == 0
 
 
