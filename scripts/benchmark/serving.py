@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 from latency import percentile, requests
 from workload import SHAPES, STEPS, Shape, export_shape
 
@@ -44,7 +45,10 @@ _TEXTS = 256
 
 @dataclass(frozen=True)
 class Load:
-    """What clients saw of a server: requests a second; median, 99th percentile and largest latency in milliseconds."""
+    """What clients saw of a server: requests a second; median, 99th percentile and largest latency in milliseconds.
+
+    `cpu`: milliseconds that the server computed for a request, which other processes disturb little.
+    """
 
     model: str
     format: str
@@ -57,11 +61,12 @@ class Load:
     p50: float
     p99: float
     largest: float
+    cpu: float
 
 
 @contextmanager
-def serving(exported: Path, max_batch_size: int) -> Iterator[tuple[str, int]]:
-    """Start a server in a process of its own; yield its host and port.
+def serving(exported: Path, max_batch_size: int) -> Iterator[tuple[tuple[str, int], psutil.Process]]:
+    """Start a server in a process of its own; yield its host and port, and the process.
 
     Raises:
         RuntimeError: it does not start, or does not end well.
@@ -75,7 +80,7 @@ def serving(exported: Path, max_batch_size: int) -> Iterator[tuple[str, int]]:
             if not line:
                 raise RuntimeError(f"the server did not start: {' '.join(command)}")
             host, _, port = line.strip().rpartition("/")[2].partition(":")
-            yield host, int(port)
+            yield (host, int(port)), psutil.Process(process.pid)
         finally:
             process.terminate()
         if process.wait() != 0:
@@ -128,9 +133,10 @@ def measure(shape: Shape, name: str, exported: Path, seconds: float) -> Iterator
     """Yield what clients saw of a model."""
     asked = bodies(shape)
     for max_batch_size in BATCHES:
-        with serving(exported, max_batch_size) as address:
+        with serving(exported, max_batch_size) as (address, process):
             for clients in CLIENTS:
                 asyncio.run(load(address, asked, clients, seconds / 5))  # warm
+                before = sum(process.cpu_times()[:2])
                 took, found = asyncio.run(load(address, asked, clients, seconds))
                 latencies = [1000 * one for one, status in found if status == 200]
                 yield Load(
@@ -140,21 +146,21 @@ def measure(shape: Shape, name: str, exported: Path, seconds: float) -> Iterator
                     p50=round(percentile(latencies, 50), 2),
                     p99=round(percentile(latencies, 99), 2),
                     largest=round(max(latencies), 2),
+                    cpu=round(1000 * (sum(process.cpu_times()[:2]) - before) / len(found), 3),
                 )
 
 
 def table(loads: Sequence[Load]) -> str:
     """The loads as a table, each beside one client alone and beside one request at a time with as many clients."""
-    lines = [
-        "| model | batch | clients | requests/s | p50 ms | p99 ms | / alone | / one at a time | p99 / p50 alone |"
-    ]
-    lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    columns = ["model", "batch", "clients", "requests/s", "p50 ms", "p99 ms", "CPU ms"]
+    columns += ["/ alone", "/ one at a time", "p99 / p50 alone"]
+    lines = [f"| {' | '.join(columns)} |", f"| --- |{' ---: |' * (len(columns) - 1)}"]
     by_key = {(one.model, one.format, one.max_batch_size, one.clients): one for one in loads}
     for one in loads:
         alone = by_key[one.model, one.format, one.max_batch_size, CLIENTS[0]]
         single = by_key[one.model, one.format, 1, one.clients]
         cells = [f"{one.model} {one.format}", one.max_batch_size, one.clients, f"{one.per_second:,.1f}"]
-        cells += [f"{one.p50:.1f}", f"{one.p99:.1f}", f"{one.per_second / alone.per_second:.2f}"]
+        cells += [f"{one.p50:.1f}", f"{one.p99:.1f}", f"{one.cpu:.2f}", f"{one.per_second / alone.per_second:.2f}"]
         cells += [f"{one.per_second / single.per_second:.2f}", f"{one.p99 / alone.p50:.1f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

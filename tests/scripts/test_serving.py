@@ -13,12 +13,12 @@ from workload import SHAPES, Shape
 
 def test_the_table_compares_with_one_client_and_with_one_request_at_a_time() -> None:
     def one(size: int, clients: int, rate: float, p50: float, p99: float) -> Load:
-        return Load("B", "fp32", size, clients, 1.0, 10, 0, rate, p50, p99, p99)
+        return Load("B", "fp32", size, clients, 1.0, 10, 0, rate, p50, p99, p99, 0.5)
 
     loads = [one(64, 1, 100, 10, 12), one(64, 64, 500, 60, 90), one(1, 1, 110, 9, 11), one(1, 64, 125, 500, 600)]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(loads).splitlines()]
     assert rows[0][-3:] == ["/ alone", "/ one at a time", "p99 / p50 alone"]
-    assert rows[3] == ["B fp32", "64", "64", "500.0", "60.0", "90.0", "5.00", "4.00", "9.0"]
+    assert rows[3] == ["B fp32", "64", "64", "500.0", "60.0", "90.0", "0.50", "5.00", "4.00", "9.0"]
     assert rows[5][-3:] == ["1.14", "1.00", "66.7"]
 
 
