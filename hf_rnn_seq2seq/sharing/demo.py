@@ -32,7 +32,7 @@ from .demo_models import ClassModel, SpeechModel, TagModel, TextModel, spans
 # Hypotheses of the list.
 _LISTED = 5
 # Seconds between two symbols at least, so that an eye can follow.
-_PACE = 0.06
+PACE = 0.06
 # Fonts of the reader's system: the theme's own would be fetched. The tables scroll within a phone's width.
 _FONT, _FONT_MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
 _CSS = """
@@ -70,7 +70,7 @@ def _add_search(model: TextModel | SpeechModel, item: Any, button: Any, submits:
         yield "", None, None
         for text in model.stream(given):
             yield text, gr.skip(), gr.skip()
-            time.sleep(_PACE)
+            time.sleep(PACE)
         ranked = model.ranked(given, _LISTED)
         scores = [one.score or 0.0 for one in ranked]
         rows = [[one.text, round(score, 3), float(f"{math.exp(score):.3g}")] for one, score in zip(ranked, scores)]

@@ -21,7 +21,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from test_demo import RATE, kind_of, text_model
 
-from hf_rnn_seq2seq.sharing.demo import launch_demo
+from hf_rnn_seq2seq.sharing import demo
 from hf_rnn_seq2seq.sharing.demo_models import ClassModel, SpeechModel, TagModel, TextModel
 
 
@@ -50,7 +50,7 @@ class Page:
     def __init__(self, browser: webdriver.Chrome, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        threading.Thread(target=launch_demo, args=(folder,), kwargs={"port": port}, daemon=True).start()
+        threading.Thread(target=demo.launch_demo, args=(folder,), kwargs={"port": port}, daemon=True).start()
         self.browser, self.address = browser, f"http://127.0.0.1:{port}/"
         self.wait(lambda: _answers(port), "the page's server")
 
@@ -95,7 +95,10 @@ def _answers(port: int) -> bool:
 
 
 @pytest.mark.parametrize("structure", ["luong", "cho"])
-def test_a_text_is_typed_and_answered(browser: webdriver.Chrome, structure: str, tmp_path: Path) -> None:
+def test_a_text_is_typed_and_answered(
+    browser: webdriver.Chrome, structure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "PACE", 0.5)  # a busy browser shows only the last of texts that come close together
     folder = text_model(structure, tmp_path)
     shown = TextModel(folder)
     ranked, page = shown.ranked("abcd", 5), Page(browser, folder)
@@ -110,8 +113,7 @@ def test_a_text_is_typed_and_answered(browser: webdriver.Chrome, structure: str,
 
         page.wait(look, "the picture")
         streamed = list(shown.stream("abcd"))
-        # Symbol by symbol: more than the last of the greedy texts was there to be seen.
-        assert len(set(seen) & set(streamed)) > 1 or len(streamed) < 3
+        assert len(set(seen) & set(streamed)) > 1, "symbol by symbol: more than the last text of greedy search is seen"
         assert page.value("#output textarea") == ranked[0].text
         table = page.all("#ranked")[0].text
         assert all(f"{one.score:.3f}".rstrip("0") in table for one in ranked)
