@@ -171,7 +171,8 @@ DOORS = {
         plot_attention target_log_probabilities
     """,
     "sharing": """
-        RnnSeq2SeqRuntime RnnSeriesRuntime RnnValuesRuntime create_model_card export_model save_model_card
+        RnnSeq2SeqRuntime RnnSeriesRuntime RnnValuesRuntime build_demo create_model_card export_model launch_demo
+        save_model_card serve write_space
     """,
     "recipes": """
         copy_recipe load_task recipe_sentences run_recipe

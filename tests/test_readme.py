@@ -55,6 +55,8 @@ def test_every_command_is_one_that_a_test_runs() -> None:
         "python scripts/predict.py",
         "python scripts/export.py",
         "python exported/rnn_seq2seq_runtime.py",
+        "hf-rnn-seq2seq serve exported",  # tests/sharing/test_server.py
+        "hf-rnn-seq2seq demo runs/g2p_cmudict",  # tests/sharing/test_demo_page.py, slow
         "torchrun --nproc_per_node 2 scripts/run.py",
     )
     unknown = [command for command in commands() if not command.startswith(known)]

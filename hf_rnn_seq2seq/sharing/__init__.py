@@ -1,4 +1,4 @@
-"""Model cards, exports, and the runtime that needs no torch."""
+"""Model cards, exports, the runtime that needs no torch, its server, and the demo."""
 
 from ..data.doors import door
 
@@ -11,5 +11,7 @@ __all__, __getattr__ = door(
         "runtime": "RnnSeq2SeqRuntime",
         "runtime_series": "RnnSeriesRuntime",
         "runtime_values": "RnnValuesRuntime",
+        "server": "serve",
+        "demo": "build_demo launch_demo write_space",
     },
 )

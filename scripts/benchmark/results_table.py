@@ -21,8 +21,8 @@ def _comments(block: str) -> tuple[str, str]:
 
 
 BEGIN, END = _comments("results")
-# Not of a recipe: `speed.py` reads it.
-SPEED_FILE = "benchmark.json"
+# Not of a recipe: `speed.py` reads the one, `serving.py` writes the other.
+SPEED_FILE, SERVING_FILE = "benchmark.json", "serving.json"
 # What others reached, beside the results files: a recipe's name, a tabulator, numbers and their source, one a line.
 PUBLISHED_FILE = "published.tsv"
 _NO_RESULTS = "*No results yet.*"
@@ -33,7 +33,7 @@ _NO_RESULTS = "*No results yet.*"
 
 
 def results_table(folder: str | os.PathLike[str]) -> str:
-    """Return the markdown table of all results files of a folder, sorted by recipe; `SPEED_FILE` is none of them.
+    """Return the markdown table of all results files of a folder, sorted by recipe; the two of speed are none of them.
 
     Numbers of other people's models stand beside ours if the folder has a `PUBLISHED_FILE`.
 
@@ -42,7 +42,7 @@ def results_table(folder: str | os.PathLike[str]) -> str:
     """
     if not Path(folder).is_dir():
         raise ValueError(f"folder must be a folder of results files, got {folder}")
-    paths = sorted(path for path in Path(folder).glob("*.json") if path.name != SPEED_FILE)
+    paths = sorted(path for path in Path(folder).glob("*.json") if path.name not in (SPEED_FILE, SERVING_FILE))
     results = [read_results(path) for path in paths]
     if not results:
         return _NO_RESULTS
