@@ -31,6 +31,7 @@ _PUBLIC = {  # public name -> the file that defines it
     "set_word_vectors": "word_vectors",
     "load_word_vectors": "word_vectors",
     "Preprocessing": "preprocessing",
+    "save_processor": "processors",
 }
 __all__ = list(_PUBLIC)
 

@@ -20,7 +20,8 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from ..data.files import DataError, read_json
 from ..data.preprocessing import Preprocessing
-from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers, save_tokenizers
+from ..data.processors import save_processor
+from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from ..model.pretrained import RnnSeq2SeqPreTrainedModel
@@ -149,15 +150,13 @@ def average_models(
                     f"{getattr(first, name)!r}; only checkpoints of one model have a mean"
                 )
     _check_inputs(directories)
-    tokenizers = load_tokenizers(directories[0])
+    source, target = load_tokenizers(directories[0])
     preprocessing = Preprocessing.load(directories[0])
     model: RnnSeq2SeqPreTrainedModel = load_model(model_class, directories[0])
     # strict=False: tied weights are in a checkpoint once.
     model.load_state_dict(average_checkpoints(directories), strict=False)
     model.save_pretrained(str(output_dir))
-    save_tokenizers(output_dir, *tokenizers)
-    if preprocessing is not None:
-        preprocessing.save(output_dir)
+    save_processor(output_dir, source, target, preprocessing)
     return model
 
 

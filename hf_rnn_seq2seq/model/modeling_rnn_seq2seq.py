@@ -23,8 +23,10 @@ from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
 from .fast import chunked_loss, logits_wait, replaceable, steps_that_count, with_later_logits
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
 from .loss import cross_entropy, loss_beyond_logits, shift_tokens_right
+from .modeling_encoder import ENCODER_OF_FOLDER, MayBeEncoder
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState
+from .registration import pipelines_of_folder
 from .scheduled_sampling import ScheduledSampling
 from .state import DecoderState, SourceMemory, check_cache_layers, load_source, load_state, new_cache, save_source
 from .tied_tables import TiedTables
@@ -32,8 +34,10 @@ from .transformers_names import CACHE_NAME, named, one_cache
 
 
 @replaceable()
-class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
+class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):  # type: ignore[misc]
     """Encoder, bridge and decoder without an output layer."""
+
+    _also_loads = ENCODER_OF_FOLDER
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
@@ -109,6 +113,9 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
                 `character_vocab_size`: the characters of each word, then `pad_token_id`.
             input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`,
                 *optional*): Source vectors in place of ids, of a model with `input_feature_size`.
+
+        Returns:
+            What the decoder gives; without any of its inputs, what the encoder does: features of the source.
         """
         config = self.config
         past_key_values = one_cache(past_key_values, cache)
@@ -118,6 +125,9 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             check_cache_layers(past_key_values, config.decoder_layers)
         sources = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds,
                    "input_features": input_features, "character_ids": character_ids}  # fmt: skip
+        decoder_inputs = (decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask, choose_input)
+        if all(given is None for given in (*decoder_inputs, encoder_outputs, past_key_values)):
+            return self.encoder(**sources, output_hidden_states=output_hidden_states, return_dict=True)
         check_model_inputs(
             config, sources, encoder_outputs, decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds,
             past_key_values,
@@ -242,6 +252,8 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
     """
 
     use_fast_generation = True
+    _also_loads = {"AutoModel": "modeling_rnn_seq2seq.RnnSeq2SeqModel", **ENCODER_OF_FOLDER}
+    _ships_pipelines = pipelines_of_folder()
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
@@ -337,6 +349,8 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
             sampling = self._scheduled_sampling(decoder_input_ids)
             if made and (skip_logits or later) and decoder_attention_mask is None and sampling is None:
                 decoder_attention_mask = steps_that_count(self.model, labels)
+        if decoder_input_ids is None and decoder_inputs_embeds is None:
+            raise ValueError("give exactly one of decoder_input_ids (or labels) and decoder_inputs_embeds")
         outputs = self.model(
             input_ids,
             attention_mask=attention_mask,

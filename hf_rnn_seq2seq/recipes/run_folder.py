@@ -38,7 +38,7 @@ PREDICTIONS = "predictions_*.tsv"
 # What a run leaves, beside its checkpoints, its recipe, and a card.
 _FINISHED = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "config.json", "generation_config.json"),
-    *("tokenizer*.json", "special_tokens_map.json", "preprocessor_config.json"),
+    *("tokenizer*.json", "special_tokens_map.json", "*processor_config.json"),
     *(PREPROCESSING_FILE, TARGET_TOKENIZER_FOLDER, "training_args.bin", REPORT_FILE, PREDICTIONS),
 )
 # The sections that the weights do not depend on ...

@@ -10,15 +10,16 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from ..data.files import TRANSCRIPTS_HEADER, write_table
+from ..data.processors import save_processor
 from ..data.speech import SpeechDataOptions, load_speech_data, make_dataset
 from ..data.tokenizers import TokenizerOptions, load_tokenizers, train_tokenizer
 from ..evaluation.decoding import IGNORE_INDEX
@@ -185,8 +186,8 @@ class SpeechTask(Task):
                 )
 
     def save_processors(self, directory: str | Path) -> None:
-        self.tokenizer.save_pretrained(directory)
-        self.extractor.save_pretrained(directory)
+        tokenizer = cast(PreTrainedTokenizerFast, self.tokenizer)
+        save_processor(directory, tokenizer, feature_extractor=self.extractor)
 
     def _labels(self, split: Dataset) -> list[list[int]]:
         """Target ids with one `</s>` each."""
