@@ -46,7 +46,7 @@ class RnnSeq2SeqGenerationPipeline(Pipeline):
 
     model: Any
     processor: Any
-    _load_processor: Any = True
+    _load_processor: Any = None  # if there is one: with a model in memory its parts may be given
     _load_tokenizer: Any = False
     _load_feature_extractor: Any = False
     _load_image_processor: Any = False
@@ -57,7 +57,10 @@ class RnnSeq2SeqGenerationPipeline(Pipeline):
     ):
         if processor is None:
             if tokenizer is None:
-                raise ValueError("give a processor, or a tokenizer, and of a speech model its feature_extractor")
+                raise ValueError(
+                    "give a processor, or a tokenizer, and of a speech model its feature_extractor: none was found "
+                    "beside the model"
+                )
             processor = RnnSeq2SeqProcessor(tokenizer, feature_extractor)
         super().__init__(model=model, processor=processor, **kwargs)
         self.reads_audio = self.model.main_input_name == "input_features"

@@ -62,8 +62,6 @@ class RnnSeq2SeqProcessor(ProcessorMixin):
         self.tokenizer = tokenizer
         self.feature_extractor = feature_extractor
         self.chat_template = None
-        for part in self._parts():
-            part._set_processor_class(type(self).__name__)
 
     def _parts(self) -> list[Any]:
         return [part for part in (self.tokenizer, self.feature_extractor) if part is not None]
@@ -163,6 +161,7 @@ class RnnSeq2SeqProcessor(ProcessorMixin):
             # A feature extractor that is saved alone names the processor too: some programs save no more.
             named: Any = [*self._parts()[1:], self]
             custom_object_save(self, save_directory, config=named)
+        self.tokenizer._set_processor_class(type(self).__name__)
         for part in self._parts():
             part.save_pretrained(save_directory)
         file = os.path.join(save_directory, PROCESSOR_NAME)

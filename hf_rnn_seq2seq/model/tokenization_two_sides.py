@@ -229,9 +229,7 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
 def _compiled(pair: Sequence[str]) -> tuple[re.Pattern[str], str]:
     """Return a checked pair of a regular expression and its replacement."""
     if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
-        raise ValueError(
-            f"source_replacements must hold pairs of a regular expression and its replacement; got {pair}"
-        )
+        raise ValueError(f"source_replacements: got {pair}, wanted [regular expression, replacement]")
     try:
         pattern = re.compile(pair[0])
         pattern.sub(pair[1], "")
