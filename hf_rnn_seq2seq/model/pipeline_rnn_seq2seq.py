@@ -5,6 +5,7 @@ source, S source length, T target length, V vocabulary. This file travels to the
 library, torch, transformers and the flat files beside it.
 """
 
+import os
 from typing import Any
 
 from torch import Tensor
@@ -55,13 +56,12 @@ class RnnSeq2SeqGenerationPipeline(Pipeline):
     def __init__(
         self, model: Any, processor: Any = None, tokenizer: Any = None, feature_extractor: Any = None, **kwargs: Any
     ):
-        if processor is None:
-            if tokenizer is None:
-                raise ValueError(
-                    "give a processor, or a tokenizer, and of a speech model its feature_extractor: none was found "
-                    "beside the model"
-                )
+        if processor is None and tokenizer is not None:
             processor = RnnSeq2SeqProcessor(tokenizer, feature_extractor)
+        if processor is None and os.path.isdir(model.name_or_path):
+            processor = RnnSeq2SeqProcessor.from_pretrained(model.name_or_path)  # of whatever version
+        if processor is None:
+            raise ValueError("give a processor, or a tokenizer, and of a speech model its feature_extractor")
         super().__init__(model=model, processor=processor, **kwargs)
         self.reads_audio = self.model.main_input_name == "input_features"
         if self.reads_audio and self.processor.feature_extractor is None:

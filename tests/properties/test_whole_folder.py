@@ -33,7 +33,7 @@ TARGET = train_tokenizer(["uvw xyz x y"], TokenizerOptions("word"), "target")
 WORDS = train_tokenizer(["ab cd ef"], TokenizerOptions("word", characters=True))
 EXTRACTOR = RnnSeq2SeqFeatureExtractor(sampling_rate=8000, num_mel_bins=10)
 BACKWARDS = Preprocessing([["x", "a"]], reverse_source=True)
-SEARCH = {"num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 5}
+SEARCH = {"num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 5, "suppress_tokens": [0, 1, 2]}
 
 # What is asked of every folder, here and where the package is not; `trust` are the options that this takes.
 ANSWERS = """
@@ -60,8 +60,9 @@ def answers(folder, kind, trust):
         items = pipeline(task, model=folder, **trust)("ab cd")
         found["labels"] = [{name: str(value) for name, value in item.items()} for item in items]
         return found
-    processor = AutoProcessor.from_pretrained(folder, **trust)
-    found["inputs"] = dict(processor(["xab", "cd"], text_target=["x y", "uvw"]))
+    if not folder.endswith("old"):  # such a folder names no processor; the pipeline makes one
+        processor = AutoProcessor.from_pretrained(folder, **trust)
+        found["inputs"] = dict(processor(["xab", "cd"], text_target=["x y", "uvw"]))
     write = pipeline("seq2seq-generation", model=folder, **trust)
     found["n_best"] = write(["xab", "cd"], **SEARCH)
     write.save_pretrained(folder + "/again")
