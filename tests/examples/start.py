@@ -3,7 +3,7 @@
     python start.py [--without-package] SCRIPT ARGUMENTS
 
 `evaluate.load` downloads the code of a metric: here it is computed by the library that this code would call. `nltk`
-downloads its splitter of sentences: a text counts as one. `datasets` decodes audio with torchcodec: here soundfile
+downloads its splitter of sentences: a text counts as one. `datasets` reads audio with torchcodec: here soundfile
 does.
 """
 
@@ -77,6 +77,10 @@ class Metric:
         return self.compute_all(predictions, references, **options)
 
 
+def encode_audio(self: Any, value: Any) -> dict[str, Any]:
+    return {"bytes": None, "path": value["path"] if isinstance(value, dict) else str(value)}
+
+
 def decode_audio(self: Any, value: dict[str, Any], token_per_repo_id: Any = None) -> dict[str, Any]:
     import soundfile
 
@@ -96,7 +100,7 @@ def main() -> None:
     import evaluate
 
     evaluate.load = Metric
-    datasets.Audio.decode_example = decode_audio
+    datasets.Audio.encode_example, datasets.Audio.decode_example = encode_audio, decode_audio
     if importlib.util.find_spec("nltk") is None:
         nltk: Any = types.ModuleType("nltk")
         nltk.__spec__ = importlib.util.spec_from_loader("nltk", None)
