@@ -188,7 +188,8 @@ def _reading(folder: Path) -> dict[str, dict[str, Any]]:
         "reads other features than": _json(folder / FEATURE_EXTRACTOR_NAME),
         "reads its sources otherwise than": dataclasses.asdict(Preprocessing.load(folder) or Preprocessing()),
         "has another tokenizer.json than": _tokenizer_rules(folder / "tokenizer.json"),
-        f"has another {target} than": _tokenizer_rules(folder / target),
+        # Targets get their `</s>` whether or not its own rules append one.
+        f"has another {target} than": {**_tokenizer_rules(folder / target), "post_processor": None},
     }
 
 

@@ -7,6 +7,7 @@ library, transformers and the flat files beside it.
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ _TOKENIZERS: dict[str, Any] = {
 # How folders say the same that have no processor: a file, and the second tokenizer's folder.
 _PREPROCESSING_FILE = "preprocessing.json"
 _TARGET_FOLDER = "target_tokenizer"
+# What the recipe beside a model of an early version says where its sources were not read as they are.
+_REWRITES = re.compile(r"^\s*(reverse_source:\s*true|source_replacements:\s*(\n\s*-|\[\[))", re.MULTILINE)
 # Which repository, and how to get at it.
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 
@@ -215,6 +218,13 @@ def _load_tokenizer(path: str, trust_remote_code: bool | None, hub: dict[str, An
     if preprocessing is not None:
         with open(preprocessing, encoding="utf-8") as file:
             options = json.load(file)
+    elif (recipe := _file(path, "recipe.yaml", hub)) is not None:
+        with open(recipe, encoding="utf-8") as file:
+            if _REWRITES.search(file.read()):
+                raise ValueError(
+                    f"{path} has no {_PREPROCESSING_FILE}, but its recipe.yaml says that sources are rewritten or "
+                    "reversed: an early version saved it. Save it again: hf_rnn_seq2seq.data.save_processor"
+                )
     if target is None and not any(options.values()):
         return tokenizer
     return RnnSeq2SeqTwoSidedTokenizer.from_tokenizers(tokenizer, target, **options)

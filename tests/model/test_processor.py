@@ -125,6 +125,26 @@ def test_a_folder_of_an_earlier_version_gives_the_same_processor(
     assert Preprocessing.load(new) == preprocessing
 
 
+@pytest.mark.parametrize(
+    ("recipe", "refused"),
+    [
+        ("data:\n  reverse_source: true\n", True),
+        ("data:\n  source_replacements:\n  - - a\n    - b\n  reverse_source: false\n", True),
+        ("data:\n  source_replacements: [[a, b]]\n", True),
+        ("data:\n  source_replacements: []\n  reverse_source: false\n", False),
+        ("data:\n  train: train.tsv\n", False),
+    ],
+)
+def test_a_folder_that_says_it_in_its_recipe_alone_is_not_misread(recipe: str, refused: bool, tmp_path: Path) -> None:
+    save_tokenizers(tmp_path, SOURCE, TARGET)
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    if refused:
+        with pytest.raises(ValueError, match=r"has no preprocessing\.json, but its recipe\.yaml says"):
+            RnnSeq2SeqProcessor.from_pretrained(tmp_path)
+    else:
+        assert RnnSeq2SeqProcessor.from_pretrained(tmp_path)("the")["input_ids"] == SOURCE("the")["input_ids"]
+
+
 def test_tokenizers_keep_their_class_where_one_side_is_enough(tmp_path: Path) -> None:
     save_processor(tmp_path, SOURCE, SOURCE, Preprocessing())
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] == "RnnSeq2SeqTokenizer"
