@@ -21,8 +21,8 @@ from .tokenization_two_sides import RnnSeq2SeqTwoSidedTokenizer
 from .tokenization_words import RnnSeq2SeqWordTokenizer
 
 
-for _tokenizer in (RnnSeq2SeqWordTokenizer, RnnSeq2SeqTwoSidedTokenizer, RnnSeq2SeqTokenizer):
-    AutoTokenizer.register(RnnSeq2SeqConfig, _tokenizer, exist_ok=True)
+for tokenizer_class in (RnnSeq2SeqWordTokenizer, RnnSeq2SeqTwoSidedTokenizer, RnnSeq2SeqTokenizer):
+    AutoTokenizer.register(RnnSeq2SeqConfig, tokenizer_class, exist_ok=True)
 AutoFeatureExtractor.register(RnnSeq2SeqConfig, RnnSeq2SeqFeatureExtractor, exist_ok=True)
 AutoProcessor.register(RnnSeq2SeqConfig, RnnSeq2SeqProcessor, exist_ok=True)
 AutoModelForTextEncoding.register(RnnSeq2SeqConfig, RnnSeq2SeqEncoderModel, exist_ok=True)

@@ -108,7 +108,7 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
     @property
     def source_tokenizer(self) -> RnnSeq2SeqTokenizer:
         """The tokenizer of the sources alone, without what is done to a source before or after it."""
-        return RnnSeq2SeqTokenizer(tokenizer_object=self._tokenizer, **_settings(self))
+        return RnnSeq2SeqTokenizer(tokenizer_object=self.backend_tokenizer, **_settings(self))
 
     @property
     def target_tokenizer(self) -> PreTrainedTokenizerFast:
