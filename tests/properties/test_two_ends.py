@@ -275,7 +275,8 @@ def test_the_searches_were_tested_with_this_transformers() -> None:
 THEIR_CLASSES = (
     transformers.PreTrainedModel, transformers.PreTrainedConfig, GenerationMixin, GenerationConfig, Trainer,
     transformers.PreTrainedTokenizerFast, SequenceFeatureExtractor, transformers.TrainerCallback,
-    transformers.Pipeline, GradientCheckpointingLayer, Cache, CacheLayerMixin, StaticLayer, DynamicCache, EncoderDecoderCache,
+    transformers.Pipeline, GradientCheckpointingLayer, Cache, CacheLayerMixin, StaticLayer, DynamicCache,
+    EncoderDecoderCache,
 )  # fmt: skip
 # Private names of others: named tuples, the autograd engine, dynamo, oneDNN, accelerate.
 NOT_OF_TRANSFORMERS = {
