@@ -32,7 +32,10 @@ LONGEST_FILE = 510  # about 500: no line is squeezed to get there
 # What each room may import of the package: rooms, or single files of them.
 MAY_IMPORT = {
     "model": set(),
-    "data": {"model.tokenization_rnn_seq2seq", "model.tokenization_words", "model.feature_extraction_rnn_seq2seq"},
+    "data": {
+        *("model.tokenization_rnn_seq2seq", "model.tokenization_two_sides", "model.tokenization_words"),
+        *("model.feature_extraction_rnn_seq2seq", "model.processing_rnn_seq2seq"),
+    },
     "training": {"model", "data"},
     "evaluation": {"model", "data", "training.checkpoints"},
     "sharing": {"model", "data", "evaluation"},
@@ -157,7 +160,7 @@ DOORS = {
         SequenceLabelDataOptions Series SpeechDataOptions TableOptions TokenLabelDataOptions TokenizerOptions
         ToyOptions ValueDataOptions decode_with_slots encode_dataset encode_sources encode_with_slots
         evaluation_items label_map load_data load_labelled_data load_speech_data load_tokenizers load_value_data
-        load_windows load_word_vectors read_table save_tokenizers set_word_vectors tokens_with_slots
+        load_windows load_word_vectors read_table save_processor save_tokenizers set_word_vectors tokens_with_slots
         train_tokenizer unknown_words
     """,
     "training": """

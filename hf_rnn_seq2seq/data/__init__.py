@@ -19,5 +19,6 @@ __all__, __getattr__ = door(
         "slots": "unknown_words encode_with_slots decode_with_slots tokens_with_slots",
         "word_vectors": "set_word_vectors load_word_vectors",
         "preprocessing": "Preprocessing",
+        "processors": "save_processor",
     },
 )

@@ -262,10 +262,12 @@ def encode_sources(
 
     Args:
         texts: the sources.
-        tokenizer: the source tokenizer; its post-processor appends `</s>` or not.
+        tokenizer: the source tokenizer; its post-processor appends `</s>` or not. Of one of both sides, which may
+            rewrite its sources itself, that of the sources alone: texts are encoded as they are.
         reverse: reverse the tokens of the text; an `</s>` stays at the end.
         config: the model's configuration; if it has `copy_slots`, unknown words get slots.
     """
+    tokenizer = getattr(tokenizer, "source_tokenizer", tokenizer)
     words = unknown_words(texts, tokenizer, config)
     ids = encode_with_slots(texts, tokenizer, words, config)
     if not reverse:

@@ -17,7 +17,8 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from ..data.files import DataError, first_few, read_json
 from ..data.preprocessing import COLUMNS_FILE, Preprocessing
-from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers, save_tokenizers
+from ..data.processors import save_processor
+from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from ..model.pretrained import RnnSeq2SeqPreTrainedModel
@@ -144,9 +145,7 @@ def average_models(
     model.load_state_dict(average_checkpoints(directories), strict=False)
     model.save_pretrained(str(output_dir))
     if tokenizers is not None:
-        save_tokenizers(output_dir, *tokenizers)
-    if preprocessing is not None:
-        preprocessing.save(output_dir)
+        save_processor(output_dir, *tokenizers, preprocessing)
     return model
 
 
@@ -179,7 +178,8 @@ def _reading(folder: Path) -> dict[str, dict[str, Any]]:
         "reads other columns than": _json(folder / COLUMNS_FILE),
         "reads its sources otherwise than": dataclasses.asdict(Preprocessing.load(folder) or Preprocessing()),
         "has another tokenizer.json than": _tokenizer_rules(folder / "tokenizer.json"),
-        f"has another {target} than": _tokenizer_rules(folder / target),
+        # Targets get their `</s>` whether or not its own rules append one.
+        f"has another {target} than": {**_tokenizer_rules(folder / target), "post_processor": None},
     }
 
 

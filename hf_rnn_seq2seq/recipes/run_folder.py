@@ -38,7 +38,7 @@ SERIES_FILE, FORECAST_PICTURE = "series.json", "forecast.png"
 # What a run leaves, beside its checkpoints, its recipe, and a card.
 _FINISHED = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "config.json", "generation_config.json"),
-    *("tokenizer*.json", "special_tokens_map.json", "preprocessor_config.json"),
+    *("tokenizer*.json", "special_tokens_map.json", "*processor_config.json"),
     *(COLUMNS_FILE, VALUES_PICTURE, SERIES_FILE, FORECAST_PICTURE),
     *(PREPROCESSING_FILE, TARGET_TOKENIZER_FOLDER, "training_args.bin", REPORT_FILE, PREDICTIONS),
 )

@@ -9,15 +9,16 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from ..data.files import TRANSCRIPTS_HEADER, write_table
+from ..data.processors import save_processor
 from ..data.speech import SpeechDataOptions, load_speech_data, make_dataset
 from ..data.splits import Dataset, DatasetDict
 from ..data.tokenizers import TokenizerOptions, load_tokenizers, train_tokenizer
@@ -157,8 +158,8 @@ class SpeechTask(SearchingTask):
                 )
 
     def save_processors(self, directory: str | Path) -> None:
-        self.tokenizer.save_pretrained(directory)
-        self.extractor.save_pretrained(directory)
+        tokenizer = cast(PreTrainedTokenizerFast, self.tokenizer)
+        save_processor(directory, tokenizer, feature_extractor=self.extractor)
 
     def _labels(self, split: Dataset) -> list[list[int]]:
         """Target ids with one `</s>` each."""

@@ -14,8 +14,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTo
 
 from ..data.pairs import encode_dataset, evaluation_items, load_data, pair_lengths, vocabulary_texts
 from ..data.preprocessing import Preprocessing
+from ..data.processors import save_processor
 from ..data.splits import Dataset, DatasetDict
-from ..data.tokenizers import load_tokenizers, save_tokenizers, train_tokenizer
+from ..data.tokenizers import load_tokenizers, train_tokenizer
 from ..evaluation.ensemble import RnnSeq2SeqEnsemble
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from ..training.augmentation import BpeDropout
@@ -131,9 +132,8 @@ class Seq2SeqTask(SearchingTask):
             )
 
     def save_processors(self, directory: str | Path) -> None:
-        tokenizers = cast("list[PreTrainedTokenizerFast]", [self.source_tokenizer, self.target_tokenizer])
-        save_tokenizers(directory, *tokenizers)
-        self.recipe.data.preprocessing.save(directory)
+        source, target = cast("list[PreTrainedTokenizerFast]", [self.source_tokenizer, self.target_tokenizer])
+        save_processor(directory, source, target, self.recipe.data.preprocessing)
 
     def encode(self, split: Dataset, name: str) -> Dataset:
         tokenizers = self.source_tokenizer, self.target_tokenizer

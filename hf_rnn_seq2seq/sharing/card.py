@@ -210,7 +210,7 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
     """Return what the template's section on use asks about a model."""
     reads_text = config.input_feature_size is None
     if reads_text:
-        prepared = preprocessing.reverse_source or config.copy_slots
+        prepared = preprocessing != Preprocessing() or config.copy_slots
         source, unit = "input_ids" if prepared else "**inputs", "each input symbol"
     else:
         source = "**inputs" if kind == "speech_seq2seq" else "input_features=input_features"
