@@ -179,7 +179,8 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             source: Of `source_memory()`.
             attention_mask (`torch.Tensor` of shape `(batch_size, target_length)`, *optional*): 0 where a step is to be
                 passed over (padded prompts).
-            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, target_length, embedding_size)`, *optional*).
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, target_length, embedding_size)`, *optional*): In
+                place of `input_ids`.
             past_key_values, cache: Cache that takes the state after these steps, under either name.
             choose_input: Scheduled sampling: gives the ids (B,) that each step but the first reads instead.
 

@@ -127,8 +127,8 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             output_hidden_states (`bool`, *optional*): Also return embeddings and each layer's outputs.
             character_ids (`torch.LongTensor` of shape `(batch_size, source_length, word_length)`, *optional*): With
                 `character_vocab_size`, and only then read: the characters of each word, then `pad_token_id`.
-            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`,
-                *optional*): Source vectors, of a model with `input_feature_size`; in place of all others.
+            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, feature_size)`, *optional*):
+                Source vectors, of a model with `input_feature_size`; in place of all others.
             output_attentions: `generate()` asks every encoder. This one has no attention to return.
         """
         check_source(self.config, input_ids, attention_mask, inputs_embeds, character_ids, input_features)

@@ -1,7 +1,7 @@
-"""The README's table of all results files, `scripts/results/<recipe>.json`.
+"""The table of all results files in docs/results.md, `scripts/results/<recipe>.json`.
 
-`python scripts/benchmark/results_table.py README.md scripts/results` rewrites the table between two comments of a
-file, and with `--check` says whether it is up to date.
+`python scripts/benchmark/results_table.py docs/results.md scripts/results` rewrites the table between two comments of
+a file, and with `--check` says whether it is up to date.
 """
 
 from __future__ import annotations
