@@ -190,9 +190,13 @@ def door(module: str) -> list[str]:
 
 
 def on_page_content(text: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn TeX into MathML."""
+    """Turn TeX into MathML; a ValueError says which formula uses what the converter does not know."""
 
     def drawn(match: re.Match[str]) -> str:
-        return convert(html.unescape(match["tex"]).strip(), display="block" if match["tag"] == "div" else "inline")
+        tex = html.unescape(match["tex"]).strip()
+        drawing = convert(tex, display="block" if match["tag"] == "div" else "inline")
+        if "<mi>&</mi>" in drawing or "\\" in drawing:
+            raise ValueError(f"{page.file.src_uri}: cannot turn {tex!r} into MathML")
+        return drawing
 
     return _MATH.sub(drawn, text)
