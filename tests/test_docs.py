@@ -128,6 +128,7 @@ def is_as_said(wanted: str, printed: str) -> bool:
     return not wanted or doctest.OutputChecker().check_output(wanted, printed, flags)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", RUN)
 def test_what_a_page_says_runs(name: str, tmp_path: Path) -> None:
     cut_short = False
@@ -174,7 +175,8 @@ def test_a_command_is_accepted(command: str, tmp_path: Path, monkeypatch: pytest
     for recipe in (ROOT / "scripts/recipes").glob("*.yaml"):
         (tmp_path / recipe.name).symlink_to(recipe)
     monkeypatch.chdir(tmp_path)
-    words = shlex.split(command, comments=True)
+    # What a shell would put in for a variable is a number here, of a task or of machines.
+    words = [re.sub(r"\$\w+", "1", word) for word in shlex.split(command, comments=True)]
     while words[0] == "srun" or re.match(r"[A-Z0-9_]+=", words[0]):  # or a variable of the environment
         words.pop(0)
     if words[0] == "torchrun":
