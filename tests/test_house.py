@@ -18,6 +18,7 @@ from hf_rnn_seq2seq import (
     RnnSeq2SeqForConditionalGeneration,
     RnnSeq2SeqForSequenceClassification,
     RnnSeq2SeqForSpeechSeq2Seq,
+    RnnSeq2SeqForTimeSeriesPrediction,
     RnnSeq2SeqForTokenClassification,
     RnnSeq2SeqModel,
     RnnSeq2SeqTokenizer,
@@ -121,6 +122,7 @@ def test_the_model_room_is_what_travels(tmp_path: Path) -> None:
     saved: list[Any] = [RnnSeq2SeqModel(text), RnnSeq2SeqForConditionalGeneration(text)]
     saved += [RnnSeq2SeqForTokenClassification(text), RnnSeq2SeqForSequenceClassification(text)]
     saved += [RnnSeq2SeqForSpeechSeq2Seq(vectors), RnnSeq2SeqFeatureExtractor(feature_size=4)]
+    saved.append(RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqConfig(**SIZES, input_size=4, prediction_length=3)))
     saved += [kind(tokenizer_object=words) for kind in (RnnSeq2SeqTokenizer, RnnSeq2SeqWordTokenizer)]
     for number, part in enumerate(saved):
         part.save_pretrained(tmp_path / str(number))
@@ -152,16 +154,17 @@ DOORS = {
         ACCELERATIONS plain
     """,
     "data": """
-        DataError DataOptions HoldoutOptions JoinOptions Preprocessing SequenceLabelDataOptions
-        SpeechDataOptions TokenLabelDataOptions TokenizerOptions ToyOptions decode_with_slots encode_dataset
-        encode_sources encode_with_slots evaluation_items label_map load_data load_labelled_data
-        load_speech_data load_tokenizers load_word_vectors save_tokenizers set_word_vectors
-        tokens_with_slots train_tokenizer unknown_words
+        DataError DataOptions ForecastDataOptions ForecastWindows HoldoutOptions JoinOptions Preprocessing
+        SequenceLabelDataOptions Series SpeechDataOptions TableOptions TokenLabelDataOptions TokenizerOptions
+        ToyOptions ValueDataOptions decode_with_slots encode_dataset encode_sources encode_with_slots
+        evaluation_items label_map load_data load_labelled_data load_speech_data load_tokenizers load_value_data
+        load_windows load_word_vectors read_table save_tokenizers set_word_vectors tokens_with_slots
+        train_tokenizer unknown_words
     """,
     "training": """
         ArrayRows BpeDropout RecipeTrainer ScheduledSamplingCallback SpecAugmentOptions
         TeacherForcingOptions TokenBudgetBatchSampler TrainingClock average_checkpoints checkpoints_of
-        pad_rows rank_checkpoints spec_augment teacher_forcing_ratio
+        pad_rows pad_value_rows rank_checkpoints spec_augment teacher_forcing_ratio
     """,
     "evaluation": """
         Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble
@@ -169,7 +172,7 @@ DOORS = {
         plot_attention target_log_probabilities
     """,
     "sharing": """
-        RnnSeq2SeqRuntime create_model_card export_model save_model_card
+        RnnSeq2SeqRuntime RnnSeriesRuntime RnnValuesRuntime create_model_card export_model save_model_card
     """,
     "recipes": """
         copy_recipe load_task recipe_sentences run_recipe

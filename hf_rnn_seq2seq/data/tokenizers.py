@@ -6,8 +6,6 @@ without an unknown token and decoded back exactly. Needs only `tokenizers` and `
 imports only the tokenizer classes, so that it works for any sequence-to-sequence model.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import unicodedata
@@ -164,10 +162,7 @@ def _reproducible_unigram(tokenizer: Tokenizer) -> models.Unigram:
 def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str = "source") -> PreTrainedTokenizerFast:
     """Return a fast tokenizer trained on texts, with ids `<unk>` 0, `<pad>` 1, `<s>` 2, `</s>` 3.
 
-    Args:
-        texts: the training texts, one string a sentence, word or line.
-        options: type, size and normalisation.
-        name: how error messages call this tokenizer, "source" or "target".
+    A text is a sentence, word or line. Errors call the tokenizer by `name`, "source" or "target".
 
     Raises:
         DataError: the texts are all empty, or one of them has no UTF-8 form.
@@ -253,9 +248,7 @@ def save_tokenizers(
 def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
     """Return the source and the target tokenizer of a model directory, the same object twice if they are shared.
 
-    Raises:
-        FileNotFoundError: the directory holds no `tokenizer.json`.
-        DataError: its files are damaged.
+    FileNotFoundError: it holds no `tokenizer.json`; DataError: its files are damaged.
     """
     if not (Path(directory) / "tokenizer.json").is_file():
         raise FileNotFoundError(f"{directory} holds no tokenizer.json: it is not a saved model of this package")

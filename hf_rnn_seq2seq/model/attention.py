@@ -2,8 +2,7 @@
 
 dot and general: Luong 2015, section 3.1. additive: Bahdanau 2015, appendix A.1.2. Keys are projected once a source
 sequence, outside the steps. Nothing is kept on the module between calls. B batch, S source length, T queries, H of the
-decoder, K size of a key, A of the additive score, D of a memory vector. This file travels to the Hub: it imports only
-torch and its flat siblings.
+decoder, K size of a key, A of the additive score, D of a memory vector.
 """
 
 import torch
@@ -19,9 +18,7 @@ class Attention(nn.Module):
 
     Args:
         attention_type (`str`): `"dot"` q.m_j, `"general"` q.(W m_j), `"additive"` v.tanh(W q + U m_j).
-        query_size (`int`): H of the decoder.
-        memory_size (`int`): Size of a memory vector, the encoder's.
-        attention_size (`int`): Hidden size of the additive score.
+        query_size, memory_size, attention_size (`int`): H, D, and A of the additive score.
         coverage (`bool`): The score also reads how much each position was attended to so far, g_j (See 2017, 2.3):
             additive v.tanh(W q + U m_j + w g_j); the others add w g_j with one learned number w to the score.
     """
@@ -64,7 +61,7 @@ class Attention(nn.Module):
         """
         covered = None
         if coverage is not None:
-            coverage = coverage.unsqueeze(1) if coverage.dim() == 2 else coverage
+            coverage = coverage.unsqueeze(1) if coverage.dim() == 2 else coverage  # (B, T or 1, S)
             # (B, T or 1, S, A) in the additive score, (B, T or 1, S, 1) in the others
             covered = coverage.to(memory.dtype).unsqueeze(-1) * self.coverage_weight
         if self.attention_type == "additive":

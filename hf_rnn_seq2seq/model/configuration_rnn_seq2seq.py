@@ -2,8 +2,7 @@
 
 The options are those of Sutskever 2014, Cho 2014, Bahdanau 2015 and Luong 2015. What cannot work together is refused
 when the configuration is made, with a sentence that says what to change, and so is an option that would change
-nothing; a saved model that has one loads, with a warning. This file travels to the Hub with a saved model: it imports
-only the standard library, transformers, huggingface_hub and its flat siblings.
+nothing; a saved model that has one loads, with a warning.
 """
 
 import warnings
@@ -36,9 +35,9 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
         decoder_layers (`int`, defaults to 2): Recurrent layers of the decoder; also `config.num_hidden_layers`.
         bidirectional_encoder (`bool`, defaults to `True`): Read the source in both directions in every layer.
         context_vector (`str`, defaults to `"last"`): What C is computed from: the `"last"` state (Sutskever 2014, Cho
-            2014), or the `"mean"` or `"max"` over all states of the encoder's top layer. Where C is an input of the
-            decoder's steps, the last state is the layer's last output, with `layer_norm` and `residual`; the first
-            states of the decoder's recurrence are made of the recurrence's own last states, without them.
+            2014), or the `"mean"` or `"max"` over all states of the encoder's top layer. As an input of the decoder's
+            steps the last state is the layer's last output, with `layer_norm` and `residual`; the decoder's first
+            states are computed from the recurrence's own last states, without them.
         context_feeding (`str`, defaults to `"initial_state"`): Where C goes. `"initial_state"` is structure 1: C only
             sets the decoder's first state (Sutskever 2014). `"every_step"` is structure 2: C is an input of every
             decoder step, and the first state is zero. `"both"` does both (Cho 2014).
@@ -65,17 +64,15 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             sum_{j: x_j = w} a_j. It needs an attention and one vocabulary for both sides; the model's `logits` are
             then log P.
         copy_slots (`int`, defaults to 0): How many words of a source that are not in the vocabulary can be copied
-            (See 2017, 2.2: the extended vocabulary). The ids from `vocab_size` on stand for them, the same id for the
-            same word, for each source anew; they are embedded as `unk_token_id`, and `logits` are so much wider. The
-            slots have no weights: a trained model can be given some. It needs `use_copy`, and the ids and texts that
-            `extended_vocabulary.py` makes; a source encoded without slots is copied as by `use_copy` alone.
+            (See 2017, 2.2: the extended vocabulary), with `use_copy`. The ids from `vocab_size` on stand for them, for
+            each source anew, as `encode_with_slots` gives them; they are embedded as `unk_token_id`, and `logits` are
+            so much wider. The slots have no weights: a trained model can be given some.
         coverage (`bool`, defaults to `False`): The score reads how much each position was attended to so far (See
             2017, 2.3): `"additive"` inside the tanh, `"dot"` and `"general"` times one learned number. Its weights
             start at zero, so that it can be added to a trained model. Training then runs step by step, several times
             slower, and adds the coverage loss.
         coverage_loss_weight (`float`, defaults to 1.0): Weight of the coverage loss sum_j min(a_j, coverage_j) beside
-            the cross entropy of each target symbol (eq. 13); in training only. Trainer's `label_smoothing_factor`
-            is refused (it would train without this loss): use `label_smoothing`.
+            the cross entropy of each target symbol (eq. 13); in training only.
         share_embeddings (`bool`, defaults to `False`): One embedding table for source and target.
         tie_word_embeddings (`bool`, defaults to `False`): The output matrix is the decoder's embedding table (Press &
             Wolf 2017); with `share_embeddings`, one table for all three.
@@ -94,9 +91,9 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             `hidden_dropout` there.
         recurrent_dropout (`float`, defaults to 0.0): Variational dropout of the recurrent state: one mask a sequence
             (Gal & Ghahramani 2016). Training then runs step by step, several times slower.
-        layer_norm (`bool`, defaults to `False`): Layer normalisation of what each layer hands upward (outside the
-            recurrence, so that the fused kernels stay in use). The encoder's top layer has none in a whole model in
-            which nothing reads its outputs: without attention, where the last states only set the decoder's first.
+        layer_norm (`bool`, defaults to `False`): Layer normalisation of what each layer hands upward, outside the
+            recurrence. The encoder's top layer has none in a whole model in which nothing reads its outputs: without
+            attention, where the last states only set the decoder's first.
         residual (`bool`, defaults to `False`): From the second layer on, add a layer's input to its output (Wu 2016).
         raw_last_state (`bool`, *optional*): The `"last"` of `context_vector` and `classifier_pooling` is the state of
             the recurrence also where it is an input of the decoder's steps or of a classifier: without the top layer's
@@ -110,8 +107,7 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             embeddings of standard deviation 1.
         init_std (`float`, *optional*): Standard deviation of embeddings and projections instead.
         use_crf (`bool`, defaults to `False`): Token classification scores the labels of a sequence together, in a
-            linear-chain conditional random field (Lafferty 2001), instead of one by one. `label_smoothing` then does
-            nothing, and Trainer's own `label_smoothing_factor` is refused: it would train without the CRF.
+            linear-chain conditional random field (Lafferty 2001), instead of one by one, without `label_smoothing`.
         classifier_pooling (`str`, defaults to `"last"`): What sequence classification reads: the `"last"` state, the
             `"mean"` or `"max"` over all states, or their mix by `"attention"` of one learned query (Raffel & Ellis
             2015).
@@ -119,6 +115,13 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             `hidden_dropout` on the encoder's memory.
         input_feature_size (`int`, *optional*): F: the input is a sequence of vectors of this size, `input_features`
             (speech, sensors), and the encoder has no embedding table. `None`: the input is token ids.
+        standardise_features (`bool`, defaults to `False`): Subtract a mean from `input_features` and divide by a
+            standard deviation, feature by feature: buffers of the encoder, `input_scale`, which are fitted to training
+            data and saved with the model, so that it reads the user's units. A feature that is NaN, missing, is read
+            as its mean.
+        regression_loss (`str`, defaults to `"squared"`): Loss of values, in standard deviations of the training data:
+            `"squared"` (they are then estimates of the mean), `"absolute"` (of the median) or `"huber"` (Huber 1964:
+            squared up to 1, then absolute).
         time_reduction (`int`, defaults to 1): 1, 2, 4, 8 ...: how many input vectors become one position of the
             memory. Each encoder layer from the second on reads pairs of consecutive states, concatenated, until the
             factor is reached (Chan 2016, eq. 5); a layer that does so has no `residual`. What the layers cannot do is
@@ -126,6 +129,29 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
         ctc_weight (`float`, defaults to 0.0): Of the speech model: weight of the CTC branch on the encoder in the
             training loss, (1 - w) attention + w CTC, and in decoding unless `generate(ctc_weight=...)` says otherwise
             (Watanabe 2017). 0: there is no CTC branch. The blank is `pad_token_id`.
+        prediction_length (`int`, *optional*): T: how many steps `RnnSeq2SeqForTimeSeriesPrediction` forecasts, of
+            vectors of `input_feature_size` channels (also `config.input_size`). `None`: the model is no forecaster.
+        context_length (`int`, *optional*): How many steps of the past it reads at most. Default: `prediction_length`.
+        distribution_output (`str`, defaults to `"none"`): What it forecasts of a value: `"none"`, the value itself
+            (trained by `regression_loss`), or its distribution: `"normal"`, `"student_t"` or `"negative_binomial"`
+            (counts; Salinas 2020, DeepAR), trained by its likelihood.
+        segment_length (`int`, defaults to 1): How many steps are one step of the recurrence, on both sides (Lin 2023,
+            SegRNN).
+        decode_at_once (`bool`, defaults to `False`): Every segment is one decoder step from C, told by the embedding
+            of its position and channel which one it is (Lin 2023: parallel multi-step forecasting). `False`: a step
+            reads the segment before, in training the true one (teacher forcing).
+        channel_independence (`bool`, defaults to `False`): Each channel is a series of its own, forecast by the same
+            weights (Nie 2023, PatchTST).
+        window_normalization (`str`, defaults to `"none"`): What is taken out of each window of the past and put back
+            into the forecast, per channel: `"last"` subtracts the last observed value (Lin 2023); `"instance"`
+            subtracts the mean and divides by the standard deviation (Kim 2022, without learned scale; transformers'
+            `scaling="std"`); `"mean"` divides by the mean absolute value (Salinas 2020; `scaling="mean"`).
+        num_time_features (`int`, defaults to 0): Numbers that are known of each step, past and future (calendar).
+        num_static_real_features (`int`, defaults to 0): Numbers that are known of a series.
+        num_static_categorical_features (`int`, defaults to 0): Classes that are known of a series.
+        cardinality (`list[int]`, *optional*): Number of classes of each of these.
+        embedding_dimension (`list[int]`, *optional*): Size of their embeddings. Default: half the classes, up to 50.
+        num_parallel_samples (`int`, defaults to 100): How many futures `generate()` draws.
 
     Example:
 
@@ -140,7 +166,11 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
 
     model_type = "rnn_seq2seq"
     keys_to_ignore_at_inference = ["past_key_values", "cache"]
-    attribute_map = {"hidden_size": "decoder_hidden_size", "num_hidden_layers": "decoder_layers"}
+    attribute_map = {
+        "hidden_size": "decoder_hidden_size",
+        "num_hidden_layers": "decoder_layers",
+        "input_size": "input_feature_size",
+    }
 
     vocab_size: int = 8000
     decoder_vocab_size: int | None = None
@@ -185,8 +215,23 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
     classifier_pooling: Literal["last", "mean", "max", "attention"] = "last"
     classifier_dropout: float | int = 0.0
     input_feature_size: int | None = None
+    standardise_features: bool = False
+    regression_loss: Literal["squared", "absolute", "huber"] = "squared"
     time_reduction: int = 1
     ctc_weight: float | int = 0.0
+    prediction_length: int | None = None
+    context_length: int | None = None
+    distribution_output: Literal["none", "normal", "student_t", "negative_binomial"] = "none"
+    segment_length: int = 1
+    decode_at_once: bool = False
+    channel_independence: bool = False
+    window_normalization: Literal["none", "last", "instance", "mean"] = "none"
+    num_time_features: int = 0
+    num_static_real_features: int = 0
+    num_static_categorical_features: int = 0
+    cardinality: list[int] | None = None
+    embedding_dimension: list[int] | None = None
+    num_parallel_samples: int = 100
     use_cache: bool = True
     is_encoder_decoder: bool = True
     unk_token_id: int | None = 0
@@ -208,6 +253,10 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             self.readout_type = "none" if self.attention_type == "none" else "tanh"
         if self.readout_size is None and self.readout_type != "none":
             self.readout_size = self.embedding_size if self.tie_word_embeddings else self.decoder_hidden_size
+        if self.context_length is None:
+            self.context_length = self.prediction_length
+        if self.embedding_dimension is None and self.cardinality is not None:
+            self.embedding_dimension = [min(50, (classes + 1) // 2) for classes in self.cardinality]
         if self.raw_last_state is None:
             self.raw_last_state = self._was_saved and (self.layer_norm or self.residual)
 
@@ -229,14 +278,8 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "RnnSeq2SeqConfig":
         """
-        Return a classic of the literature as a ready configuration.
-
-        Args:
-            name (`str`): `"sutskever2014"`, `"cho2014"`, `"bahdanau2015"`, `"luong2015"` or `"textbook"`.
-            overrides: Any option of the configuration; it replaces the paper's value.
-
-        Raises:
-            ValueError: If there is no preset of that name.
+        Return a classic of the literature as a ready configuration: `"sutskever2014"`, `"cho2014"`, `"bahdanau2015"`,
+        `"luong2015"` or `"textbook"`. Any option among `overrides` replaces the paper's value.
         """
         if name not in PRESETS:
             raise ValueError(f"name must be one of {', '.join(PRESETS)}; got {name!r}")

@@ -3,8 +3,7 @@
 P(w) = p_gen P_vocab(w) + (1 - p_gen) sum over the positions j with x_j = w of a_j (eq. 9), in the logarithmic domain.
 Both sides have one vocabulary. The paper's extended vocabulary has `copy_slots` more ids: those from `vocab_size` on
 stand for the words of a source that are not in the vocabulary, and of these P_vocab is zero. B batch, S source length,
-T target length, V vocabulary, Z slots. This file travels to the Hub: it imports only torch and
-its flat siblings.
+T target length, V vocabulary, Z slots.
 """
 
 from typing import Any, NamedTuple
@@ -33,15 +32,7 @@ class Pointer(NamedTuple):
 
 
 def source_symbols(ids: Tensor) -> Tensor:
-    """
-    Return the source as the mixture reads it; made once a source sequence.
-
-    Args:
-        ids: (B, S) symbols of the source.
-
-    Returns:
-        (B, 2, S) int64: `[:, 0]` the symbols, `[:, 1]` the first position that holds the same symbol.
-    """
+    """Return the source's ids (B, S) as the mixture reads them, (B, 2, S): symbols, and where each stands first."""
     ordered, order = ids.sort(dim=1, stable=True)  # (B, S) each, as all that follows
     starts = F.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0), value=True)  # of runs of one symbol
     run = torch.where(starts, torch.arange(ids.shape[1], device=ids.device), 0).cummax(dim=1).values
@@ -50,12 +41,7 @@ def source_symbols(ids: Tensor) -> Tensor:
 
 
 def check_labels(labels: Tensor, pointer: Pointer | None, config: Any) -> None:
-    """
-    Refuse labels (B, T) that have no probability: slots that stand for nothing in their source.
-
-    Raises:
-        ValueError: There is one.
-    """
+    """Refuse labels (B, T) that have no probability: slots that stand for nothing in their source."""
     if pointer is None or config.copy_slots == 0 or is_traced():
         return
     row, step = (labels >= config.vocab_size).nonzero(as_tuple=True)
@@ -82,11 +68,10 @@ def log_mixture(logits: Tensor, pointer: Pointer, slots: int = 0) -> Tensor:
         slots: Z.
 
     Returns:
-        (B, T, V + Z) in single precision at least; its exponentials sum to one. That of a slot that the source does
-        not have is zero: its logarithm is the lowest number.
+        (B, T, V + Z) in single precision at least; a slot that the source does not have has the lowest number.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    gate, weights = pointer.gate.to(dtype), pointer.weights.to(dtype)
+    gate, weights = pointer.gate.to(dtype), pointer.weights.to(dtype)  # (B, T, 1), (B, T, S)
     symbols, first = pointer.symbols.unsqueeze(2).expand(-1, -1, weights.shape[1], -1).unbind(1)  # (B, T, S)
     copies = None
     if slots:
@@ -96,10 +81,10 @@ def log_mixture(logits: Tensor, pointer: Pointer, slots: int = 0) -> Tensor:
     vocabulary, open_gate = logits.log_softmax(-1, dtype=dtype), F.logsigmoid(gate)  # (B, T, V), (B, T, 1)
     # The weight of a symbol is gathered at its first position: at the others, and at padding, it is zero.
     mass = torch.zeros_like(weights).scatter_add(2, first, weights)  # (B, T, S)
-    copied = mass.clamp(min=torch.finfo(dtype).tiny).log() + F.logsigmoid(-gate)
-    generated = vocabulary.gather(2, symbols) + open_gate
-    added = F.softplus(copied - generated, threshold=40).masked_fill(mass <= 0, 0)
-    words = (vocabulary + open_gate).scatter_add_(2, symbols, added)
+    copied = mass.clamp(min=torch.finfo(dtype).tiny).log() + F.logsigmoid(-gate)  # (B, T, S)
+    generated = vocabulary.gather(2, symbols) + open_gate  # (B, T, S)
+    added = F.softplus(copied - generated, threshold=40).masked_fill(mass <= 0, 0)  # (B, T, S)
+    words = (vocabulary + open_gate).scatter_add_(2, symbols, added)  # (B, T, V)
     return words if copies is None else torch.cat([words, copies], dim=-1)
 
 
@@ -107,7 +92,7 @@ def _log_copies(gate: Tensor, weights: Tensor, slot: Tensor, slots: int) -> Tens
     """Compute log P of the slots (B, T, Z), which can only be copied; `slot` (B, S) is negative at words."""
     place = slot.clamp(min=-1) + 1  # the first one is for all words of the vocabulary
     mass = weights.new_zeros(*weights.shape[:2], slots + 1)
-    mass = mass.scatter_add(2, place.unsqueeze(1).expand_as(weights), weights)[..., 1:]
-    copies = mass.clamp(min=torch.finfo(mass.dtype).tiny).log() + F.logsigmoid(-gate)
+    mass = mass.scatter_add(2, place.unsqueeze(1).expand_as(weights), weights)[..., 1:]  # (B, T, Z)
+    copies = mass.clamp(min=torch.finfo(mass.dtype).tiny).log() + F.logsigmoid(-gate)  # (B, T, Z)
     present = mass.new_zeros(slot.shape[0], slots + 1, dtype=torch.bool).scatter(1, place, True)[:, None, 1:]
     return copies.masked_fill(~present, torch.finfo(mass.dtype).min)

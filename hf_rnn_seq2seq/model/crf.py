@@ -2,7 +2,7 @@
 
 Lafferty et al. 2001; on top of a recurrent network, Huang et al. 2015 and Lample et al. 2016. log p(y | x) is
 score(y) - log Z, score(y) = start[y_1] + sum_t emission_t[y_t] + sum_t transition[y_{t-1}, y_t] + end[y_S]. B batch, S
-length, C labels. This file travels to the Hub: it imports only the standard library, torch and the recurrence.
+length, C labels.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .fast import is_traced
 from .padding import Padding
 
 
@@ -50,19 +51,16 @@ class LinearChainCRF(nn.Module):
 
     def log_likelihood(self, emissions: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """
-        Return log p of each row's labels (Lafferty 2001, eq. 1).
+        Return log p of each row's labels (B, S) in 0 .. C-1 (Lafferty 2001, eq. 1): (B,), in nats a sequence; zero for
+        a row without real positions or without labels.
 
-        Args:
-            labels: (B, S) in 0 .. C-1. A label of -100 at a real position is unknown: the probabilities of all labels
-                that it could be are summed, so the chain is the same one with and without labels.
-
-        Returns:
-            (B,), in nats a sequence; zero for a row without real positions or without labels.
+        A label of -100 at a real position is unknown: the probabilities of all labels that it could be are summed, so
+        the chain is the same one with and without labels.
         """
         chain = self(emissions, mask)
         if chain.padding is not None:
             labels = labels.gather(1, chain.padding.order).masked_fill(chain.padding.trailing, 0)
-        if not torch.compiler.is_compiling() and bool((labels >= 0).all()):
+        if not is_traced() and bool((labels >= 0).all()):
             # One sequence needs no lattice. The answer is worth waiting for, also on an accelerator.
             return chain.score(labels) - chain.total(torch.logsumexp)
         other = torch.arange(chain.emissions.shape[-1], device=labels.device) != labels.unsqueeze(-1)  # (B, S, C)
@@ -91,16 +89,16 @@ class LinearChainCRF(nn.Module):
         """Return the most probable label sequence, (B, S) (Viterbi 1967); -100 at padding."""
         chain = self(emissions, mask)
         score, pointers = chain.first(), []
-        stay = torch.arange(score.shape[1], device=score.device).expand_as(score)
+        stay = torch.arange(score.shape[1], device=score.device).expand_as(score)  # (B, C)
         for t in range(1, chain.emissions.shape[1]):
-            best, pointer = (score.unsqueeze(2) + chain.transitions).max(dim=1)  # over the previous label
-            over = chain.over(t)
-            score = torch.where(over, score, best + chain.emissions[:, t])
+            best, pointer = (score.unsqueeze(2) + chain.transitions).max(dim=1)  # (B, C), over the previous label
+            over = chain.over(t)  # (B, 1)
+            score = torch.where(over, score, best + chain.emissions[:, t])  # (B, C)
             pointers.append(torch.where(over, stay, pointer))
-        path = [(score + chain.end).argmax(dim=1, keepdim=True)]
+        path = [(score + chain.end).argmax(dim=1, keepdim=True)]  # (B, 1)
         for pointer in reversed(pointers):
             path.append(pointer.gather(1, path[-1]))
-        labels = torch.cat(path[::-1], dim=1)
+        labels = torch.cat(path[::-1], dim=1)  # (B, S)
         if chain.padding is None:
             return labels
         return labels.gather(1, chain.padding.restore).masked_fill(~chain.padding.mask, -100)
@@ -140,12 +138,12 @@ class _Chain(NamedTuple):
 
     def score(self, labels: Tensor) -> Tensor:
         """Return the score, (B,), of one label sequence a row, compact (B, S)."""
-        emitted = self.emissions.gather(2, labels.unsqueeze(2)).squeeze(2)
-        moved = self.transitions[labels[:, :-1], labels[:, 1:]]
+        emitted = self.emissions.gather(2, labels.unsqueeze(2)).squeeze(2)  # (B, S)
+        moved = self.transitions[labels[:, :-1], labels[:, 1:]]  # (B, S - 1)
         if self.padding is None:
             return self.start[labels[:, 0]] + emitted.sum(1) + moved.sum(1) + self.end[labels[:, -1]]
-        trailing, lengths = self.padding.trailing, self.padding.lengths
-        last = labels.gather(1, (lengths - 1).clamp(min=0)[:, None]).squeeze(1)
+        trailing, lengths = self.padding.trailing, self.padding.lengths  # (B, S), (B,)
+        last = labels.gather(1, (lengths - 1).clamp(min=0)[:, None]).squeeze(1)  # (B,)
         inner = emitted.masked_fill(trailing, 0).sum(1) + moved.masked_fill(trailing[:, 1:], 0).sum(1)
         return (self.start[labels[:, 0]] + inner + self.end[last]).masked_fill(lengths == 0, 0)
 
@@ -172,10 +170,11 @@ class _Chain(NamedTuple):
     def through(self, reduce: Reduction) -> Tensor:
         """Return log p of all sequences, or of the best one, through a label at a position, (B, S, C)."""
         prefixes = self.prefixes(torch.logsumexp)
-        log_z = self._end(prefixes[-1], torch.logsumexp)
+        log_z = self._end(prefixes[-1], torch.logsumexp)  # (B,)
         if reduce is not torch.logsumexp:
             prefixes = self.prefixes(reduce)
-        scores = torch.stack(prefixes, dim=1) + torch.stack(self.suffixes(reduce), dim=1) - log_z[:, None, None]
+        before, after = torch.stack(prefixes, dim=1), torch.stack(self.suffixes(reduce), dim=1)  # (B, S, C) each
+        scores = before + after - log_z[:, None, None]  # (B, S, C)
         return scores if self.padding is None else self.padding.spread(scores)
 
     def _end(self, last: Tensor, reduce: Reduction) -> Tensor:

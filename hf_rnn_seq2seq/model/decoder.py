@@ -2,8 +2,7 @@
 
 Structure 1 (Sutskever 2014): C only sets the first state. Structure 2 (Cho 2014): C is an input of every step.
 Attention (Bahdanau 2015; Luong 2015): C becomes c_t. Copying and coverage: See 2017. B batch, S source length, T
-target length, E embedding, H hidden, R readout, D memory. This file travels to the Hub: it imports only the standard
-library, torch, transformers and its flat siblings.
+target length, E embedding, H hidden, R readout, D memory.
 """
 
 from collections.abc import Callable
@@ -21,20 +20,20 @@ from transformers.modeling_outputs import (
 )
 
 from .attention import Attention
-from .checks import check_decoder_inputs, check_decoder_state, only_known_keywords
+from .checks import check_decoder_state, checked_inputs
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, source_symbols
 from .embedding import known_symbols
 from .fast import is_own, is_traced, replaceable, run_decoder, training_products
 from .padding import padding_of
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
-from .recurrence import RecurrentStack, StackOutput, draw_recurrent_masks
+from .recurrence import RecurrentStack, draw_recurrent_masks
 from .state import DecoderState, SourceMemory, is_recording, save_states
 from .transformers_names import named, one_cache
 
 
-# Which input a decoder step reads in place of the reference: (reference ids (B,), previous readout (B, R), and if it
-# copies, the Pointer of that one step) -> ids (B,)
+# What step t reads in place of the reference: (t, previous readout (B, R), the Pointer of that step) -> ids (B,), or
+# embedded inputs (B, E)
 ChooseInput = Callable[..., Tensor]
 # Far beyond where a sigmoid saturates to exactly one.
 _SATURATION = 1e4
@@ -58,11 +57,8 @@ class RnnDecoderOutput(BaseModelOutputWithPastAndCrossAttentions):
 @dataclass
 class RnnSeq2SeqModelOutput(Seq2SeqModelOutput):
     """
-    Output of `RnnSeq2SeqModel`: as every `Seq2SeqModelOutput`, and what copying and coverage add.
-
-    Args:
-        pointer, coverage_loss (*optional*): As in `RnnDecoderOutput`.
-        encoder_mask (*optional*): The memory's, `mask` of `RnnEncoderOutput` as 1 and 0.
+    Output of `RnnSeq2SeqModel`: as every `Seq2SeqModelOutput`, what `RnnDecoderOutput` adds, and `encoder_mask`, the
+    `mask` of `RnnEncoderOutput` as 1 and 0.
     """
 
     pointer: Pointer | None = None
@@ -83,7 +79,7 @@ class StepResults(NamedTuple):
 
 @replaceable(
     *("embed", "step", "_attend", "_read_out", "_generation_gate", "_with_context", "_run_at_once", "_run_steps"),
-    *("_fed_back", "_after_recurrence", "_all_steps", "known_ids"),
+    *("_all_steps", "known_ids"),
 )
 class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
     """
@@ -97,18 +93,16 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         super().__init__(config)
         self.attends = config.attention_type != "none"
         self.attends_before_step = self.attends and config.attention_query == "previous_state"
-        self.has_cell = config.rnn_type == "lstm"
         self.output_dropout = config.hidden_dropout if config.output_dropout is None else config.output_dropout
+        hidden_size, context_size, embedding_size = config.decoder_hidden_size, config.encoder_hidden_size, 0
         if config.feed_previous_token:
-            self.embed_tokens = nn.Embedding(config.target_vocab_size, config.embedding_size)
-        embedding_size = config.embedding_size if config.feed_previous_token else 0
-        context_size = config.encoder_hidden_size
+            embedding_size = config.embedding_size
+            self.embed_tokens = nn.Embedding(config.target_vocab_size, embedding_size)
+        contexts = context_size * (config.feeds_context + self.attends_before_step)
         self.rnn = RecurrentStack(
             config.rnn_type,
-            embedding_size
-            + context_size * (config.feeds_context + self.attends_before_step)
-            + config.output_size * config.input_feeding,
-            config.decoder_hidden_size,
+            embedding_size + contexts + config.output_size * config.input_feeding,
+            hidden_size,
             config.decoder_layers,
             dropout=config.hidden_dropout,
             recurrent_dropout=config.recurrent_dropout,
@@ -116,20 +110,17 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             residual=config.residual,
         )
         if self.attends:
+            attention_size = config.attention_size or hidden_size
             self.attention = Attention(
-                config.attention_type,
-                config.decoder_hidden_size,
-                config.encoder_hidden_size,
-                config.attention_size or config.decoder_hidden_size,
-                coverage=config.coverage,
+                config.attention_type, hidden_size, context_size, attention_size, coverage=config.coverage
             )
-        readout_input = config.decoder_hidden_size + context_size * (self.attends or config.feeds_context)
+        readout_input = hidden_size + context_size * (self.attends or config.feeds_context)
         if config.readout_type == "tanh":
             self.readout = nn.Linear(readout_input, config.readout_size, bias=False)
         elif config.readout_type == "maxout":
             self.readout = nn.Linear(readout_input + embedding_size, 2 * config.readout_size)
         if config.use_copy:
-            self.generation_gate = nn.Linear(context_size + config.decoder_hidden_size + embedding_size, 1)
+            self.generation_gate = nn.Linear(context_size + hidden_size + embedding_size, 1)
         self.post_init()
 
     def source_memory(
@@ -139,10 +130,9 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         context: Tensor | None,
         source_ids: Tensor | None = None,
     ) -> SourceMemory:
-        """Make what the steps read of the source: once, so that no step projects the keys again."""
+        """Return what the steps read of the source: once, so that no step projects the keys again."""
         if not self.attends:
-            return SourceMemory(None, None, None, context)
-        memory = encoder_output.last_hidden_state  # (B, S, D)
+            return SourceMemory(context=context)
         symbols = None
         if self.config.use_copy:
             if source_ids is None:
@@ -152,13 +142,14 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
                 )
             if self.config.copy_slots and mask is not None:
                 source_ids = source_ids.masked_fill(~mask, self.config.unk_token_id)  # no slot occurs in the padding
-            symbols = source_symbols(source_ids)
+            symbols = source_symbols(source_ids)  # (B, 2, S)
+        memory = encoder_output.last_hidden_state  # (B, S, D)
         with training_products(self):
             keys = self.attention.keys(memory)  # (B, S, K)
         return SourceMemory(keys, memory, mask, context, symbols)
 
     @can_return_tuple
-    @only_known_keywords
+    @checked_inputs
     def forward(
         self,
         input_ids: Tensor | None,
@@ -174,15 +165,12 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
     ) -> RnnDecoderOutput:
         """
         Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, target_length)`): y_{t-1} for each step t.
+            input_ids, attention_mask, inputs_embeds: `decoder_input_ids` and so on of `RnnSeq2SeqModel`.
             state: The state before the first of these steps.
             source: Of `source_memory()`.
-            attention_mask (`torch.Tensor` of shape `(batch_size, target_length)`, *optional*): 0 where a step is to be
-                passed over (padded prompts).
-            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, target_length, embedding_size)`, *optional*): In
-                place of `input_ids`.
             past_key_values, cache: Cache that takes the state after these steps, under either name.
-            choose_input: Scheduled sampling: gives the ids (B,) that each step but the first reads instead.
+            choose_input: Scheduled sampling: gives the ids (B,), or the embedded inputs (B, E), that each step but the
+                first reads instead.
 
         Returns:
             `last_hidden_state` (B, T, R), what the output layer reads. Where attentions are asked for,
@@ -190,12 +178,11 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             `generate()` wants to go through them. `pointer` and `coverage_loss` as in `RnnDecoderOutput`.
         """
         past_key_values = one_cache(past_key_values, cache)
-        check_decoder_inputs(self.config, input_ids, attention_mask, inputs_embeds, goes_on=True)
         embedded = self.embed(input_ids, inputs_embeds)  # (B, T, E)
         check_decoder_state(self.config, embedded.shape[0], state, source)
         mask = None if attention_mask is None else attention_mask[:, -embedded.shape[1] :].bool()  # (B, T)
         if mask is not None:
-            embedded = embedded.masked_fill(~mask.unsqueeze(-1), 0)  # a NaN in the padding goes nowhere
+            embedded = embedded.masked_fill(~mask.unsqueeze(-1), 0)  # (B, T, E): a NaN in the padding goes nowhere
         one_by_one = (
             self.config.input_feeding
             or self.config.coverage
@@ -206,24 +193,24 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             or (past_key_values is not None and is_recording(past_key_values))
             or not (is_traced() or is_own(self, "step"))
         )
-        ids = input_ids if inputs_embeds is None else None
-        keeps_state = past_key_values is not None
+        ids, keeps_state = input_ids if inputs_embeds is None else None, past_key_values is not None
         steps = run_decoder(self, embedded, state, source, mask, one_by_one, choose_input, ids, keeps_state)
         if steps is None:
-            if one_by_one:
-                steps = self._run_steps(embedded, state, source, mask, choose_input)
-            else:
-                steps = self._run_at_once(embedded, state, source, mask)
+            steps = (
+                self._run_steps(embedded, state, source, mask, choose_input)
+                if one_by_one
+                else self._run_at_once(embedded, state, source, mask)
+            )
         if mask is not None:
             # A step that is passed over gives what the last real one gave: generate() continues from the last
             # position, whether or not a prompt is padded there.
             last_real = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), 0).cummax(dim=1).values
-            rows = torch.arange(mask.shape[0], device=mask.device)[:, None]
+            rows = torch.arange(mask.shape[0], device=mask.device)[:, None]  # (B, 1); last_real (B, T)
             parts = {name: getattr(steps, name) for name in ("output", "weights", "gate", "coverage_loss")}
             steps = steps._replace(**{k: part[rows, last_real] for k, part in parts.items() if part is not None})
         if past_key_values is not None:
             save_states(past_key_values, steps.states, steps=embedded.shape[1])
-        weights = steps.weights
+        weights = steps.weights  # (B, T, S)
         return RnnDecoderOutput(
             last_hidden_state=steps.output,
             **named(past_key_values),
@@ -236,8 +223,10 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
 
     def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None = None) -> Tensor:
         """Embed previous symbols, (B, T, E); or (B, T, 0) for a decoder that does not read them."""
+        like = input_ids if inputs_embeds is None else inputs_embeds
+        if like is None:
+            raise ValueError("give one of input_ids and inputs_embeds")
         if not self.config.feed_previous_token:
-            like = input_ids if inputs_embeds is None else inputs_embeds
             return torch.zeros(*like.shape[:2], 0, dtype=self.dtype, device=like.device)
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(self.known_ids(input_ids))  # (B, T, E)
@@ -255,48 +244,25 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         recurrent_masks: tuple[Tensor, ...] | None = None,
     ) -> StepResults:
         """Make one step: embedded y_{t-1} (B, E) -> readout (B, R), attention (B, S), layers' outputs, new state."""
-        attended, weights, fed = self._fed_back(state, source)
         context = [source.context] if self.config.feeds_context else []  # (B, D)
-        x = torch.cat([embedded, *context, *fed], dim=-1)  # (B, I)
-        stack = self.rnn(x, state.layers, recurrent_masks=recurrent_masks)
-        return self._after_recurrence(stack, attended, weights, embedded, state, source)
-
-    def _fed_back(
-        self, state: DecoderState, source: SourceMemory
-    ) -> tuple[Tensor | None, Tensor | None, list[Tensor]]:
-        """Return c_t (B, 1, D) and weights (B, 1, S) if s_{t-1} asks for them, and what of the last step is input."""
         attended, weights, fed = None, None, []
         if self.attends_before_step:  # Bahdanau 2015, eq. 6: a(s_{t-1}, h_j)
             attended, weights = self._attend(state.layers[-1][0].unsqueeze(1), source, state.coverage)
-            fed.append(attended.squeeze(1))
+            fed.append(attended.squeeze(1))  # (B, D)
         if self.config.input_feeding:  # Luong 2015, section 3.3
-            fed.append(state.feed)
-        return attended, weights, fed
-
-    def _after_recurrence(
-        self,
-        stack: StackOutput,
-        attended: Tensor | None,
-        weights: Tensor | None,
-        embedded: Tensor,
-        state: DecoderState,
-        source: SourceMemory,
-    ) -> StepResults:
-        """Return what a step gives, from what the layers gave and the attention before them."""
+            fed.append(state.feed)  # (B, R)
+        x = torch.cat([embedded, *context, *fed], dim=-1)  # (B, I)
+        stack = self.rnn(x, state.layers, recurrent_masks=recurrent_masks)
         top, embedded = stack.output.unsqueeze(1), embedded.unsqueeze(1)  # (B, 1, H), (B, 1, E)
         if self.attends and not self.attends_before_step:  # Luong 2015, eq. 7: score(h_t, h_j)
             attended, weights = self._attend(top, source, state.coverage)  # (B, 1, D), (B, 1, S)
         output = self._read_out(top, attended, embedded, source).squeeze(1)  # (B, R)
         gate = self._generation_gate(top, attended, embedded, source)  # (B, 1, 1)
         weights = None if weights is None else weights.squeeze(1)  # (B, S)
-        new_state = DecoderState(
-            stack.states,
-            output if self.config.input_feeding else None,
-            state.coverage + weights if self.config.coverage else None,
-        )
-        return StepResults(
-            output, weights, None if gate is None else gate.squeeze(1), stack.layer_outputs, [new_state]
-        )
+        coverage = state.coverage + weights if self.config.coverage else None  # (B, S)
+        new_state = DecoderState(stack.states, output if self.config.input_feeding else None, coverage)
+        gate = None if gate is None else gate.squeeze(1)  # (B, 1)
+        return StepResults(output, weights, gate, stack.layer_outputs, [new_state])
 
     def _run_at_once(
         self, embedded: Tensor, state: DecoderState, source: SourceMemory, mask: Tensor | None, lookup: object = None
@@ -328,13 +294,14 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             recurrent_masks = self._draw_recurrent_masks(embedded)
         results: list[StepResults] = []
         states = [state]
-        for t, step_input in enumerate(embedded.unbind(1)):
+        for t, step_input in enumerate(embedded.unbind(1)):  # (B, E)
             if choose_input is not None and t > 0:
-                last = results[-1]
-                pointer: tuple[Pointer, ...] = ()
+                last, pointer = results[-1], None
                 if self.config.use_copy:
-                    pointer = (Pointer(last.gate.unsqueeze(1), last.weights.unsqueeze(1), source.symbols),)
-                step_input = self.embed(choose_input(t, last.output, *pointer)[:, None]).squeeze(1)  # (B, E)
+                    pointer = Pointer(last.gate.unsqueeze(1), last.weights.unsqueeze(1), source.symbols)
+                chosen = choose_input(t, last.output, pointer).unsqueeze(1)  # (B, 1) ids, or (B, 1, E) embedded
+                ids, vectors = (None, chosen) if chosen.is_floating_point() else (chosen, None)
+                step_input = self.embed(ids, vectors).squeeze(1)  # (B, E)
             step = self.step(step_input, state, source, recurrent_masks)
             state = step.states[0] if mask is None else _where(mask[:, t], step.states[0], state)
             results.append(step)
@@ -349,19 +316,14 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         if self.config.coverage and self.training:  # See 2017, eq. 12
             before = torch.stack([state.coverage for state in states[:-1]], dim=1)  # (B, T, S)
             coverage_loss = torch.minimum(weights, before).sum(-1)  # (B, T)
-        return StepResults(
-            torch.stack(outputs, dim=1),
-            weights,
-            torch.stack(gates, dim=1) if self.config.use_copy else None,
-            tuple(torch.stack(layer, dim=1) for layer in zip(*layer_outputs)),
-            states[1:],
-            coverage_loss,
-        )
+        output = torch.stack(outputs, dim=1)  # (B, T, R)
+        gate = torch.stack(gates, dim=1) if self.config.use_copy else None  # (B, T, 1)
+        layers = tuple(torch.stack(layer, dim=1) for layer in zip(*layer_outputs))  # (B, T, H) each
+        return StepResults(output, weights, gate, layers, states[1:], coverage_loss)
 
     def _draw_recurrent_masks(self, like: Tensor) -> tuple[Tensor, ...] | None:
-        config = self.config
-        dropout = config.recurrent_dropout if self.training else 0.0
-        return draw_recurrent_masks(like, config.decoder_hidden_size, config.decoder_layers, dropout)
+        dropout = self.config.recurrent_dropout if self.training else 0.0
+        return draw_recurrent_masks(like, self.config.decoder_hidden_size, self.config.decoder_layers, dropout)
 
     def _attend(self, query: Tensor, source: SourceMemory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.attention(query, source.keys, source.memory, source.mask, coverage)
@@ -372,7 +334,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         """Return the logit of p_gen (B, T, 1) from c_t, h_t and y_{t-1} (See 2017, eq. 8), or None."""
         if not self.config.use_copy:
             return None
-        gate = self.generation_gate(torch.cat([attended, top, embedded], dim=-1))
+        gate = self.generation_gate(torch.cat([attended, top, embedded], dim=-1))  # (B, T, 1)
         if source.mask is not None:
             # From a source that is all padding there is nothing to copy.
             gate = gate.masked_fill(~source.mask.any(1)[:, None, None], _SATURATION)
@@ -380,25 +342,21 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
 
     def _read_out(self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory) -> Tensor:
         """Return what the output layer reads, (B, T, R), from h_t (B, T, H), c_t (B, T, D) and y_{t-1} (B, T, E)."""
-        if attended is None and self.config.feeds_context and self.config.readout_type != "none":
-            attended = source.context.unsqueeze(1).expand(-1, top.shape[1], -1)
+        if attended is None and self.config.feeds_context:
+            attended = source.context.unsqueeze(1).expand(-1, top.shape[1], -1)  # (B, T, D)
         context = [] if attended is None else [attended]
-        if self.config.readout_type == "tanh":
-            output = self.readout(torch.cat([*context, top], dim=-1)).tanh()
-        elif self.config.readout_type == "maxout":
-            pairs = self.readout(torch.cat([top, *context, embedded], dim=-1))
-            output = pairs.unflatten(-1, (-1, 2)).amax(-1)
-        else:
-            output = top
+        output = top
+        if self.config.readout_type == "tanh":  # Luong 2015, eq. 5
+            output = self.readout(torch.cat([*context, top], dim=-1)).tanh()  # (B, T, R)
+        elif self.config.readout_type == "maxout":  # Bahdanau 2015, appendix A.2.2
+            pairs = self.readout(torch.cat([top, *context, embedded], dim=-1))  # (B, T, 2 R)
+            output = pairs.unflatten(-1, (-1, 2)).amax(-1)  # (B, T, R)
         return F.dropout(output, self.output_dropout, self.training)
 
 
 def _where(real: Tensor, new: DecoderState, old: DecoderState) -> DecoderState:
     """The new state in the rows of `real` (B,), the old one elsewhere."""
-    rows = real[:, None]
-    layers = tuple(
-        tuple(torch.where(rows, n, o) for n, o in zip(new_layer, old_layer))
-        for new_layer, old_layer in zip(new.layers, old.layers)
-    )
-    feed = None if new.feed is None else torch.where(rows, new.feed, old.feed)
-    return DecoderState(layers, feed, None if new.coverage is None else torch.where(rows, new.coverage, old.coverage))
+    rows = real[:, None]  # (B, 1)
+    layers = tuple(tuple(torch.where(rows, *parts) for parts in zip(*both)) for both in zip(new.layers, old.layers))
+    feed, coverage = (None if n is None else torch.where(rows, n, o) for n, o in zip(new[1:], old[1:]))
+    return DecoderState(layers, feed, coverage)

@@ -2,52 +2,32 @@
 
 A word's vector is its embedding beside the last states of a small bidirectional RNN that reads its characters, so that
 a word which the vocabulary lacks is still known by its spelling: Ling et al. 2015; Lample et al. 2016, section 4.1.
-B batch, S source length, W characters of the longest word, H size of what they say, N = B * S. This file travels to
-the Hub: it imports only torch and the flat files beside it.
+B batch, S source length, W characters of the longest word, H size of what they say, N = B * S.
 """
 
 from typing import Any
 
 from torch import Tensor, nn
 
-from .checks import check_ids
-from .fast import is_traced, read_words, replaceable
+from .checks import check_ids, symbols_of
+from .fast import read_words, replaceable
 from .padding import padding_of
 from .recurrence import RecurrentStack
 
 
 def known_symbols(ids: Tensor, config: Any, name: str) -> Tensor:
-    """
-    Return ids (any shape) as the embedding tables have them: a slot (`copy_slots`) is read as the unknown symbol.
-
-    Args:
-        name: What an error calls the ids.
-
-    Raises:
-        ValueError: An id is beyond the slots.
-    """
+    """Return ids (any shape), which errors call `name`, as the tables have them: a slot is the unknown symbol."""
     if config.copy_slots == 0:
         return ids
-    limit = config.vocab_size + config.copy_slots
-    if not is_traced() and ids.numel() and int(ids.max()) >= limit:
-        raise ValueError(
-            f"{name} holds the id {int(ids.max())}, wanted less than {limit}: vocab_size={config.vocab_size} and "
-            f"copy_slots={config.copy_slots}"
-        )
+    check_ids(name, ids, *symbols_of(config, "vocab_size"), anywhere=True)  # else one beyond the slots would be one
     return ids.masked_fill(ids >= config.vocab_size, config.unk_token_id)
 
 
 @replaceable("_read")
 class CharacterEncoder(nn.Module):
     """
-    Embed the characters of each word and read them in both directions; a word without any becomes zeros.
-
-    Args:
-        rnn_type (`str`): `"lstm"`, `"gru"` or `"rnn_tanh"`.
-        vocab_size (`int`): Number of characters.
-        embedding_size (`int`): Size of an embedded character.
-        hidden_size (`int`): H, size of the word's vector, both directions together.
-        pad_token_id (`int`): What fills a row of characters after the end of its word.
+    Embed the characters of each word and read them in both directions; a word without any becomes zeros. Arguments are
+    those of the configuration: `character_vocab_size` and so on.
     """
 
     def __init__(self, rnn_type: str, vocab_size: int, embedding_size: int, hidden_size: int, pad_token_id: int):
@@ -58,15 +38,11 @@ class CharacterEncoder(nn.Module):
 
     def forward(self, character_ids: Tensor, mask: Tensor | None) -> Tensor:
         """
-        Args:
-            character_ids: (B, S, W) character ids, `pad_token_id` after the end of each word.
-            mask: (B, S) True at real words, or None: everywhere.
-
-        Returns:
-            (B, S, H), [last forward state ; last backward state] of each word, zero at padding.
+        Return [last forward state ; last backward state] of each word, (B, S, H), zero at padding, from character ids
+        (B, S, W), `pad_token_id` after the end of each word, and a mask (B, S), True at real words.
         """
         if mask is not None:
-            character_ids = character_ids.masked_fill(~mask[..., None], self.pad_token_id)
+            character_ids = character_ids.masked_fill(~mask[..., None], self.pad_token_id)  # (B, S, W)
         check_ids("character_ids", character_ids, self.vocab_size)
         words = character_ids.flatten(0, 1)  # (N, W)
         vectors = read_words(self, words)
@@ -77,4 +53,4 @@ class CharacterEncoder(nn.Module):
         """Return the vectors (N, H) of words (N, W)."""
         # [last forward ; last backward state] (Lample 2016, 4.1; Ling 2015 adds a projection of them)
         stack = self.rnn(self.embed_characters(words), padding=padding_of(words != self.pad_token_id))
-        return stack.states[0][0]
+        return stack.states[0][0]  # (N, H)

@@ -1,8 +1,7 @@
 """The encoder: embeds and reads the source, in one direction or both.
 
 Its top states are the memory that attention reads (the annotations of Bahdanau 2015, section 3.2), its last states
-what the bridge takes (Sutskever 2014; Cho 2014). B batch, S source length, E embedding, D hidden, L layers. This file
-travels to the Hub: it imports only the standard library, torch, transformers and the flat files beside it.
+what the bridge takes (Sutskever 2014; Cho 2014). B batch, S source length, E embedding, D hidden, L layers.
 """
 
 from dataclasses import dataclass
@@ -12,14 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutput
 
-from .checks import check_source, only_known_keywords
+from .checks import check_source, checked_inputs
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .embedding import CharacterEncoder, known_symbols
 from .fast import lookup
 from .padding import padding_of
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState, RecurrentStack
+from .special_ids import as_list
 from .subsampling import reduced_mask, reduction_plan
+from .values import ValueScale
 
 
 @dataclass
@@ -66,13 +67,7 @@ class RnnEncoderOutput(BaseModelOutput):
 
 
 class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
-    """
-    Embeds and reads the source; its top states are the memory, its last states what the bridge takes.
-
-    Args:
-        config (`RnnSeq2SeqConfig`): The configuration.
-        reads_memory (`bool`): Whether anything reads the memory; if nothing does, its `layer_norm` is left out.
-    """
+    """The encoder. `reads_memory`: whether anything reads the memory; if nothing does, it has no `layer_norm`."""
 
     def __init__(self, config: RnnSeq2SeqConfig, reads_memory: bool = True):
         super().__init__(config)
@@ -80,14 +75,11 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         if input_size is None:
             self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
             input_size = config.embedding_size
+        if config.standardise_features:
+            self.input_scale = ValueScale(input_size)
         if config.character_vocab_size is not None:
-            self.character_encoder = CharacterEncoder(
-                config.rnn_type,
-                config.character_vocab_size,
-                config.character_embedding_size,
-                config.character_hidden_size,
-                config.pad_token_id,
-            )
+            sizes = (config.character_vocab_size, config.character_embedding_size, config.character_hidden_size)
+            self.character_encoder = CharacterEncoder(config.rnn_type, *sizes, config.pad_token_id)
             input_size += config.character_hidden_size
         self.rnn = RecurrentStack(
             config.rnn_type,
@@ -105,7 +97,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    @only_known_keywords
+    @checked_inputs
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -117,33 +109,28 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         output_attentions: bool | None = None,
     ) -> RnnEncoderOutput:
         """
+        Take the source as `RnnSeq2SeqModel.forward` does, one of `input_ids`, `inputs_embeds` and `input_features`.
+
         Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, source_length)`): Source ids.
-            attention_mask (`torch.Tensor` of shape `(batch_size, source_length)`, *optional*): 1 at real positions, 0
-                at padding, which may be anywhere and never changes a result. Absent: ids equal to `pad_token_id` are
-                padding.
-            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, source_length, embedding_size)`, *optional*):
-                Embedded source in place of `input_ids`.
             output_hidden_states (`bool`, *optional*): Also return embeddings and each layer's outputs.
-            character_ids (`torch.LongTensor` of shape `(batch_size, source_length, word_length)`, *optional*): With
-                `character_vocab_size`, and only then read: the characters of each word, then `pad_token_id`.
-            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, feature_size)`, *optional*):
-                Source vectors, of a model with `input_feature_size`; in place of all others.
             output_attentions: `generate()` asks every encoder. This one has no attention to return.
         """
-        check_source(self.config, input_ids, attention_mask, inputs_embeds, character_ids, input_features)
+        check_source(self.config, input_ids, inputs_embeds, character_ids, input_features)
         mask = self.source_mask(input_ids, attention_mask)  # (B, S)
         table = None
         if input_features is not None:
             embedded = input_features  # (B, S, I)
+            if self.config.standardise_features:
+                scaled = self.input_scale.standardise(embedded)  # (B, S, I)
+                embedded = scaled.masked_fill(scaled.isnan(), 0).to(self.dtype)  # a missing one is 0: the mean
         elif inputs_embeds is not None:
             embedded = inputs_embeds  # (B, S, E)
         else:
-            ids = self._drop_tokens(known_symbols(input_ids, self.config, "input_ids"))
+            ids = self._drop_tokens(known_symbols(input_ids, self.config, "input_ids"))  # (B, S)
             embedded = self.embed_tokens(ids)  # (B, S, E)
             table = lookup(self.rnn, self.embed_tokens, ids, self.config.embedding_dropout)
         if self.config.character_vocab_size is not None:  # Lample 2016, section 4.3: [word ; its characters]
-            embedded = torch.cat([embedded, self.character_encoder(character_ids, mask)], dim=-1)
+            embedded = torch.cat([embedded, self.character_encoder(character_ids, mask)], dim=-1)  # (B, S, I)
         if input_features is None:
             embedded = F.dropout(embedded, self.config.embedding_dropout, self.training)
         elif self.training and _is_checkpointed(self.rnn) and not embedded.requires_grad:
@@ -167,15 +154,15 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
         """Replace each id by that of the unknown symbol with probability `token_dropout`, in training."""
         if not (self.training and self.config.token_dropout > 0):
             return input_ids
-        dropped = torch.rand(input_ids.shape, device=input_ids.device) < self.config.token_dropout
+        dropped = torch.rand(input_ids.shape, device=input_ids.device) < self.config.token_dropout  # (B, S)
         return input_ids.masked_fill(dropped, self.config.unk_token_id)
 
     def source_mask(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
         """Return (B, S) bool, True at real positions; None if nothing says that there is padding."""
         if attention_mask is not None:
             return attention_mask.bool()
-        pad, eos = self.config.pad_token_id, self.config.eos_token_id
-        if input_ids is None or pad is None or pad in (eos if isinstance(eos, list) else [eos]):
+        pad = self.config.pad_token_id
+        if input_ids is None or pad is None or pad in as_list(self.config.eos_token_id):
             return None
         return input_ids != pad
 

@@ -27,7 +27,7 @@ _HAS_PRODUCTS = torch.backends.mkldnn.is_available() and all(
 )
 _HAS_LSTM = hasattr(torch, "mkldnn_rnn_layer") and hasattr(torch.ops.mkldnn, "_reorder_mkldnn_rnn_layer_weight")
 # Multiplications of a product from which on oneDNN, whose calls take longer, is faster than MKL (measured).
-_LARGE = 600_000
+_LARGE = 2_500_000
 
 
 def matrix_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -127,7 +127,7 @@ class PreparedLstm:
     @staticmethod
     def suits(weight_ih: Tensor, rows: int) -> bool:
         """Whether it is possible, and faster than products: one row does not pay for the layout of the weights."""
-        return _HAS_LSTM and rows > 1 and _suits(weight_ih, "prepared")
+        return _HAS_LSTM and rows > 1 and rows * weight_ih.numel() > _LARGE and _suits(weight_ih, "prepared")
 
     def __call__(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the state after the input x (N, I)."""

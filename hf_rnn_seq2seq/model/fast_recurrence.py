@@ -5,7 +5,6 @@
 | `run_packed_layers` | `recurrence.RecurrentStack._run_layers` | test_packed |
 | `run_fused` | `recurrence.run_stepwise` | test_recurrence |
 | `lookup_of`, `Lookup` | W_ih x of the embedded symbols x | test_lookup |
-| `known_inputs` | the same product at each decoder step | test_fast_training |
 
 Packed: the sequences of a batch stand by falling length. The first positions of all of them come first, then the
 second ones of those that have a second, and so on: N rows, no padding. Step t reads the next n_t of them, and n_t
@@ -378,10 +377,6 @@ class Lookup(NamedTuple):
         """Return what takes the place of the weights of the first layer."""
         return [(self.weight(i, of[0]), *of[1:]) for i, of in enumerate(directions)]
 
-    def of_rows(self, index: Tensor | tuple[slice, ...]) -> "Lookup":
-        """Return the lookup of these sequences, or of some of their positions."""
-        return self._replace(one_hot=self.one_hot[index])
-
 
 def lookup_of(ids: Tensor, table: Tensor, weights: Sequence[Tensor]) -> Lookup:
     """
@@ -415,19 +410,3 @@ class _Products(torch.autograd.Function):
         for grad, weight in zip(grads, weights):
             of_table += matrix_product(grad.t(), weight)
         return of_table, *(matrix_product(grad, table) for grad in grads)
-
-
-class KnownInput(NamedTuple):
-    """The part of the first layer's input that no step has to wait for."""
-
-    gates: Tensor  # (B, G) W_ih x + b_ih of the columns known, at one step
-    weight: Tensor  # (G, I'') the columns of W_ih for the others
-
-
-def known_inputs(weights: Weights, x: Tensor, lookup: Lookup | None) -> list[KnownInput]:
-    """Return for each step what is known of its input before any step is made: the first columns, x (B, T, I')."""
-    w_ih, _, b_ih, _ = weights
-    first, last = w_ih.split([x.shape[-1], w_ih.shape[1] - x.shape[-1]], dim=1)
-    if lookup is not None:
-        x, first = lookup.inputs(x), lookup.weight(0, first)
-    return [KnownInput(gates, last) for gates in F.linear(x, first, b_ih).unbind(1)]

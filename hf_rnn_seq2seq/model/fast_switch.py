@@ -29,7 +29,6 @@ ACCELERATIONS = {
     "fused": Acceleration("torch's kernels for whole sequences", "recurrence.run_stepwise"),
     "packed": Acceleration("a recurrence over real positions only", "recurrence.RecurrentStack._run_layers"),
     "lookup": Acceleration("W e_y looked up in a table W E^T", "recurrence.RecurrentStack._run_layers"),
-    "known": Acceleration("W [e_y ; C] of all decoder steps in one product", "decoder.RnnSeq2SeqDecoder.step"),
     "deferred": Acceleration("weight gradients of all steps in one product", "autograd's sum over the steps"),
     "shrinking": Acceleration("sequences that are over leave the loop", "decoder.RnnSeq2SeqDecoder._run_steps"),
     "trimmed": Acceleration("no decoder steps behind the last label", "a loss over all steps"),

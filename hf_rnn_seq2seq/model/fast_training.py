@@ -1,4 +1,4 @@
-"""A decoder's steps in training: weight gradients that wait for the end, inputs known before, batches that shrink.
+"""A decoder's steps in training: weight gradients that wait for the end, batches that shrink.
 
 | here | plain twin | compared by |
 |---|---|---|
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from .fast_products import Factor, matrix_product
-from .fast_recurrence import Lookup, known_inputs
+from .fast_recurrence import Lookup
 
 
 # Whenever so much of the batch has come to its end, the others go on without it.
@@ -39,7 +39,6 @@ def run_decoder(
     choose_input: Callable[..., Tensor] | None,
     lookup: Lookup | None,
     shrinks: bool,
-    knows: bool,
     defers: bool,
 ) -> Any:
     """
@@ -47,57 +46,38 @@ def run_decoder(
 
     Args:
         one_by_one: Whether a step waits for the one before.
-        lookup: Of the embedded inputs, or None.
+        lookup: Of the embedded inputs where all steps are made at once, or None.
         shrinks: Whether sequences leave the batch where the mask says that they are over: it only trails.
-        knows: Whether what the first layer makes of embedded inputs and C may be made before the steps.
         defers: Whether weight gradients may wait for the end.
 
     Returns:
         The steps' `StepResults`. Where the batch shrinks, steps that are passed over give zeros, and there are no
         states.
     """
-    knows = knows and choose_input is None
 
-    def run(embedded: Tensor, state: Any, source: Any, mask: Tensor | None, masks: Any, lookup: Any) -> Any:
+    def run(embedded: Tensor, state: Any, source: Any, mask: Tensor | None, masks: Any = None) -> Any:
         with _deferred(defers, source):
             if not one_by_one:
                 return decoder._run_at_once(embedded, state, source, mask, lookup)
-            if mask is not None or not knows or embedded.shape[1] == 1:
-                return decoder._run_steps(embedded, state, source, mask, choose_input, masks)
-            return _run_known(decoder, embedded, state, source, masks, lookup)
+            return decoder._run_steps(embedded, state, source, mask, choose_input, masks)
 
     if not (one_by_one and shrinks):
-        return run(embedded, state, source, mask, None, lookup)
+        return run(embedded, state, source, mask)
     assert mask is not None  # it says where they shrink
-    return _run_shrinking(run, decoder._draw_recurrent_masks(embedded), embedded, state, source, mask, lookup)
+    return _run_shrinking(run, decoder._draw_recurrent_masks(embedded), embedded, state, source, mask)
 
 
 def _deferred(defers: bool, source: Any) -> AbstractContextManager:
     return DeferredGradients(source.keys, source.memory) if defers else nullcontext()
 
 
-def _run_known(decoder: Any, embedded: Tensor, state: Any, source: Any, masks: Any, lookup: Lookup | None) -> Any:
-    """The loop of `_run_steps` with [e_y ; C] of all steps multiplied before it."""
-    masks = decoder._draw_recurrent_masks(embedded) if masks is None else masks
-    known = known_inputs(decoder.rnn.weights(0), decoder._with_context(embedded, source), lookup)
-    results, states = [], [state]
-    for step_input, now in zip(embedded.unbind(1), known):
-        attended, weights, fed = decoder._fed_back(states[-1], source)
-        gates = now.gates + F.linear(torch.cat([step_input[:, :0], *fed], dim=-1), now.weight)
-        stack = decoder.rnn.step_from_gates(gates, states[-1].layers, masks)
-        results.append(decoder._after_recurrence(stack, attended, weights, step_input, states[-1], source))
-        states.append(results[-1].states[0])
-    return decoder._all_steps(results, states)
-
-
 def _run_shrinking(
-    run: Callable[..., Any], masks: Any, embedded: Tensor, state: Any, source: Any, mask: Tensor, lookup: Lookup | None
+    run: Callable[..., Any], masks: Any, embedded: Tensor, state: Any, source: Any, mask: Tensor
 ) -> Any:
     """Run sequences by falling length, and again and again without those that have come to their end."""
     lengths, order = mask.sum(1).sort(descending=True, stable=True)
     counts = [int((lengths > t).sum()) for t in range(int(lengths[0]))]  # sequences that make step t
     embedded, state, source = embedded[order], _select(state, order), _select(source, order)
-    lookup = None if lookup is None else lookup.of_rows(order)
     parts = []
     start = 0
     for stop in range(1, len(counts) + 1):
@@ -105,8 +85,7 @@ def _run_shrinking(
         if stop == len(counts) or counts[stop] <= counts[start] - len(mask) * _LEFT_TOGETHER:
             state, source = _select(state, rows), _select(source, rows)
             here = (rows, slice(start, stop))
-            known = None if lookup is None else lookup.of_rows(here)
-            parts.append(run(embedded[here], state, source, None, _select(masks, rows), known))
+            parts.append(run(embedded[here], state, source, None, _select(masks, rows)))
             state, start = parts[-1].states[-1], stop
 
     def join(pieces: tuple[Any, ...]) -> Any:

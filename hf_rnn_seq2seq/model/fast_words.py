@@ -13,6 +13,8 @@ from torch import Tensor
 # Words are read in this many groups of about equal length: most words are short, and one long word would make all of
 # them wait. More groups than this gain nothing.
 _GROUPS = 4
+# Fewer words than this in a group take as long as so many: batches of 16 sentences lost 13 % (measured).
+_SMALLEST = 128
 
 
 def read_each_once(read: Callable[[Tensor], Tensor], words: Tensor, pad_token_id: int) -> Tensor:
@@ -28,5 +30,6 @@ def read_each_once(read: Callable[[Tensor], Tensor], words: Tensor, pad_token_id
     places = torch.arange(1, words.shape[1] + 1)
     lengths = (places * (distinct != pad_token_id)).amax(1).clamp(min=1)
     order = lengths.argsort()
-    vectors = torch.cat([read(distinct[rows, : lengths[rows[-1]]]) for rows in order.chunk(_GROUPS)])
+    size = max(_SMALLEST, -(-len(order) // _GROUPS))
+    vectors = torch.cat([read(distinct[rows, : lengths[rows[-1]]]) for rows in order.split(size)])
     return vectors.index_select(0, order.argsort()[which])

@@ -1,12 +1,11 @@
 """From audio to the vectors that a speech encoder reads: log-mel energies or MFCC, deltas, normalisation, stacking.
 
 Davis & Mermelstein 1980 (mel-frequency cepstra), Furui 1986 (deltas); the steps and their order are Kaldi's and HTK's.
-N samples, S frames, F numbers a frame. This file travels to the Hub: it imports only the standard library, torch,
-transformers and the flat files beside it.
+N samples, S frames, F numbers a frame.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,10 +15,16 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 
 
-_KNOWN = {
-    "feature_type": ("log_mel", "mfcc", "none"),
-    "normalization": ("none", "utterance", "speaker", "global"),
-}
+_NORMALIZATIONS = ("none", "utterance", "speaker", "global")
+# (names of options, what must hold of each, the same in words)
+_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("feature_type", lambda x: x in ("log_mel", "mfcc", "none"), "must be one of log_mel, mfcc, none"),
+    ("normalization", lambda x: x in _NORMALIZATIONS, f"must be one of {', '.join(_NORMALIZATIONS)}"),
+    ("sampling_rate num_mel_bins num_cepstra delta_window stack", lambda n: n >= 1, "must be at least 1"),
+    ("delta_order", lambda n: n in (0, 1, 2), "must be 0, 1 or 2"),
+    ("preemphasis", lambda a: 0 <= a < 1, "must be at least 0 and less than 1"),
+    ("dither", lambda x: x >= 0, "must not be negative"),
+)
 # Below any energy that 16 bits can hold, so that digital silence has a logarithm.
 _ENERGY_FLOOR = 1e-10
 # A coordinate that never changes is divided by this: it comes out as zero.
@@ -66,7 +71,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
 
     def __init__(
         self,
-        feature_type: str = "log_mel",
+        feature_type: Literal["log_mel", "mfcc", "none"] = "log_mel",
         sampling_rate: int = 16000,
         num_mel_bins: int = 40,
         num_cepstra: int = 13,
@@ -79,7 +84,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         dither: float = 0.0,
         delta_order: int = 0,
         delta_window: int = 2,
-        normalization: str = "utterance",
+        normalization: Literal["none", "utterance", "speaker", "global"] = "utterance",
         mean: list[float] | None = None,
         std: list[float] | None = None,
         stack: int = 1,
@@ -87,39 +92,25 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         **kwargs: Any,
     ):
         kwargs.pop("feature_size", None)  # in a saved file; it follows from the others
-        self.feature_type = feature_type
-        self.num_mel_bins = num_mel_bins
-        self.num_cepstra = num_cepstra
-        self.frame_size = frame_size
-        self.frame_length = frame_length
-        self.frame_shift = frame_shift
-        self.low_frequency = low_frequency
-        self.high_frequency = high_frequency
-        self.preemphasis = preemphasis
-        self.dither = dither
-        self.delta_order = delta_order
-        self.delta_window = delta_window
-        self.normalization = normalization
-        self.mean = mean
-        self.std = std
-        self.stack = stack
-        self._check(sampling_rate)
+        self.feature_type, self.num_mel_bins, self.num_cepstra = feature_type, num_mel_bins, num_cepstra
+        self.frame_size, self.frame_length, self.frame_shift = frame_size, frame_length, frame_shift
+        self.low_frequency, self.high_frequency = low_frequency, high_frequency
+        self.preemphasis, self.dither = preemphasis, dither
+        self.delta_order, self.delta_window, self.stack = delta_order, delta_window, stack
+        self.normalization, self.mean, self.std = normalization, mean, std
+        self.sampling_rate = sampling_rate
+        self._check()
         feature_size = self.num_static * (1 + delta_order) * stack
         if feature_size < 2:
             raise ValueError("frame_size=1 gives vectors of one number; set delta_order or stack as well")
         super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
 
-    def _check(self, sampling_rate: int) -> None:
+    def _check(self) -> None:
         """Refuse options out of range, and those that cannot work together."""
-        for name, known in _KNOWN.items():
-            _refuse(getattr(self, name) not in known, f"{name} must be one of {', '.join(known)}", getattr(self, name))
-        _refuse(sampling_rate < 1, "sampling_rate must be at least 1", sampling_rate)
-        for name in ("num_mel_bins", "num_cepstra", "delta_window", "stack"):
-            _refuse(getattr(self, name) < 1, f"{name} must be at least 1", getattr(self, name))
-        _refuse(self.delta_order not in (0, 1, 2), "delta_order must be 0, 1 or 2", self.delta_order)
-        _refuse(not 0 <= self.preemphasis < 1, "preemphasis must be at least 0 and less than 1", self.preemphasis)
-        _refuse(self.dither < 0, "dither must not be negative", self.dither)
-        moments = (self.mean, self.std)
+        for names, holds, wanted in _RANGES:
+            for name in names.split():
+                _refuse(not holds(getattr(self, name)), f"{name} {wanted}", getattr(self, name))
+        rate, moments = self.sampling_rate, (self.mean, self.std)
         _refuse(sum(part is None for part in moments) == 1, "mean and std must come together", moments)
         if self.feature_type == "none":
             size = self.frame_size or 0
@@ -130,14 +121,14 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         _refuse(too_many, f"num_cepstra must be at most num_mel_bins={self.num_mel_bins}", self.num_cepstra)
         for name in ("frame_length", "frame_shift"):
             length = getattr(self, name)
-            _refuse(round(sampling_rate * length / 1000) < 2, f"{name} must be two samples or more", length)
-        highest = sampling_rate / 2 if self.high_frequency is None else self.high_frequency
-        _refuse(
-            not 0 <= self.low_frequency < highest <= sampling_rate / 2,
-            f"low_frequency and high_frequency must be from 0 to half of sampling_rate={sampling_rate}, the first "
-            "below the second",
-            (self.low_frequency, highest),
-        )
+            _refuse(round(rate * length / 1000) < 2, f"{name} must be two samples or more", length)
+        low, high = self.low_frequency, self._highest
+        wanted = f"must be from 0 to half of sampling_rate={rate}, the first below the second"
+        _refuse(not 0 <= low < high <= rate / 2, f"low_frequency and high_frequency {wanted}", (low, high))
+
+    @property
+    def _highest(self) -> float:
+        return self.sampling_rate / 2 if self.high_frequency is None else self.high_frequency
 
     @property
     def num_static(self) -> int:
@@ -163,18 +154,10 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
             speaker (`list[str]`, *optional*): Who speaks, for each utterance; for `normalization="speaker"`. Absent:
                 every utterance counts as a speaker of its own.
             sampling_rate (`int`, *optional*): Rate of `raw_speech`, to make sure.
-            padding (`bool` or `str`, defaults to `True`): As for every feature extractor; `False`: leave utterances as
-                long as they are.
-            return_tensors (`str`, *optional*): `"pt"` or `"np"`.
-            pad_options: `max_length`, `truncation`, `pad_to_multiple_of` and `return_attention_mask`, as for every
-                feature extractor.
+            padding, return_tensors, pad_options: As for every feature extractor.
 
         Returns:
             `input_features` and `attention_mask`, always as a batch.
-
-        Raises:
-            ValueError: Another sampling rate, more than one channel, no samples, numbers that are not finite, or a
-                normalisation that has not been fitted.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(
@@ -189,12 +172,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         )
 
     def fit(self, raw_speech: Any) -> None:
-        """
-        Set `mean` and `std` of the `"global"` normalisation.
-
-        Args:
-            raw_speech: The training utterances, as for a call.
-        """
+        """Set `mean` and `std` of the `"global"` normalisation to those of the training utterances, as for a call."""
         frames = torch.cat([self._vectors(utterance) for utterance in self._utterances(raw_speech)]).double()
         self.mean, self.std = frames.mean(0).tolist(), frames.std(0, correction=0).tolist()
 
@@ -209,10 +187,9 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
     def _checked(self, utterance: Tensor, number: int) -> Tensor:
         """Return one utterance as float32 on the CPU."""
         name, shape = f"raw_speech: utterance {number}", tuple(utterance.shape)
-        if self.feature_type == "none":
-            if utterance.dim() != 2 or shape[1] != self.frame_size:
-                raise ValueError(f"{name} has shape {shape}; wanted (frames, {self.frame_size})")
-        elif utterance.dim() != 1:
+        if self.feature_type == "none" and shape[1:] != (self.frame_size,):
+            raise ValueError(f"{name} has shape {shape}; wanted (frames, {self.frame_size})")
+        if self.feature_type != "none" and len(shape) != 1:
             raise ValueError(f"{name} has shape {shape}; wanted one channel, (samples,), and a list for several")
         if not len(utterance):
             raise ValueError(f"{name} is empty")
@@ -237,12 +214,12 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
             samples = samples + self.dither * torch.randn_like(samples)
         # Only whole frames, but at least one.
         frames = F.pad(samples, (0, max(0, length - len(samples)))).unfold(0, length, shift)  # (S, length)
-        frames = frames - frames.mean(1, keepdim=True)
+        frames = frames - frames.mean(1, keepdim=True)  # (S, length)
         # A frame's first sample stands in for the one before it.
-        frames = frames - self.preemphasis * torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
+        frames = frames - self.preemphasis * torch.cat([frames[:, :1], frames[:, :-1]], dim=1)  # (S, length)
         bins = 1 << (length - 1).bit_length()
         power = torch.fft.rfft(frames * torch.hamming_window(length, periodic=False), n=bins).abs().square()
-        log_mel = (power @ self._mel_filters(bins)).clamp(min=_ENERGY_FLOOR).log()
+        log_mel = (power @ self._mel_filters(bins)).clamp(min=_ENERGY_FLOOR).log()  # (S, num_mel_bins)
         return log_mel if self.feature_type == "log_mel" else log_mel @ self._cosines()
 
     def _mel_filters(self, bins: int) -> Tensor:
@@ -251,7 +228,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
             num_frequency_bins=bins // 2 + 1,
             num_mel_filters=self.num_mel_bins,
             min_frequency=self.low_frequency,
-            max_frequency=self.sampling_rate / 2 if self.high_frequency is None else self.high_frequency,
+            max_frequency=self._highest,
             sampling_rate=self.sampling_rate,
             norm=None,
             mel_scale="htk",
@@ -260,8 +237,8 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
 
     def _cosines(self) -> Tensor:
         """Return the orthonormal cosine transform, DCT-II, (num_mel_bins, num_cepstra) (Davis 1980)."""
-        place = torch.arange(self.num_mel_bins).double().unsqueeze(1) + 0.5
-        order = torch.arange(self.num_cepstra).double()
+        place = torch.arange(self.num_mel_bins).double().unsqueeze(1) + 0.5  # (num_mel_bins, 1)
+        order = torch.arange(self.num_cepstra).double()  # (num_cepstra,)
         matrix = torch.cos(torch.pi / self.num_mel_bins * place * order) * (2 / self.num_mel_bins) ** 0.5
         matrix[:, 0] /= 2**0.5
         return matrix.float()
@@ -269,7 +246,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
     def _slopes(self, features: Tensor) -> Tensor:
         """Compute the slopes of regression lines over 2 W + 1 frames, (S, F) -> (S, F) (Furui 1986)."""
         width, count = self.delta_window, len(features)
-        padded = torch.cat([features[:1].expand(width, -1), features, features[-1:].expand(width, -1)])
+        padded = torch.cat([features[:1].expand(width, -1), features, features[-1:].expand(width, -1)])  # (S + 2 W, F)
         total = torch.zeros_like(features)
         for n in range(1, width + 1):
             total += n * (padded[width + n : width + n + count] - padded[width - n : width - n + count])
@@ -300,7 +277,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
     def _stacked(self, vectors: Tensor) -> Tensor:
         """Stack frames, (S, F) -> (ceil(S / stack), F stack): the earlier frame's numbers first."""
         missing = -len(vectors) % self.stack
-        padded = torch.cat([vectors, vectors[-1:].expand(missing, -1)])
+        padded = torch.cat([vectors, vectors[-1:].expand(missing, -1)])  # (S + missing, F)
         return padded.reshape(len(padded) // self.stack, -1)
 
 

@@ -2,8 +2,7 @@
 
 All ways of decoding are those of transformers: greedy search, beam search, sampling, prompt lookup, an assistant
 model. `fast.search` is asked first for what greedy and beam search find, and may have it sooner. B sources, K beams of
-each, N = B * K, T symbols so far. This file travels to the Hub: it imports only the standard library, torch,
-transformers and its flat siblings.
+each, N = B * K, T symbols so far.
 """
 
 import copy
@@ -51,11 +50,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
     """
 
     use_fast_generation = True
-    model: Any
-    lm_head: Any
     config: Any
-    device: Any
-    main_input_name: str
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -77,14 +72,10 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         **model_kwargs: Any,
     ) -> Any:
         """Search greedily, or sample."""
-        request = (input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
-        found = None if synced_gpus else search(self, *request, streamer)
-        if found is not None:
-            return found
+        request = (input_ids, logits_processor, stopping_criteria, generation_config)
+        found = None if synced_gpus else search(self, *request, model_kwargs, streamer)
         stock: Any = super()
-        return stock._sample(
-            input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, streamer, **model_kwargs
-        )
+        return stock._sample(*request, synced_gpus, streamer, **model_kwargs) if found is None else found
 
     def _beam_search(
         self,
@@ -96,14 +87,10 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
         **model_kwargs: Any,
     ) -> Any:
         """Search with beams."""
-        request = (input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
-        found = None if synced_gpus else search(self, *request)
-        if found is not None:
-            return found
+        request = (input_ids, logits_processor, stopping_criteria, generation_config)
+        found = None if synced_gpus else search(self, *request, model_kwargs)
         stock: Any = super()
-        return stock._beam_search(
-            input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, **model_kwargs
-        )
+        return stock._beam_search(*request, synced_gpus, **model_kwargs) if found is None else found
 
     def _prefill(self, input_ids: Tensor, generation_config: GenerationConfig, *args: Any, **kwargs: Any) -> Any:
         """
@@ -119,12 +106,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
     def _get_logits_processor(
         self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
     ) -> LogitsProcessorList:
-        """
-        Let a watermark mark the target's symbols: transformers takes their number from `vocab_size`, the source's.
-
-        Raises:
-            ValueError: The kind of watermark needs more symbols.
-        """
+        """Let a watermark mark the target's symbols: transformers takes `vocab_size`, the number of the source's."""
         stock: Any = super()
         processors: LogitsProcessorList = stock._get_logits_processor(generation_config, *args, **kwargs)
         config: Any = generation_config.watermarking_config

@@ -1,10 +1,7 @@
 """The loss of a training step: labels shifted to decoder inputs, and their cross entropy.
 
-Smoothing: Szegedy 2016. B batch, T target length, N rows, V vocabulary. This file travels to the Hub: it imports only
-torch.
+Smoothing: Szegedy 2016. B batch, T target length, N rows, V vocabulary.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,23 +25,12 @@ def cross_entropy(
 
     The target is smoothed over the vocabulary: slots behind it (`copy_slots`) mostly have no probability to raise.
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # (N, V)
     if label_smoothing > 0 and logits.shape[1] > vocabulary_size:
-        vocabulary = logits[labels != -100, :vocabulary_size]
+        vocabulary = logits[labels != -100, :vocabulary_size]  # (n, V) of the labels that count
         right = F.nll_loss(logits, labels, reduction="sum")
         return (1 - label_smoothing) * right - label_smoothing * vocabulary.mean(1).sum()
     if normalised and label_smoothing == 0:
         # Another softmax would change nothing, and takes a tenth of the time.
         return F.nll_loss(logits, labels, reduction="sum")
     return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
-
-
-def loss_beyond_logits(config: Any, teacher_forcing_ratio: float) -> str | None:
-    """Return what a loss that is made of the logits alone, as Trainer's label smoothing does, would miss, or None."""
-    if config.copy_slots > 0:
-        return f"copy_slots={config.copy_slots}: words that are not in a source have no probability to smooth"
-    if config.coverage and config.coverage_loss_weight > 0:
-        return "coverage=True: the coverage loss would be left out"
-    if teacher_forcing_ratio < 1:
-        return f"teacher_forcing_ratio={teacher_forcing_ratio}: every step would read the reference"
-    return None

@@ -1,8 +1,7 @@
 """The RNN encoder-decoders: the bare model, and the model that generates.
 
 Encoder -> context vector C -> bridge -> decoder. Shapes: B batch, S source length, T target length, E embedding, D
-encoder hidden, H decoder hidden, R readout, V vocabulary. This file travels to the Hub: it imports only the standard
-library, torch, transformers and the flat files beside it.
+encoder hidden, H decoder hidden, R readout, V vocabulary.
 """
 
 from types import SimpleNamespace
@@ -15,20 +14,26 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .bridge import Bridge, context_vector, last_output
-from .checks import check_labels_shape, check_model_inputs, only_known_keywords
+from .checks import check_target, checked_inputs
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, check_labels, log_mixture
 from .decoder import ChooseInput, RnnSeq2SeqDecoder, RnnSeq2SeqModelOutput
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
 from .fast import chunked_loss, logits_wait, replaceable, steps_that_count, with_later_logits
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
-from .loss import cross_entropy, loss_beyond_logits, shift_tokens_right
+from .loss import cross_entropy, shift_tokens_right
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState
 from .scheduled_sampling import ScheduledSampling
 from .state import DecoderState, SourceMemory, check_cache_layers, load_source, load_state, new_cache, save_source
-from .tied_tables import TiedTables
 from .transformers_names import CACHE_NAME, named, one_cache
+
+
+# What the model with an output layer returns of the bare model's outputs.
+_HANDED_ON = (
+    *(CACHE_NAME, "decoder_hidden_states", "decoder_attentions", "cross_attentions"),
+    *("encoder_last_hidden_state", "encoder_hidden_states"),
+)
 
 
 @replaceable()
@@ -37,24 +42,15 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
+        if config.share_embeddings:
+            self._tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
         self.encoder = RnnSeq2SeqEncoder(config, reads_memory=config.reads_memory)
         if not config.reads_memory:  # models of earlier versions have a norm that nothing read
             self._keys_to_ignore_on_load_unexpected = [rf"encoder\.rnn\.norms\.{config.encoder_layers - 1}\."]
-        self.bridge = Bridge(
-            config.bridge_type,
-            config.context_vector,
-            config.encoder_hidden_size,
-            config.decoder_hidden_size,
-            config.encoder_layers,
-            config.decoder_layers,
-            has_cell=config.rnn_type == "lstm",
-        )
+        sizes = (config.encoder_hidden_size, config.decoder_hidden_size, config.encoder_layers, config.decoder_layers)
+        self.bridge = Bridge(config.bridge_type, config.context_vector, *sizes, has_cell=config.rnn_type == "lstm")
         self.decoder = RnnSeq2SeqDecoder(config)
         self.post_init()
-
-    @property
-    def _tied_weights_keys(self) -> dict[str, str]:  # type: ignore[override]
-        return {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"} if self.config.share_embeddings else {}
 
     def get_input_embeddings(self) -> nn.Module:
         """The encoder's table; of a model that reads vectors the decoder's, as in transformers' speech models."""
@@ -68,11 +64,8 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         if self.config.share_embeddings or self.config.input_feature_size is not None:
             self.decoder.embed_tokens = value
 
-    def get_decoder(self) -> RnnSeq2SeqDecoder:
-        return self.decoder
-
     @can_return_tuple
-    @only_known_keywords
+    @checked_inputs
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -94,11 +87,12 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         """
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, source_length)`, *optional*): Source ids.
-            attention_mask (`torch.Tensor` of shape `(batch_size, source_length)`, *optional*): 0 at source padding.
+            attention_mask (`torch.Tensor` of shape `(batch_size, source_length)`, *optional*): 0 at padding, which may
+                be anywhere and never changes a result. Absent: ids equal to `pad_token_id` are padding.
             decoder_input_ids (`torch.LongTensor` of shape `(batch_size, target_length)`): y_{t-1} for each step; with
                 a filled cache, of the new steps only.
-            decoder_attention_mask (`torch.Tensor` of shape `(batch_size, target_length)`, *optional*): 0 where a
-                decoder position is to be passed over.
+            decoder_attention_mask (`torch.Tensor` of shape `(batch_size, target_length)`, *optional*): 0 at decoder
+                positions to pass over.
             encoder_outputs (`RnnEncoderOutput`, *optional*): In place of the source.
             past_key_values, cache (`EncoderDecoderCache`, *optional*): State after earlier steps, under either name:
                 `cache` is that of transformers from 5.24 on.
@@ -116,12 +110,8 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             encoder_outputs = RnnEncoderOutput.from_tuple(encoder_outputs)
         if past_key_values is not None:
             check_cache_layers(past_key_values, config.decoder_layers)
-        sources = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds,
-                   "input_features": input_features, "character_ids": character_ids}  # fmt: skip
-        check_model_inputs(
-            config, sources, encoder_outputs, decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds,
-            past_key_values,
-        )  # fmt: skip
+        target = (decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask)
+        check_target(config, past_key_values, *target, attention_mask)
         if output_attentions is None:
             output_attentions = config.output_attentions
         if output_hidden_states is None:
@@ -130,11 +120,12 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             past_key_values = new_cache(config)
 
         state = None if past_key_values is None else load_state(past_key_values, config)
-        mask = self.encoder.memory_mask(input_ids, attention_mask)
+        mask = self.encoder.memory_mask(input_ids, attention_mask)  # (B, S)
         if mask is None:
             mask = getattr(encoder_outputs, "mask", None)
         source = load_source(past_key_values, mask)
-        if encoder_outputs is None and (state is None or (source is None and self._reads_source_at_each_step)):
+        reads_source = self.decoder.attends or config.feeds_context
+        if encoder_outputs is None and (state is None or (source is None and reads_source)):
             encoder_outputs = self.encoder(
                 input_ids,
                 attention_mask,
@@ -176,10 +167,6 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             encoder_mask=None if mask is None else mask.long(),
         )
 
-    @property
-    def _reads_source_at_each_step(self) -> bool:
-        return self.decoder.attends or self.config.feeds_context
-
     def _read_source(
         self,
         encoder_outputs: BaseModelOutput | None,
@@ -190,37 +177,34 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         """Return the decoder's first state, and what its steps read of the source."""
         config = self.config
         if encoder_outputs is None:
-            return None, SourceMemory(None, None, None, None)
-        needs_context = config.feeds_context or (needs_state and config.bridge_type != "zeros")
-        finals, context = None, None
-        if needs_context:
-            memory = encoder_outputs.last_hidden_state  # (B, S, D)
-            last = memory[:, 0]  # (B, D)
+            return None, SourceMemory()
+        memory = encoder_outputs.last_hidden_state  # (B, S, D)
+        finals, context = None, memory[:, 0]  # (B, D), of which zeros only need the shape
+        if config.feeds_context or (needs_state and config.bridge_type != "zeros"):
+            last = context  # (B, D)
             if config.context_vector == "last" and not (config.last_is_output and config.bridge_type == "zeros"):
                 finals = self._final_states(encoder_outputs, mask)
-                last = finals[-1][0]
+                last = finals[-1][0]  # (B, D)
             if config.last_is_output:
-                last = last_output(memory, mask, config.bidirectional_encoder)
+                last = last_output(memory, mask, config.bidirectional_encoder)  # (B, D)
             context = context_vector(config.context_vector, memory, mask, last)  # (B, D)
         source = self.decoder.source_memory(
             encoder_outputs, mask, context if config.feeds_context else None, source_ids
         )
         if not needs_state:
             return None, source
-        like = encoder_outputs.last_hidden_state[:, 0] if context is None else context
-        feed = like.new_zeros(like.shape[0], config.output_size) if config.input_feeding else None  # (B, R)
+        feed = context.new_zeros(context.shape[0], config.output_size) if config.input_feeding else None  # (B, R)
         coverage = None
         if config.coverage:
-            memory = encoder_outputs.last_hidden_state
             coverage = memory.new_zeros(memory.shape[:2], dtype=torch.promote_types(memory.dtype, torch.float32))
-        return DecoderState(self.bridge(like, finals), feed, coverage), source
+        return DecoderState(self.bridge(context, finals), feed, coverage), source
 
     def _final_states(self, encoder_outputs: BaseModelOutput, mask: Tensor | None) -> tuple[LayerState, ...]:
         """Return the last states of the encoder's layers; of a plain `BaseModelOutput` where its memory has them."""
-        is_whole = self.config.rnn_type != "lstm" or getattr(encoder_outputs, "final_cell", None) is not None
-        if getattr(encoder_outputs, "final_hidden", None) is not None and is_whole:
-            return encoder_outputs.final_states  # type: ignore[attr-defined]
         config = self.config
+        last = "final_cell" if config.rnn_type == "lstm" else "final_hidden"
+        if getattr(encoder_outputs, "final_hidden", None) is not None and getattr(encoder_outputs, last) is not None:
+            return encoder_outputs.final_states  # type: ignore[attr-defined]
         if config.rnn_type == "lstm" or config.encoder_layers > 1 or config.layer_norm:
             raise ValueError(
                 "encoder_outputs has no final_hidden (and final_cell), of which the decoder's first state is made: "
@@ -230,11 +214,12 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
 
 
 @replaceable("_logits")
-class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
-    TiedTables, RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGenerationMixin, GenerationMixin
-):
+class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGenerationMixin, GenerationMixin):
     """
     The model with an output layer: a sequence whose length the model decides.
+
+    With `share_embeddings` the two tables of embeddings are one, with `tie_word_embeddings` the output matrix is the
+    decoder's table (Press & Wolf 2017).
 
     `teacher_forcing_ratio` is the probability that a training step reads the reference symbol and not the model's own
     (scheduled sampling, Bengio 2015), `teacher_forcing_unit` whether that is decided for each "step" or "sequence".
@@ -245,13 +230,27 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
+        if config.tie_word_embeddings:
+            side = "encoder" if config.share_embeddings else "decoder"
+            self._tied_weights_keys = {"lm_head.weight": f"model.{side}.embed_tokens.weight"}
         self.model = RnnSeq2SeqModel(config)
         self.lm_head = nn.Linear(config.output_size, config.target_vocab_size)
         self.teacher_forcing_ratio, self.teacher_forcing_unit = 1.0, "step"
         self.post_init()
 
-    def get_decoder(self) -> RnnSeq2SeqDecoder:
-        return self.model.decoder
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        """With `tie_word_embeddings` its weight becomes that of the tables too."""
+        self.lm_head = value
+        if self.config.tie_word_embeddings:
+            _take_weight(self.model.decoder.embed_tokens, value)
+            if self.config.share_embeddings:
+                _take_weight(self.model.encoder.embed_tokens, value)
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
+        """Set the inner model's table; with `tie_word_embeddings` the output layer follows the decoder's."""
+        self.model.set_input_embeddings(value)
+        if self.config.tie_word_embeddings and self.model.decoder.embed_tokens is value:
+            _take_weight(self.lm_head, value)
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,
@@ -280,7 +279,7 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         return attention_mask
 
     @can_return_tuple
-    @only_known_keywords
+    @checked_inputs
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -304,18 +303,17 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """
-        Arguments as in `RnnSeq2SeqModel`, and:
-
         Args:
+            input_ids and others: As in `RnnSeq2SeqModel.forward`.
             labels (`torch.LongTensor` of shape `(batch_size, target_length)`, *optional*): The target, not shifted;
-                -100 is ignored. Decoder inputs are made of it if none are given.
+                -100 is ignored. Decoder inputs are computed from it if none are given.
             logits_to_keep (`int` or tensor): Compute logits only of the last so many positions (0: of all), or of
                 these positions.
             num_items_in_batch (`int`, *optional*): What the summed loss is divided by; default: the labels in this
                 batch. Trainer gives the count over all accumulated batches and processes.
-            skip_logits (`bool`, *optional*): Return no `logits` beside the loss, only make a few rows of them at a
-                time: less memory, and no work for padding. `False`: make all. Default: in training with labels they
-                are made if and when the output's `logits` are read, otherwise at once.
+            skip_logits (`bool`, *optional*): Return no `logits` beside the loss, only compute a few rows at a time:
+                less memory, and no work for padding. `False`: compute all. Default: in training with labels they are
+                computed when the output's `logits` are read, otherwise at once.
 
         Returns:
             `logits` (B, T, V), or None where they are skipped, with `use_copy` the logarithms of the mixed
@@ -323,12 +321,10 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
             training with `coverage` plus the weighted coverage loss.
         """
         self.check_labels_are_left(labels, num_items_in_batch, decoder_input_ids, decoder_inputs_embeds)
-        sampling = None
         if skip_logits and labels is None:
             raise ValueError("skip_logits=True leaves nothing to return without labels: give labels, or leave it out")
         later = skip_logits is None and logits_wait(self, labels)
-        sources = (input_ids, inputs_embeds, input_features, encoder_outputs)
-        check_labels_shape(labels, sources, (decoder_input_ids, decoder_inputs_embeds), self.config)
+        sampling = None
         if labels is not None:
             use_cache = False
             made = decoder_input_ids is None and decoder_inputs_embeds is None
@@ -364,20 +360,18 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         if labels is not None and sampling is not None:
             labels = sampling.learnt(labels)
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch, outputs)
-        output = Seq2SeqLMOutput(
-            loss=loss,
-            logits=logits,
-            **named(getattr(outputs, CACHE_NAME)),
-            decoder_hidden_states=outputs.decoder_hidden_states,
-            decoder_attentions=outputs.decoder_attentions,
-            cross_attentions=outputs.cross_attentions,
-            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
-            encoder_hidden_states=outputs.encoder_hidden_states,
-        )
+        output = Seq2SeqLMOutput(loss=loss, logits=logits, **{name: getattr(outputs, name) for name in _HANDED_ON})
         return with_later_logits(output, make_logits, outputs.last_hidden_state, self.lm_head) if later else output
 
     def _loss_beyond_logits(self) -> str | None:
-        return loss_beyond_logits(self.config, self.teacher_forcing_ratio if self.training else 1)
+        config, ratio = self.config, self.teacher_forcing_ratio
+        if config.copy_slots > 0:
+            return f"copy_slots={config.copy_slots}: words that are not in a source have no probability to smooth"
+        if config.coverage and config.coverage_loss_weight > 0:
+            return "coverage=True: the coverage loss would be left out"
+        if self.training and ratio < 1:
+            return f"teacher_forcing_ratio={ratio}: every step would read the reference"
+        return None
 
     def _scheduled_sampling(self, reference: Tensor | None) -> ScheduledSampling | None:
         """Return what chooses the decoder's inputs in place of the reference (B, T); None if all are the reference."""
@@ -401,27 +395,24 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
     ) -> Tensor:
         """
         Return the cross entropy over the labels that are not -100, smoothed in training only, and in training the
-        weighted coverage loss (B, T) of the same positions (See 2017, eq. 13). `outputs` are those of the bare model;
-        of them the logits are made if there are none.
+        weighted coverage loss (B, T) of the same positions (See 2017, eq. 13), of the bare model's outputs.
         """
-        readout = outputs.last_hidden_state if logits is None else logits
-        if readout.shape[:2] != labels.shape:
-            raise ValueError(
-                f"labels has shape {tuple(labels.shape)}, but the decoder ran over {tuple(readout.shape[:2])}"
-            )
+        steps = (outputs.last_hidden_state if logits is None else logits).shape[:2]
+        if steps != labels.shape:
+            raise ValueError(f"labels has shape {tuple(labels.shape)}, but the decoder ran over {tuple(steps)}")
         check_labels(labels, outputs.pointer, self.config)
         smoothing = float(self.config.label_smoothing) if self.training else 0.0
         size = self.config.target_vocab_size
 
-        def loss_of(readout: Tensor, labels: Tensor, pointer: Pointer | None) -> Tensor:
-            logits = self._logits(readout, pointer)  # (n, t, V)
+        def loss_of(readout: Tensor, labels: Tensor, pointer: Pointer | None, logits: Tensor | None = None) -> Tensor:
+            logits = self._logits(readout, pointer) if logits is None else logits  # (n, t, V)
             return cross_entropy(logits.flatten(0, 1), labels.flatten(), smoothing, pointer is not None, size)
 
-        if logits is not None:
-            total = cross_entropy(logits.flatten(0, 1), labels.flatten(), smoothing, self.config.use_copy, size)
-        else:
-            total = chunked_loss(self, readout, labels, outputs.pointer, smoothing, loss_of)
-            total = loss_of(readout, labels, outputs.pointer) if total is None else total
+        inputs, total = (outputs.last_hidden_state, labels, outputs.pointer), None
+        if logits is None:
+            total = chunked_loss(self, *inputs, smoothing, loss_of)
+        if total is None:
+            total = loss_of(*inputs, logits)
         if outputs.coverage_loss is not None:
             again = outputs.coverage_loss.masked_fill(labels == -100, 0)
             total = total + self.config.coverage_loss_weight * again.sum()
@@ -446,15 +437,11 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         Args:
             sequences (`torch.LongTensor` of shape `(num_sequences, target_length + 1)`): Targets with their start
                 symbol. `num_sequences` is the batch size, or a multiple of it: n-best lists, in `generate()`'s order.
-            input_ids (`torch.LongTensor` of shape `(batch_size, source_length)`): The source, and in `model_inputs`
-                its `attention_mask`, or `encoder_outputs`.
+            input_ids, model_inputs: The source and its `attention_mask`, or `encoder_outputs`.
 
         Returns:
             Weights of shape `(num_sequences, target_length, source_length)`. Row t belongs to the symbol
             `sequences[:, t + 1]`; rows of padding are zero.
-
-        Raises:
-            ValueError: If the model has no attention, or `num_sequences` is not a multiple of the batch size.
         """
         if not self.model.decoder.attends:
             raise ValueError("alignments needs an attention; this model has attention_type='none'")
@@ -474,10 +461,15 @@ class RnnSeq2SeqForConditionalGeneration(  # type: ignore[override]
         outputs = self.model(
             decoder_input_ids=sequences[:, :-1], output_attentions=True, use_cache=False, return_dict=True, **inputs
         )
-        weights = outputs.cross_attentions[0][:, 0]
-        if self.config.pad_token_id is None:
-            return weights
-        return weights.masked_fill((sequences[:, 1:] == self.config.pad_token_id).unsqueeze(-1), 0)
+        weights, pad = outputs.cross_attentions[0][:, 0], self.config.pad_token_id  # (N, T, S)
+        return weights if pad is None else weights.masked_fill((sequences[:, 1:] == pad).unsqueeze(-1), 0)
+
+
+def _take_weight(module: nn.Module, other: nn.Module) -> None:
+    """Share the weight of another table or output layer; not while a vocabulary is being resized, part by part."""
+    plain = isinstance(module, nn.Embedding | nn.Linear) and isinstance(other, nn.Embedding | nn.Linear)
+    if plain and module.weight.shape == other.weight.shape:
+        module.weight = other.weight
 
 
 __all__ = [

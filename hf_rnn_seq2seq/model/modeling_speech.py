@@ -2,29 +2,42 @@
 
 Encoder: Listen, Attend and Spell (Chan 2016). CTC beside the attention, in training and in decoding: Watanabe 2017,
 "Hybrid CTC/Attention Architecture for End-to-End Speech Recognition". B batch, S source length, S' of the memory, V
-vocabulary. This file travels to the Hub: it imports only the standard library, torch, transformers and the flat files
-beside it.
+vocabulary.
 """
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
 from transformers.generation import GenerationConfig, GenerationMixin, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
-from .checks import check_encoder_outputs
+from .checks import Sizes, check_encoder_outputs
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer, ctc_loss, greedy_ctc, to_the_left
 from .decoder import RnnSeq2SeqModelOutput
 from .fast import replaceable
 from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
+from .special_ids import as_list
+
+
+# What `forward` takes: Trainer and `generate()` ask for it. `input_features` stands in the place of other sources, and
+# what comes behind `past_key_values`, where `inputs_embeds` would stand, goes by its name.
+_PARAMETERS = [
+    p.replace(name="input_features")
+    if p.name == "input_ids"
+    else p
+    if n < 7 or p.kind is p.VAR_KEYWORD
+    else p.replace(kind=p.KEYWORD_ONLY)
+    for n, p in enumerate(inspect.signature(RnnSeq2SeqForConditionalGeneration.forward).parameters.values())
+    if p.name not in ("input_features", "inputs_embeds", "character_ids")
+]
 
 
 @replaceable()
-class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationMixin):  # type: ignore[override]
+class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationMixin):
     """
     From `input_features` (B, S, F) to text. With `config.ctc_weight` above 0 a CTC output layer stands on the encoder.
 
@@ -46,49 +59,11 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         self.generation_config._from_model_config = False
         self.post_init()
 
-    def forward(
-        self,
-        input_features: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple | None = None,
-        past_key_values: Cache | None = None,
-        decoder_inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
-        num_items_in_batch: Tensor | int | None = None,
-        skip_logits: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        cache: Cache | None = None,
-        **kwargs: Any,
-    ) -> Seq2SeqLMOutput:
-        """
-        Args:
-            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`): Source.
+    def forward(self, input_features: Tensor | None = None, *args: Any, **kwargs: Any) -> Seq2SeqLMOutput:
+        """Take and return what `RnnSeq2SeqForConditionalGeneration` does, `input_features` in place of `input_ids`."""
+        return super().forward(kwargs.pop("input_ids", None), *args, input_features=input_features, **kwargs)
 
-        All others, and what comes out, are as in `RnnSeq2SeqForConditionalGeneration`.
-        """
-        return super().forward(
-            attention_mask=attention_mask,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-            encoder_outputs=encoder_outputs,
-            past_key_values=past_key_values,
-            decoder_inputs_embeds=decoder_inputs_embeds,
-            labels=labels,
-            use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
-            num_items_in_batch=num_items_in_batch,
-            skip_logits=skip_logits,
-            input_features=input_features,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            cache=cache,
-            **kwargs,
-        )
+    forward.__signature__ = inspect.Signature(_PARAMETERS)  # type: ignore[attr-defined]
 
     def _loss_beyond_logits(self) -> str | None:
         if self.config.ctc_weight > 0:
@@ -103,17 +78,8 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         encoder_outputs: BaseModelOutput | None = None,
     ) -> Tensor:
         """
-        Return the text of CTC's most probable path: fast, without the decoder.
-
-        Args:
-            input_features, attention_mask: The source, or in its place
-            encoder_outputs: of `get_encoder()`.
-
-        Returns:
-            `torch.LongTensor` of shape `(batch_size, longest text)`, `pad_token_id` behind each text.
-
-        Raises:
-            ValueError: If the model has no CTC branch.
+        Return the text of CTC's most probable path, without the decoder: `torch.LongTensor` of shape `(batch_size,
+        longest text)`, `pad_token_id` behind each text. `encoder_outputs`: of `get_encoder()`, in place of the source.
         """
         if encoder_outputs is None:
             encoder_outputs = self.get_encoder()(
@@ -125,7 +91,7 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         """Return CTC's logits (B, S', V), the real positions to the left, and how many these are, (B,)."""
         if self.config.ctc_weight == 0:
             raise ValueError("the model has no CTC branch: it was made with ctc_weight=0")
-        check_encoder_outputs(self.config, encoder_outputs, attention_mask)
+        check_encoder_outputs(Sizes(self.config), encoder_outputs, attention_mask)
         mask = self.get_encoder().memory_mask(None, attention_mask)
         mask = getattr(encoder_outputs, "mask", None) if mask is None else mask
         return self._ctc_of_memory(encoder_outputs.last_hidden_state, mask)
@@ -147,9 +113,9 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         if weight == 0:
             return loss
         blank = self.config.pad_token_id
-        mask = None if outputs.encoder_mask is None else outputs.encoder_mask.bool()
+        mask = None if outputs.encoder_mask is None else outputs.encoder_mask.bool()  # (B, S')
         ctc_logits, lengths = self._ctc_of_memory(outputs.encoder_last_hidden_state, mask)
-        total = ctc_loss(ctc_logits, lengths, labels, blank, (-100, blank, *_ids(self.config.eos_token_id)))
+        total = ctc_loss(ctc_logits, lengths, labels, blank, (-100, blank, *as_list(self.config.eos_token_id)))
         count = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         return (1 - weight) * loss + weight * total / count
 
@@ -170,9 +136,8 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         generation_config, model_kwargs = super()._prepare_generation_config(  # type: ignore[misc]
             generation_config, **kwargs
         )
-        if weight is None:
-            weight = getattr(generation_config, "ctc_weight", None)
-        weight = self.config.ctc_weight if weight is None else weight
+        given = (weight, getattr(generation_config, "ctc_weight", None), self.config.ctc_weight)
+        weight = next(value for value in given if value is not None)
         if not 0 <= weight <= 1:
             raise ValueError(f"ctc_weight must be at least 0 and at most 1; got {weight}")
         generation_config.ctc_weight = weight  # type: ignore[attr-defined]
@@ -190,14 +155,9 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
             # By now every source is repeated for its beams; CTC needs it once.
             repeats = max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
             scorer = CTCPrefixScorer(logits[::repeats], lengths[::repeats], self.config.pad_token_id)
-            start, ends = generation_config.decoder_start_token_id, _ids(generation_config.eos_token_id)
+            start, ends = generation_config.decoder_start_token_id, as_list(generation_config.eos_token_id)
             processors.insert(0, CTCPrefixLogitsProcessor(scorer, weight, start, ends))
         return processors
-
-
-def _ids(value: int | list[int] | None) -> list[int]:
-    """Return None, one or several ids as a list."""
-    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 # The pipeline "automatic-speech-recognition" tells by the name of the class that a model generates its text. Here,

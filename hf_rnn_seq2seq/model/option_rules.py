@@ -3,7 +3,7 @@
 Each rule is one row of a table; its message names the options with their values, and says what to change. An unknown
 name is refused where a user makes a configuration, and kept, with one warning, where a saved one is read: there it is
 a note of the user's (`config.language_pair = "de-en"`) or an option of another version. So is an option that changes
-nothing. This file travels to the Hub: it imports only the standard library and transformers.
+nothing.
 """
 
 import difflib
@@ -12,6 +12,8 @@ from typing import Any
 
 from transformers.generation import GenerationConfig
 from transformers.utils import logging
+
+from .special_ids import as_list
 
 
 logger = logging.get_logger(__name__)
@@ -28,12 +30,8 @@ _FOREIGN_KEYWORDS = frozenset(
 
 def check_names(config: Any, names: dict[str, Any]) -> None:
     """
-    Look at the names of what is not a field of the configuration.
-
-    What is saved, be it in another configuration, names its type or the version that wrote it; a user does not.
-
-    Raises:
-        ValueError: A name is unknown, and the configuration is not read from what was saved.
+    Refuse an unknown name of what is no field of the configuration, unless it is read from what was saved: that, be it
+    in another configuration, names its type or the version that wrote it; a user does not.
     """
     known = {*_FOREIGN_KEYWORDS, *GenerationConfig._get_default_generation_params(), *config.attribute_map}
     unknown = [name for name in names if name not in known]
@@ -53,10 +51,14 @@ def check_names(config: Any, names: dict[str, Any]) -> None:
 _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("vocab_size decoder_vocab_size embedding_size encoder_hidden_size decoder_hidden_size encoder_layers "
      "decoder_layers input_feature_size character_vocab_size character_embedding_size character_hidden_size "
-     "attention_size readout_size", lambda size: size >= 1, "at least 1"),
+     "attention_size readout_size",
+     lambda size: size >= 1, "at least 1"),
+    ("prediction_length context_length segment_length num_parallel_samples", lambda size: size >= 1, "at least 1"),
     ("token_dropout embedding_dropout hidden_dropout output_dropout recurrent_dropout label_smoothing "
      "classifier_dropout", lambda rate: 0 <= rate < 1, "at least 0 and less than 1"),
-    ("copy_slots", lambda count: count >= 0, "at least 0"),
+    ("copy_slots num_time_features num_static_real_features num_static_categorical_features",
+     lambda count: count >= 0, "at least 0"),
+    ("cardinality embedding_dimension", lambda sizes: all(size >= 1 for size in sizes), "at least 1 each"),
     ("init_std coverage_loss_weight", lambda x: 0 <= x < float("inf"), "a number that is not negative"),
     ("time_reduction", lambda n: n >= 1 and not n & (n - 1), "1, 2, 4, 8 or another power of two"),
     ("ctc_weight", lambda weight: 0 <= weight <= 1, "at least 0 and at most 1"),
@@ -64,6 +66,13 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 
 # (names of options that cannot have these values together, when that is so, what is wrong and what to change)
 Rule = tuple[str, Callable[[Any], Any], str]
+
+# The options of forecasting and their defaults: nothing else reads them.
+FORECASTING = {
+    "context_length": None, "distribution_output": "none", "segment_length": 1, "decode_at_once": False,
+    "channel_independence": False, "window_normalization": "none", "num_time_features": 0,
+    "num_static_real_features": 0, "num_static_categorical_features": 0, "num_parallel_samples": 100,
+}  # fmt: skip
 
 _CONTRADICTIONS: tuple[Rule, ...] = (
     ("is_encoder_decoder", lambda c: not c.is_encoder_decoder,
@@ -124,6 +133,8 @@ _CONTRADICTIONS: tuple[Rule, ...] = (
      "embedding_size, or make the sizes equal"),
     ("time_reduction input_feature_size", lambda c: c.time_reduction > 1 and c.input_feature_size is None,
      "only a sequence of vectors is made shorter: give input_feature_size, or set time_reduction=1"),
+    ("standardise_features input_feature_size", lambda c: c.standardise_features and c.input_feature_size is None,
+     "there are no features, the input is symbols: give input_feature_size, or set standardise_features=False"),
     ("ctc_weight input_feature_size", lambda c: c.ctc_weight > 0 and c.input_feature_size is None,
      "CTC is for a model that reads vectors: give input_feature_size, or set ctc_weight=0"),
     ("ctc_weight pad_token_id", lambda c: c.ctc_weight > 0 and c.pad_token_id is None,
@@ -138,6 +149,26 @@ _CONTRADICTIONS: tuple[Rule, ...] = (
      and (c.pad_token_id is None or c.pad_token_id >= c.character_vocab_size),
      "characters are padded with pad_token_id: give one that is in both vocabularies, or leave character_vocab_size "
      "out"),
+    ("prediction_length input_feature_size",
+     lambda c: c.prediction_length is not None and c.input_feature_size is None,
+     "a forecaster reads vectors of values: give input_feature_size, the number of channels, or leave "
+     "prediction_length out"),
+    *((f"{name} prediction_length",
+       lambda c, name=name, default=default: c.prediction_length is None and getattr(c, name) not in (default, None),
+       f"only a forecaster has this: leave {name} out, or give a prediction_length")
+      for name, default in FORECASTING.items()),
+    *((f"{name} prediction_length",
+       lambda c, name=name, value=value: c.prediction_length is not None and getattr(c, name) == value,
+       f"a forecaster has no such thing: leave {name} out, or leave prediction_length out")
+      for name, value in (("coverage", True), ("tie_word_embeddings", True), ("feed_previous_token", False),
+                          ("standardise_features", True))),
+    ("distribution_output window_normalization",
+     lambda c: c.distribution_output == "negative_binomial" and c.window_normalization in ("last", "instance"),
+     "counts stay counts: set window_normalization='mean' or 'none', or another distribution_output"),
+    *((f"num_static_categorical_features {name}",
+       lambda c, name=name: c.num_static_categorical_features != len(getattr(c, name) or ()),
+       f"give {name} a number for each of them")
+      for name in ("cardinality", "embedding_dimension")),
     ("token_dropout unk_token_id", lambda c: c.token_dropout > 0 and c.unk_token_id is None,
      "the unknown symbol is put in a symbol's place: give an unk_token_id, or set token_dropout=0"),
 )  # fmt: skip
@@ -169,16 +200,13 @@ def contradictions(config: Any) -> Iterator[str]:
                 yield f"{name} must be {words}; got {value}"
     yield from _broken(config, _CONTRADICTIONS)
     reads_symbols = config.input_feature_size is None
-    ids = [(name, getattr(config, name)) for name in ("unk_token_id", "pad_token_id", "bos_token_id")]
-    ids += [("decoder_start_token_id", config.decoder_start_token_id)]
-    ends = config.eos_token_id
-    ids += [("eos_token_id", end) for end in (ends if isinstance(ends, list) else [ends])]
-    for name, value in ids:
+    for name in ("unk_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id", "eos_token_id"):
         # The unknown id is put into the source, the padding id is used on both sides, the others in the decoder.
         limit = config.vocab_size if name == "unk_token_id" else config.target_vocab_size
         limit = min(limit, config.vocab_size) if name == "pad_token_id" and reads_symbols else limit
-        if value is not None and not 0 <= value < limit:
-            yield f"{name}={value} is not in the vocabulary: give an id from 0 to {limit - 1}, or None"
+        for value in as_list(getattr(config, name)):
+            if not 0 <= value < limit:
+                yield f"{name}={value} is not in the vocabulary: give an id from 0 to {limit - 1}, or None"
 
 
 def without_effect(config: Any) -> Iterator[str]:

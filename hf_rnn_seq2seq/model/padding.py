@@ -1,8 +1,7 @@
 """Where the real positions of a batch are: how a recurrence passes over padding, wherever it is.
 
 A sequence is first made compact: its real positions move to the left, in order. Then padding only trails, and a
-recurrence has read all real positions before it meets any. B batch, S length, D size of a vector. This file travels to
-the Hub: it imports only torch and its flat siblings.
+recurrence has read all real positions before it meets any. B batch, S length, D size of a vector.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,4 @@
-"""Classics of the literature as ready options of the configuration; `RnnSeq2SeqConfig.from_preset` reads them.
-
-This file travels to the Hub: it imports only the standard library.
-"""
+"""Classics of the literature as ready options of the configuration; `RnnSeq2SeqConfig.from_preset` reads them."""
 
 from typing import Any
 

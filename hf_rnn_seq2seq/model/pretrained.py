@@ -1,7 +1,4 @@
-"""The base of all models of the family: initialisation, tied parameters, and what transformers has to know.
-
-This file travels to the Hub: it imports only the standard library, torch, transformers and the flat files beside it.
-"""
+"""The base of all models of the family: initialisation, tied parameters, and what transformers has to know."""
 
 import inspect
 import os
@@ -18,6 +15,7 @@ from .attention import Attention
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .recurrence import RecurrentStack
 from .special_ids import SPECIAL_IDS, settle_special_ids
+from .values import ValueScale
 
 
 def can_return_tuple(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,6 +41,7 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["RecurrentStack", "Attention", "AttentionPooling", "Bridge"]
     _skip_keys_device_placement = ["past_key_values", "cache"]
     _can_compile_fullgraph = True
+    _tied_weights_keys: dict[str, str] = {}  # target -> source; each model sets it as its configuration says
     _trained_with: list[Any] | None = None
 
     def __init__(self, config: RnnSeq2SeqConfig, *inputs: Any, **kwargs: Any):
@@ -63,15 +62,16 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        as_torch = self.config.init_scheme == "torch"
+        as_torch, std = self.config.init_scheme == "torch", self.config.init_std
         if isinstance(module, RecurrentStack):
             module.reset_parameters(self.config.init_scheme)
         elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, std=self._std(1.0 if as_torch else module.embedding_dim**-0.5))
+            default = 1.0 if as_torch else module.embedding_dim**-0.5
+            init.normal_(module.weight, std=default if std is None else std)
         elif isinstance(module, nn.Linear):
             bound = module.in_features**-0.5
-            if self.config.init_std is not None:
-                init.normal_(module.weight, std=self.config.init_std)
+            if std is not None:
+                init.normal_(module.weight, std=std)
             elif as_torch:
                 init.uniform_(module.weight, -bound, bound)
             else:
@@ -83,23 +83,18 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, ValueScale):
+            init.zeros_(module.mean)
+            init.ones_(module.std)
         elif isinstance(module, Attention) and hasattr(module, "coverage_weight"):
             # Zero, so that a trained model to which coverage is added is at first what it was.
             init.zeros_(module.coverage_weight)
-
-    def _std(self, default: float) -> float:
-        return default if self.config.init_std is None else self.config.init_std
-
-    @property
-    def _tied_weights_keys(self) -> dict[str, str]:  # type: ignore[override]
-        """Tied parameters, target -> source. Not a class attribute, because it depends on the configuration."""
-        return {}
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
         """Unlike the base class, sharing embeddings does not need a tied output."""
         if all_submodels:
             return super().get_expanded_tied_weights_keys(all_submodels=True)
-        return self._tied_weights_keys
+        return dict(self._tied_weights_keys)
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save; where one of several tied tables was set apart, each is written as it is."""
@@ -115,13 +110,9 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         self, labels: Tensor | None, num_items_in_batch: Tensor | int | None, *decoder_inputs: Tensor | None
     ) -> None:
         """
-        Refuse what Trainer does with `label_smoothing_factor` where the loss is not a matter of the logits alone.
-
-        It takes the labels out of the batch, and makes the loss itself; it leaves their number.
-
-        Raises:
-            ValueError: The labels are taken, and something of this model's loss would be lost, or none of
-                `decoder_inputs`, if there can be any, is left.
+        Refuse what Trainer does with `label_smoothing_factor` where the loss is not a matter of the logits alone, or
+        none of `decoder_inputs`, if there can be any, is left: it takes the labels out of the batch, leaves their
+        number, and makes the loss itself.
         """
         if labels is not None or num_items_in_batch is None:
             return
@@ -168,8 +159,8 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         input_ids = torch.tensor([[0, 2, 3], [2, 0, 3]], device=self.device)
         inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "decoder_input_ids": input_ids}
         if self.config.input_feature_size is not None:
-            vectors = torch.zeros(*input_ids.shape, self.config.input_feature_size, device=self.device)
-            inputs = {"input_features": vectors, **{name: inputs[name] for name in list(inputs)[1:]}}
+            vectors = torch.zeros(*inputs.pop("input_ids").shape, self.config.input_feature_size, device=self.device)
+            inputs = {"input_features": vectors, **inputs}
         if self.config.character_vocab_size is not None:
             inputs["character_ids"] = torch.zeros_like(input_ids).unsqueeze(-1)
         return inputs

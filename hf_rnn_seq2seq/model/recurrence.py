@@ -3,8 +3,7 @@
 LSTM: Hochreiter & Schmidhuber 1997 with forget gate (Gers 2000). GRU: Cho 2014 in torch's variant. Elman: rnn_tanh.
 Parameters carry torch's names, shapes and gate order, so a state dict of `nn.LSTM`, `nn.GRU` or `nn.RNN` loads as it
 is. There is no `nn.LSTM` module here on purpose: torch.compile refuses it, and it repacks its weights at every call.
-B batch, S length, I input, D output, H hidden of one direction, G gates * H. This file travels to the Hub: it imports
-only the standard library, torch, transformers and its flat siblings.
+B batch, S length, I input, D output, H hidden of one direction, G gates * H.
 """
 
 import math
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .checks import check_recurrence, check_stack
+from .checks import check_recurrence
 from .fast import replaceable, run_direction, run_layers
 from .padding import Padding
 from .subsampling import reduced_mask, stack_frames
@@ -25,6 +24,8 @@ from .subsampling import reduced_mask, stack_frames
 # The state of one layer: (h, c) for the LSTM, (h,) for the others; each tensor is (B, H).
 LayerState = tuple[Tensor, ...]
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]  # W_ih (G, I), W_hh (G, H), b_ih and b_hh (G,)
+
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1}  # torch's order: i, f, g, o and r, z, n
 
@@ -69,11 +70,7 @@ class StackOutput(NamedTuple):
 
 @replaceable("_run_direction")
 class RecurrentLayer(GradientCheckpointingLayer):
-    """
-    One layer over a whole sequence, in one direction or two, with activation checkpointing where that is enabled.
-
-    It owns no parameters: they are the stack's, under torch's names.
-    """
+    """A layer over a whole sequence, with activation checkpointing where that is on; its weights are the stack's."""
 
     def __init__(self, rnn_type: str, recurrent_dropout: float):
         super().__init__()
@@ -81,30 +78,21 @@ class RecurrentLayer(GradientCheckpointingLayer):
         self.recurrent_dropout = recurrent_dropout
 
     def forward(
-        self,
-        x: Tensor,
-        *state: Tensor,
-        weights: list[Weights],
-        padding: Padding | None,
+        self, x: Tensor, *state: Tensor, weights: list[Weights], padding: Padding | None
     ) -> tuple[Tensor, ...]:
         """
+        Return outputs (B, S, D) and the final state, (B, D) a tensor, of compact x (B, S, I), the first state, and the
+        weights of each direction.
+
         Tensors come and go one by one, not in a tuple: reentrant checkpointing drops the gradients of those.
-
-        Args:
-            x: (B, S, I) compact inputs.
-            state: First state, (B, D) a tensor.
-            weights: Of each direction.
-            padding: Where x is padding, or None.
-
-        Returns:
-            Outputs (B, S, D), and the final state, (B, D) a tensor.
         """
-        check_recurrence(x, x.shape[0], state, weights)
+        w_ih, w_hh = weights[0][:2]
+        check_recurrence(x, [state], w_hh.shape[1] * len(weights), w_ih.shape[1], name="the recurrence's state")
         results = []
         for i, direction_weights in enumerate(weights):
             first = tuple(s.chunk(len(weights), dim=-1)[i] for s in state)  # (B, H) each
             y, final = self._run_direction(_mirror(x, padding) if i else x, first, direction_weights, padding)
-            results.append((_mirror(y, padding) if i else y, *final))  # (B, S, H), (B, H) ...
+            results.append((_mirror(y, padding) if i else y, *final))  # (B, S, H), (B, H) each
         return results[0] if len(results) == 1 else tuple(torch.cat(parts, dim=-1) for parts in zip(*results))
 
     def _run_direction(
@@ -115,28 +103,21 @@ class RecurrentLayer(GradientCheckpointingLayer):
             return sooner
         w_ih, w_hh, b_ih, b_hh = weights
         dropout = self.recurrent_dropout if self.training else 0.0
-        masks = draw_recurrent_masks(x, first[0].shape[1], 1, dropout)
+        masks = draw_recurrent_masks(x, first[0].shape[1], 1, dropout)  # (B, H)
         trailing = None if padding is None else padding.trailing  # (B, S)
         x_gates = F.linear(x, w_ih, b_ih)  # (B, S, G)
         return run_stepwise(self.rnn_type, x_gates, first, w_hh, b_hh, trailing, None if masks is None else masks[0])
 
 
-@replaceable(
-    *("weights", "all_weights", "zero_states", "step", "step_from_gates", "_run_layers", "_reduce", "_hand_upward")
-)
+@replaceable(*("weights", "all_weights", "zero_states", "step", "_run_layers", "_reduce", "_hand_upward"))
 class RecurrentStack(nn.Module):
     """
     Recurrent layers on top of each other, with the state dict of `nn.LSTM` / `nn.GRU` / `nn.RNN`.
 
     Args:
-        rnn_type (`str`): `"lstm"`, `"gru"` or `"rnn_tanh"`.
-        input_size (`int`): Size of an input vector; may be 0 (a decoder that reads nothing).
-        hidden_size (`int`): Size of an output vector, both directions together.
-        num_layers (`int`): L.
-        bidirectional (`bool`): A second recurrence in each layer reads from the end.
-        dropout (`float`): Between layers.
-        recurrent_dropout (`float`): Variational dropout of h_{t-1}, in training; takes the step-by-step path.
-        layer_norm, residual (`bool`): On what a layer hands upward; see the configuration.
+        input_size (`int`): I; may be 0 (a decoder that reads nothing).
+        hidden_size (`int`): D, both directions together.
+        dropout (`float`): Between layers; `recurrent_dropout`, `layer_norm` and `residual` as in the configuration.
         reductions (`tuple[int, ...]`, *optional*): How many consecutive inputs each layer reads as one (Chan 2016).
         norm_top (`bool`): Whether the top layer has a `layer_norm`; where only its last states are read, it has none.
     """
@@ -156,24 +137,18 @@ class RecurrentStack(nn.Module):
         norm_top: bool = True,
     ):
         super().__init__()
-        self.rnn_type = rnn_type
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
+        self.rnn_type, self.hidden_size, self.num_layers = rnn_type, hidden_size, num_layers
         self.suffixes = ("", "_reverse") if bidirectional else ("",)
         self.cell_size = hidden_size // len(self.suffixes)
-        self.dropout = dropout
-        self.recurrent_dropout = recurrent_dropout
-        self.residual = residual
+        self.dropout, self.recurrent_dropout, self.residual = dropout, recurrent_dropout, residual
         self.reductions = reductions or (1,) * num_layers
         self.layers = nn.ModuleList(RecurrentLayer(rnn_type, recurrent_dropout) for _ in range(num_layers))
         rows = GATES[rnn_type] * self.cell_size
         for k in range(num_layers):
+            columns = (input_size if k == 0 else hidden_size) * self.reductions[k]
             for suffix in self.suffixes:
-                columns = (input_size if k == 0 else hidden_size) * self.reductions[k]
-                self.register_parameter(f"weight_ih_l{k}{suffix}", nn.Parameter(torch.empty(rows, columns)))
-                self.register_parameter(f"weight_hh_l{k}{suffix}", nn.Parameter(torch.empty(rows, self.cell_size)))
-                self.register_parameter(f"bias_ih_l{k}{suffix}", nn.Parameter(torch.empty(rows)))
-                self.register_parameter(f"bias_hh_l{k}{suffix}", nn.Parameter(torch.empty(rows)))
+                for name, shape in zip(_WEIGHTS, ((rows, columns), (rows, self.cell_size), (rows,), (rows,))):
+                    self.register_parameter(f"{name}_l{k}{suffix}", nn.Parameter(torch.empty(shape)))
         norms = (num_layers if norm_top else num_layers - 1) if layer_norm else 0
         self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(norms))
 
@@ -182,8 +157,7 @@ class RecurrentStack(nn.Module):
 
     def weights(self, layer: int, suffix: str = "") -> Weights:
         """Return (W_ih, W_hh, b_ih, b_hh) of one layer and direction."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        w_ih, w_hh, b_ih, b_hh = (getattr(self, f"{name}_l{layer}{suffix}") for name in names)
+        w_ih, w_hh, b_ih, b_hh = (getattr(self, f"{name}_l{layer}{suffix}") for name in _WEIGHTS)
         return w_ih, w_hh, b_ih, b_hh
 
     def all_weights(self) -> list[list[Weights]]:
@@ -192,7 +166,7 @@ class RecurrentStack(nn.Module):
 
     def zero_states(self, like: Tensor) -> tuple[LayerState, ...]:
         """Return the states before the first position, for the batch and dtype of `like` (B, ...)."""
-        zero = like.new_zeros(like.shape[0], self.hidden_size)
+        zero = like.new_zeros(like.shape[0], self.hidden_size)  # (B, D)
         return ((zero,) * (2 if self.rnn_type == "lstm" else 1),) * self.num_layers
 
     def forward(
@@ -211,22 +185,20 @@ class RecurrentStack(nn.Module):
         Args:
             x: (B, S, I) inputs; (B, I) of one step.
             states: First states of the layers, (B, D) each; zeros if absent.
-            padding: Where x is padding: those positions are passed over and come out as zeros. None: nowhere.
+            padding: Where x is padding: those positions are masked and come out as zeros. None: nowhere.
             lookup: Of x, where `fast.lookup` gave one.
-            recurrent_masks: As in `step`, of one step.
+            recurrent_masks: Of `draw_recurrent_masks()`, for one step; the same ones at each step of a sequence.
 
         Returns:
             Outputs (B, S, D); of a layer that reduces, and of those above it, shorter: real positions to the left.
         """
         states = self.zero_states(x) if states is None else states
-        width = self.weights(0)[0].shape[1] // self.reductions[0]
-        check_stack(x, states, self.num_layers, self.hidden_size, width, None if padding is None else padding.mask)
+        width, mask = self.weights(0)[0].shape[1] // self.reductions[0], None if padding is None else padding.mask
+        check_recurrence(x, states, self.hidden_size, width, self.num_layers, mask)
         if x.dim() == 2:
             return self.step(x, states, recurrent_masks)
         layers = run_layers(self, x, states, padding, lookup)
-        if layers is None:
-            layers = self._run_layers(x, states, padding, self.all_weights())
-        outputs, final_states = layers
+        outputs, final_states = layers or self._run_layers(x, states, padding, self.all_weights())
         return StackOutput(outputs[-1], tuple(final_states), tuple(outputs))
 
     def _run_layers(
@@ -250,46 +222,26 @@ class RecurrentStack(nn.Module):
         """Make the compact inputs x (B, S, D) as short as layer k reads them, and their padding."""
         if padding is not None:
             # What a group lacks at the end of its sequence is zero, as at the end of the batch.
-            x = x.masked_fill(padding.trailing[..., None], 0)
+            x = x.masked_fill(padding.trailing[..., None], 0)  # (B, S, D)
             padding = Padding.from_mask(reduced_mask(padding.mask, self.reductions[k]))
         return stack_frames(x, self.reductions[k]), padding
 
     def step(
-        self,
-        x: Tensor,
-        states: tuple[LayerState, ...],
-        recurrent_masks: tuple[Tensor, ...] | None = None,
+        self, x: Tensor, states: tuple[LayerState, ...], recurrent_masks: tuple[Tensor, ...] | None = None
     ) -> StackOutput:
-        """
-        Make one step of all layers (one direction only): the decoder's recurrence. `forward` calls it.
-
-        Args:
-            x: (B, I) input.
-            states: States of the layers before the step.
-            recurrent_masks: Of `draw_recurrent_masks()`, the same ones at each step of a sequence.
-
-        Returns:
-            Outputs (B, H) and the states after the step.
-        """
-        check_stack(x, states, self.num_layers, self.hidden_size, x.shape[-1])
-        w_ih, _, b_ih, _ = self.weights(0)
-        return self.step_from_gates(F.linear(x, w_ih, b_ih), states, recurrent_masks)
-
-    def step_from_gates(
-        self, x_gates: Tensor, states: tuple[LayerState, ...], recurrent_masks: tuple[Tensor, ...] | None = None
-    ) -> StackOutput:
-        """Make a step from W_ih x + b_ih of the first layer, (B, G)."""
-        x, new_states, layer_outputs = x_gates, [], []
+        """Make one step (one direction only) from x (B, I): the decoder's recurrence. `forward` calls it."""
+        check_recurrence(x, states, self.hidden_size, self.weights(0)[0].shape[1], self.num_layers)
+        new_states, layer_outputs = [], []
         for k in range(self.num_layers):
             w_ih, w_hh, b_ih, b_hh = self.weights(k)
             if k > 0:
                 x = F.dropout(x, self.dropout, self.training)
-                x_gates = F.linear(x, w_ih, b_ih)
-            state = states[k]
+            x_gates = F.linear(x, w_ih, b_ih)  # (B, G)
+            state = states[k]  # (B, H) each
             if recurrent_masks is not None:
                 state = (state[0] * recurrent_masks[k], *state[1:])
             state = STEPS[self.rnn_type](x_gates, state, w_hh, b_hh)
-            x = self._hand_upward(k, x, state[0])
+            x = self._hand_upward(k, x, state[0])  # (B, H)
             new_states.append(state)
             layer_outputs.append(x)
         return StackOutput(x, tuple(new_states), tuple(layer_outputs))
@@ -297,14 +249,11 @@ class RecurrentStack(nn.Module):
     def _hand_upward(self, k: int, x: Tensor, y: Tensor) -> Tensor:
         """Return what layer k gives to the layer above, (B, S, D), from its input x and its recurrence's output y."""
         if self.residual and k > 0 and self.reductions[k] == 1:
-            y = y + x
+            y = y + x  # (B, S, D)
         return self.norms[k](y) if k < len(self.norms) else y
 
     def reset_parameters(self, scheme: str = "orthogonal") -> None:
-        """
-        Initialise. `"orthogonal"`: recurrent matrices so and input matrices Xavier, gate by gate, biases 0, the forget
-        bias 1. `"torch"`: all uniform up to `cell_size ** -0.5`.
-        """
+        """Initialise as `init_scheme` of the configuration says."""
         for name, parameter in self.named_parameters(recurse=False):
             # transformers marks what it has loaded from a checkpoint; it must not be overwritten.
             if getattr(parameter, "_is_hf_initialized", False):
@@ -327,15 +276,7 @@ class RecurrentStack(nn.Module):
 
 
 def draw_recurrent_masks(like: Tensor, size: int, layers: int, dropout: float) -> tuple[Tensor, ...] | None:
-    """
-    Draw dropout masks for a whole sequence (Gal & Ghahramani 2016), (B, H) for each of L layers; None without dropout.
-
-    Args:
-        like: (B, ...).
-        size: H.
-        layers: L.
-        dropout: Probability; 0 outside of training.
-    """
+    """Draw dropout masks for a whole sequence `like` (B, ...) (Gal & Ghahramani 2016): (B, H) a layer, or None."""
     return tuple(F.dropout(like.new_ones(like.shape[0], size), dropout) for _ in range(layers)) if dropout else None
 
 
@@ -353,23 +294,15 @@ def run_stepwise(
     recurrent_mask: Tensor | None,
 ) -> tuple[Tensor, LayerState]:
     """
-    Run one layer in one direction, step by step.
-
-    Args:
-        x_gates: (B, S, G) W_ih x + b_ih of compact inputs.
-        state: First state, (B, H) a tensor.
-        trailing: (B, S) True where a sequence is over, or None.
-        recurrent_mask: (B, H) of `draw_recurrent_masks`, or None.
-
-    Returns:
-        Outputs (B, S, H), and the final state.
+    Run one layer in one direction, step by step, from W_ih x + b_ih of compact inputs, `x_gates` (B, S, G): outputs
+    (B, S, H), and the final state. `trailing` (B, S) is True where a sequence is over.
     """
     outputs = []
     for t in range(x_gates.shape[1]):
-        before = state if recurrent_mask is None else (state[0] * recurrent_mask, *state[1:])
+        before = state if recurrent_mask is None else (state[0] * recurrent_mask, *state[1:])  # (B, H) each
         after = STEPS[rnn_type](x_gates[:, t], before, weight_hh, bias_hh)  # (B, H) each
         if trailing is not None:
             after = tuple(torch.where(trailing[:, t, None], old, new) for old, new in zip(state, after))
         state = after
         outputs.append(state[0])
-    return torch.stack(outputs, dim=1), state
+    return torch.stack(outputs, dim=1), state  # (B, S, H)

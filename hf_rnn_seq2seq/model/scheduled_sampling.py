@@ -1,7 +1,6 @@
 """The inputs of the decoder's steps in training: the reference or, in scheduled sampling, the model's own symbol.
 
-B batch, T target length, R size of a readout. This file travels to the Hub: it imports only torch and its flat
-siblings.
+B batch, T target length, R size of a readout.
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ class ScheduledSampling:
     Chooses the inputs of one forward pass, all steps but the first.
 
     Args:
-        logits: Makes logits (B, 1, V) of readouts (B, 1, R), and of a pointer if the model copies.
+        logits: Computes logits (B, 1, V) of readouts (B, 1, R), and of a pointer if the model copies.
         reference: What teacher forcing reads, (B, T).
         ratio: Probability of the reference.
         unit: What a coin is tossed for. `"step"`: each step of each sequence; otherwise the symbol is drawn from the
@@ -28,18 +27,10 @@ class ScheduledSampling:
             probable symbols all along, and what comes behind its own end is not learnt from (as Lake & Baroni 2018,
             after the seq2seq tutorial of PyTorch).
         end: Id of the end symbol, or several.
-
-    Attributes:
-        forced: Where the reference is read, (B, T): at the first step, and where the coins say so.
     """
 
     def __init__(
-        self,
-        logits: Callable[..., Tensor],
-        reference: Tensor,
-        ratio: float,
-        unit: str,
-        end: int | list[int] | None,
+        self, logits: Callable[..., Tensor], reference: Tensor, ratio: float, unit: str, end: int | list[int] | None
     ):
         if unit not in UNITS:
             raise ValueError(f"teacher_forcing_unit must be one of {', '.join(UNITS)}; got {unit!r}")
@@ -47,7 +38,7 @@ class ScheduledSampling:
         self.ends = torch.tensor([] if end is None else end)
         batch, length = reference.shape
         coins = torch.rand((batch, length if unit == "step" else 1), device=reference.device)
-        self.forced = (coins < ratio).expand(batch, length).clone()
+        self.forced = (coins < ratio).expand(batch, length).clone()  # (B, T) where the reference is read
         self.forced[:, 0] = True
         self.ended: list[Tensor] = []
 
@@ -55,11 +46,11 @@ class ScheduledSampling:
         """Return the ids (B,) that step t reads: the reference's, or what the last step's readout (B, R) says."""
         forced = self.forced[:, t]
         with torch.no_grad():
-            logits = self.logits(previous_output.unsqueeze(1), pointer).squeeze(1)
+            logits = self.logits(previous_output.unsqueeze(1), pointer).squeeze(1)  # (B, V)
             if self.unit == "step":
-                own = logits.float().softmax(-1).multinomial(1).squeeze(1)
+                own = logits.float().softmax(-1).multinomial(1).squeeze(1)  # (B,)
                 return torch.where(forced, self.reference[:, t], own)  # (B,)
-            chosen = torch.where(forced, self.reference[:, t], logits.argmax(-1))
+            chosen = torch.where(forced, self.reference[:, t], logits.argmax(-1))  # (B,)
             before = self.ended[-1] if self.ended else torch.zeros_like(forced)
             self.ended.append(before | (~forced & torch.isin(chosen, self.ends.to(chosen))))
             return chosen

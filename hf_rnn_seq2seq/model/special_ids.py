@@ -2,8 +2,7 @@
 
 Trainer sets `eos_token_id`, `bos_token_id` and `pad_token_id` by its `processing_class`, which is mostly the source's
 tokenizer, in `config.get_text_config()` and then in the generation configuration. In the former a model with two
-vocabularies only takes note of them, and undoes the latter. This file travels to the Hub: it imports only the standard
-library and transformers.
+vocabularies only takes note of them, and undoes the latter.
 """
 
 import copy
@@ -67,10 +66,11 @@ def settle_special_ids(config: KeepsSpecialIds, generation_config: Any) -> None:
             setattr(generation_config, name, own[name])
             continue
         # Trainer put it before the ids that were there, here and in what it tried to set.
-        tried = set(_as_list(value)) - set(_as_list(own[name]))
-        ends = [end for end in _as_list(generation_config.eos_token_id) if end not in tried]
+        tried = set(as_list(value)) - set(as_list(own[name]))
+        ends = [end for end in as_list(generation_config.eos_token_id) if end not in tried]
         generation_config.eos_token_id = ends if len(ends) > 1 else own[name]
 
 
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+def as_list(value: int | list[int] | None) -> list[int]:
+    """Return None, one or several ids as a list."""
+    return value if isinstance(value, list) else [] if value is None else [value]

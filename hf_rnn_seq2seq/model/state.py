@@ -2,8 +2,7 @@
 
 `generate()` reads `config.layer_types` and builds an `EncoderDecoderCache` of these layers by itself. One layer of the
 self-attention cache holds one decoder layer's recurrent state; the first layer of the cross-attention cache holds what
-the decoder reads of the source, so beam search reorders both. Memory does not grow with the length. This file travels
-to the Hub: it imports only the standard library, torch and transformers.
+the decoder reads of the source, so beam search reorders both. Memory does not grow with the length.
 """
 
 from collections.abc import Callable
@@ -15,16 +14,17 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, EncoderDecoderCache, StaticLayer
 
 from .checks import state_layers
+from .fast import is_traced
 from .recurrence import LayerState
 
 
 class SourceMemory(NamedTuple):
     """The part of the source that every decoder step may read; made once a source sequence."""
 
-    keys: Tensor | None  # (B, S, K) attention keys
-    memory: Tensor | None  # (B, S, D) the encoder's top states
-    mask: Tensor | None  # (B, S) bool, True at real positions; None: no padding
-    context: Tensor | None  # (B, D) C, where it is fed at every step
+    keys: Tensor | None = None  # (B, S, K) attention keys
+    memory: Tensor | None = None  # (B, S, D) the encoder's top states
+    mask: Tensor | None = None  # (B, S) bool, True at real positions; None: no padding
+    context: Tensor | None = None  # (B, D) C, where it is fed at every step
     symbols: Tensor | None = None  # (B, 2, S) of `copying.source_symbols()`, where they can be copied
 
 
@@ -49,6 +49,7 @@ class _RecurrentState(CacheLayerMixin):
     symbols: Tensor | None = None
     device: torch.device
     supports_early_init = False
+    cumulative_length: Any  # steps so far: a number, or a tensor that stays where it is
 
     @property
     def tensor_names(self) -> list[str]:
@@ -78,6 +79,30 @@ class _RecurrentState(CacheLayerMixin):
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.get_seq_length() + query_length, 0
 
+    def get_seq_length(self) -> Any:
+        return self.cumulative_length if self.is_initialized else 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.keys, self.values = (torch.zeros_like(x[..., -1:, :]) for x in (key_states, value_states))  # (B, 1, 1, *)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.dtype, self.device = self.keys.dtype, self.keys.device
+        self.is_initialized = True
+
+    def store(self, keys: Tensor, values: Tensor, context: Tensor | None, symbols: Tensor | None = None) -> None:
+        """Hold a source instead of a state (cross-attention cache)."""
+        self.keys, self.values, self.context, self.symbols = keys, values, context, symbols
+        self._begin()
+        self.cumulative_length *= 0
+        self.cumulative_length += keys.shape[-2]
+
+    def reset(self) -> None:
+        # Dropped, not zeroed: the next sequence starts from the bridge, and a source's memory is not the layer's own.
+        self.keys = self.values = self.context = self.symbols = None
+        self.is_initialized = False
+        self.cumulative_length *= 0
+
 
 class RecurrentStateLayer(_RecurrentState):
     """State of one decoder layer that can be rolled back: assisted and prompt-lookup decoding need that."""
@@ -90,10 +115,6 @@ class RecurrentStateLayer(_RecurrentState):
         self.cumulative_length = 0
         self.record_past = False
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.is_initialized = True
-
     def update(
         self, key_states: Tensor, value_states: Tensor, steps: int | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
@@ -101,42 +122,25 @@ class RecurrentStateLayer(_RecurrentState):
         Take the states (B, 1, n, *) after each of the last n steps; without recording only the last is kept. `steps`
         says how many steps were made if they are more than the states given.
         """
-        fresh = not self.is_initialized
-        if fresh:
-            self.lazy_initialization(key_states, value_states)
         self.cumulative_length += key_states.shape[-2] if steps is None else steps
-        if not self.record_past:
-            self.keys, self.values = key_states[..., -1:, :], value_states[..., -1:, :]
-        elif fresh:
-            self.keys, self.values = key_states, value_states
-        else:
-            self.keys = torch.cat([self.keys, key_states], dim=-2)
-            self.values = torch.cat([self.values, value_states], dim=-2)
+        if self.record_past and self.is_initialized:
+            key_states = torch.cat([self.keys, key_states], dim=-2)  # (B, 1, n, H)
+            value_states = torch.cat([self.values, value_states], dim=-2)  # (B, 1, n, *)
+        kept = slice(None) if self.record_past else slice(-1, None)
+        self.keys, self.values = key_states[..., kept, :], value_states[..., kept, :]
+        if not self.is_initialized:
+            self._begin()
         return self.keys, self.values
-
-    def store(self, keys: Tensor, values: Tensor, context: Tensor | None, symbols: Tensor | None = None) -> None:
-        """Hold a source instead of a state (cross-attention cache)."""
-        self.lazy_initialization(keys, values)
-        self.keys, self.values, self.context, self.symbols = keys, values, context, symbols
-        self.cumulative_length = keys.shape[-2]
-
-    def get_seq_length(self) -> int:
-        return self.cumulative_length
 
     def get_max_length(self) -> int:
         return -1
-
-    def reset(self) -> None:
-        self.keys = self.values = self.context = self.symbols = None
-        self.is_initialized = False
-        self.cumulative_length = 0
 
     def activate_past_recording(self) -> None:
         """From now on keep the state after every step, until `crop`."""
         self.record_past = True
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Back to the state `-tokens_to_remove` steps ago; older states are then dropped. `crop(0)` only drops."""
+        """Go back to the state `-tokens_to_remove` steps ago; older states are then dropped. `crop(0)` only drops."""
         if tokens_to_remove > 0:
             raise ValueError(
                 f"tokens_to_remove must be zero or negative: minus the steps to undo; got {tokens_to_remove}"
@@ -167,25 +171,12 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
     def __init__(self, max_cache_len: int, **kwargs: Any) -> None:
         StaticLayer.__init__(self, max_cache_len)
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys = torch.zeros_like(key_states[..., -1:, :])
-        self.values = torch.zeros_like(value_states[..., -1:, :])
+    def _begin(self) -> None:
+        super()._begin()
         self.cumulative_length = self.cumulative_length.to(self.device)
-        self._finish_initialization()
-
-    def _finish_initialization(self) -> None:
-        if not torch.compiler.is_compiling():
+        if not is_traced():
             for tensor in (self.keys, self.values, self.cumulative_length):
                 torch._dynamo.mark_static_address(tensor)
-        self.is_initialized = True
-
-    def store(self, keys: Tensor, values: Tensor, context: Tensor | None, symbols: Tensor | None = None) -> None:
-        """Hold a source instead of a state (cross-attention cache)."""
-        self.dtype, self.device = keys.dtype, keys.device
-        self.keys, self.values, self.context, self.symbols = keys, values, context, symbols
-        self.cumulative_length = torch.full_like(self.cumulative_length, keys.shape[-2], device=keys.device)
-        self._finish_initialization()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, steps: int | None = None, **kwargs: Any
@@ -193,7 +184,7 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
         """Take the state after the last of the steps (B, 1, n, *), in place."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.cumulative_length.add_(key_states.shape[-2] if steps is None else steps)
+        self.cumulative_length += key_states.shape[-2] if steps is None else steps
         self.keys.copy_(key_states[..., -1:, :])
         self.values.copy_(value_states[..., -1:, :])
         return self.keys, self.values
@@ -204,15 +195,6 @@ class StaticRecurrentStateLayer(_RecurrentState, StaticLayer):
             "a static cache keeps only the last state of a recurrence, it cannot go back: use a dynamic one"
         )
 
-    def get_seq_length(self) -> Tensor | int:  # type: ignore[override]
-        return self.cumulative_length if self.is_initialized else 0
-
-    def reset(self) -> None:
-        # Dropped, not zeroed: the next sequence starts from the bridge, and a source's memory is not the layer's own.
-        self.keys = self.values = self.context = self.symbols = None
-        self.is_initialized = False
-        self.cumulative_length.zero_()
-
 
 def new_cache(config: PreTrainedConfig) -> EncoderDecoderCache:
     """An empty cache, as `generate()` makes it."""
@@ -220,16 +202,7 @@ def new_cache(config: PreTrainedConfig) -> EncoderDecoderCache:
 
 
 def check_cache_layers(cache: Cache, layers: int) -> None:
-    """
-    Refuse a cache whose layers are not the decoder's. One without any layers (`DynamicCache()`) is given them.
-
-    Args:
-        cache: As it came into a forward pass.
-        layers: L, of the decoder.
-
-    Raises:
-        ValueError: Its layers are of another kind or number.
-    """
+    """Refuse a cache whose layers are not the L of the decoder; one without any (`DynamicCache()`) is given them."""
     halves = [cache]
     if isinstance(cache, EncoderDecoderCache):
         halves = [cache.self_attention_cache, cache.cross_attention_cache]

@@ -2,7 +2,7 @@
 
 The pyramidal encoder of Listen, Attend and Spell (Chan 2016, eq. 5): h_i^j = RNN(h_{i-1}^j, [h_{2i}^{j-1} ;
 h_{2i+1}^{j-1}]). A sequence of n vectors has ceil(n / factor) groups; what the last one lacks is zero. B batch, S
-length, D size of a vector. This file travels to the Hub: it imports only torch.
+length, D size of a vector.
 """
 
 import torch

@@ -2,8 +2,7 @@
 
 Both are special tokens to transformers, which either splits all of them (`split_special_tokens`) or none. What is
 saved is a plain `tokenizer.json`, of which `AutoTokenizer` makes a plain fast tokenizer where this class is not known:
-what had been added is recognised there too. This file travels to the Hub: it imports only the standard library and
-transformers.
+what had been added is recognised there too.
 """
 
 from typing import Any

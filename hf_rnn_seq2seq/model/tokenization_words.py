@@ -1,8 +1,7 @@
 """A tokenizer of words that also gives the characters of each word: `character_ids` beside `input_ids`.
 
 It goes where a plain fast tokenizer goes: pipelines, data collators, `AutoTokenizer`. The word vocabulary may fold
-case and digits; the characters are those of the text itself. This file travels to the Hub with a saved tokenizer: it
-imports only the standard library, transformers and its sibling.
+case and digits; the characters are those of the text itself.
 """
 
 import unicodedata
@@ -31,9 +30,6 @@ class RnnSeq2SeqWordTokenizer(RnnSeq2SeqTokenizer):
             prefix and its ending tell most.
         character_normalization (`str`, *optional*): Unicode form (`"NFC"`, `"NFD"`, `"NFKC"`, `"NFKD"`) of the
             characters; that of the words is in `tokenizer.json`.
-
-    Raises:
-        ValueError: If the vocabulary lacks a special token or numbers it otherwise, or `max_word_length` is below 1.
     """
 
     model_input_names = ["input_ids", "attention_mask", "character_ids"]
@@ -48,14 +44,9 @@ class RnnSeq2SeqWordTokenizer(RnnSeq2SeqTokenizer):
     ):
         if max_word_length < 1:
             raise ValueError(f"max_word_length must be at least 1; got {max_word_length}")
-        # transformers saves what reaches its constructor in tokenizer_config.json.
-        super().__init__(
-            *args,
-            character_vocab=character_vocab,
-            max_word_length=max_word_length,
-            character_normalization=character_normalization,
-            **kwargs,
-        )
+        own: dict[str, Any] = {"character_vocab": character_vocab, "max_word_length": max_word_length}
+        own["character_normalization"] = character_normalization
+        super().__init__(*args, **own, **kwargs)  # saves what reaches it in tokenizer_config.json
         self.character_vocab = list(character_vocab or [])
         self.max_word_length = max_word_length
         self.character_normalization = character_normalization
@@ -77,15 +68,9 @@ class RnnSeq2SeqWordTokenizer(RnnSeq2SeqTokenizer):
         return_overflowing_tokens: bool = False,
         **kwargs: Any,
     ) -> BatchEncoding:
-        output: BatchEncoding = super()._encode_plus(
-            text,
-            text_pair,
-            is_split_into_words=is_split_into_words,
-            padding_strategy=padding_strategy,
-            return_tensors=return_tensors,
-            return_overflowing_tokens=return_overflowing_tokens,
-            **kwargs,
-        )
+        kwargs |= {"padding_strategy": padding_strategy, "return_tensors": return_tensors}
+        kwargs |= {"is_split_into_words": is_split_into_words, "return_overflowing_tokens": return_overflowing_tokens}
+        output: BatchEncoding = super()._encode_plus(text, text_pair, **kwargs)
         holds_texts = _is_nested if is_split_into_words else _is_list
         batched = holds_texts(text)
         texts, pairs = (text, text_pair) if batched else ([text], [text_pair])
@@ -107,26 +92,19 @@ class RnnSeq2SeqWordTokenizer(RnnSeq2SeqTokenizer):
     def _spell_tokens(self, encoding: EncodingFast, sequences: Sequence[Any]) -> list[list[int]]:
         """Return the character ids of each token of an encoding of one or two texts, or lists of words."""
         spelt: list[list[int]] = []
-        unknown = self.unk_token_id
-        for token, special, real, (start, end), word, sequence in zip(
-            encoding.tokens,
-            encoding.special_tokens_mask,
-            encoding.attention_mask,
-            encoding.offsets,
-            encoding.word_ids,
-            encoding.sequence_ids,
-        ):
-            if not real:
-                spelt.append([])
-            elif special:
-                spelt.append([self._character_index.get(token, unknown)])
-            else:
-                text = sequences[sequence] if isinstance(sequences[sequence], str) else sequences[sequence][word]
+        for i, (start, end) in enumerate(encoding.offsets):
+            characters: Sequence[str] = []
+            if encoding.special_tokens_mask[i] and encoding.attention_mask[i]:
+                characters = [encoding.tokens[i]]
+            elif encoding.attention_mask[i]:
+                sequence: Any = encoding.sequence_ids[i]
+                text = sequences[sequence]
+                text = text if isinstance(text, str) else text[encoding.word_ids[i]]
                 # A mark that the normaliser has joined to the letter before it is not counted in.
                 while end < len(text) and unicodedata.combining(text[end]):
                     end += 1
                 characters = self._characters(text[start:end])
-                spelt.append([self._character_index.get(character, unknown) for character in characters])
+            spelt.append([self._character_index.get(character, self.unk_token_id) for character in characters])
         return spelt
 
     def _characters(self, word: str) -> str:

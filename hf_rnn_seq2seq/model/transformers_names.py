@@ -2,8 +2,7 @@
 
 A private name may change with any version. Each row says where one is used and why, and a test asks every version for
 it. The searches of `generate()` rest on some: where one is missing or has changed, or transformers is newer than what
-was tested, `search_is_known` says so once, and the search of transformers does the work. This file travels to the Hub:
-it imports only the standard library and transformers.
+was tested, `search_is_known` says so once, and the search of transformers does the work.
 """
 
 import functools
@@ -34,13 +33,7 @@ def named(cache: Cache | None) -> dict[str, Any]:
 
 
 def one_cache(past_key_values: AnyCache | None, cache: AnyCache | None) -> AnyCache | None:
-    """
-    The cache, under whichever of its two names it was given.
-
-    Raises:
-        ValueError: Both were given.
-        TypeError: It is no `Cache`.
-    """
+    """The cache, under whichever of its two names it was given."""
     if past_key_values is not None and cache is not None:
         raise ValueError("got both past_key_values and cache, which are two names of one thing: give one of them")
     name, given = ("past_key_values", past_key_values) if cache is None else ("cache", cache)
@@ -63,20 +56,18 @@ class PrivateName(NamedTuple):
         """What is wrong with it in this transformers; None: nothing."""
         module, _, path = self.owner.partition(":")
         try:
-            owner: Any = importlib.import_module(module)
-            for part in path.split("."):
-                owner = getattr(owner, part)
+            owner: Any = functools.reduce(getattr, path.split("."), importlib.import_module(module))
         except (ImportError, AttributeError):
             return f"{self.owner} is gone"
         if not inspect.isclass(owner):
             code = inspect.unwrap(owner).__code__
             known = self.name in code.co_names or self.name in code.co_consts
             return None if known else f"{self.owner} does not use {self.name} any more"
-        found = getattr(owner, self.name, None)
+        found: Any = getattr(owner, self.name, None)
+        if not (hasattr(owner, self.name) if self.parameters is None else callable(found)):
+            return f"{self.owner} has no {self.name} any more"
         if self.parameters is None:
-            return None if hasattr(owner, self.name) else f"{self.owner} has no {self.name} any more"
-        if not callable(found):
-            return f"{self.owner} has no method {self.name} any more"
+            return None
         parameters = inspect.signature(found).parameters
         if any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
             return None  # somebody's wrapper, such as one that counts calls
@@ -129,10 +120,10 @@ PRIVATE_NAMES = (
     PrivateName(_GENERATION, "_expand_inputs_for_generation", "expand_size is_encoder_decoder input_ids model_kwargs",
                 "modeling_rnn_seq2seq", "called: repeats a source for the hypotheses to be aligned"),
     PrivateName(_GENERATION, "_get_logits_processor", "generation_config model_kwargs",
-                "modeling_speech, speech_ensemble, generation_rnn_seq2seq",
+                "modeling_speech, ensemble, generation_rnn_seq2seq",
                 "overridden: CTC scores come first, and watermarks are of the target's symbols"),
     PrivateName(_GENERATION, "_prepare_generation_config", "generation_config kwargs",
-                "modeling_speech, speech_ensemble", "overridden: ctc_weight is one more option"),
+                "modeling_speech, ensemble", "overridden: ctc_weight is one more option"),
     PrivateName(_GENERATION, "_validate_model_kwargs", "model_kwargs", "ensemble",
                 "overridden: a member's encoder says which inputs there are"),
     PrivateName("transformers.generation.configuration_utils:GenerationConfig", "_get_default_generation_params", "",
@@ -172,6 +163,8 @@ PRIVATE_NAMES = (
     PrivateName(_TOKENIZER, "_pad", "encoded_inputs padding_side", "tokenization_words",
                 "overridden: pads the characters of each word"),
     PrivateName(_TRAINER, "_prepare_inputs", "inputs", "trainer", "called: a batch is augmented on its device"),
+    PrivateName(_TRAINER, "_get_num_items_in_batch", "batch_samples device", "trainer",
+                "overridden: the values of a future are counted as labels are"),
     PrivateName(_TRAINER, "_run_epoch", "model", "trainer", "overridden: no epoch after the last update"),
 )  # fmt: skip
 

@@ -9,8 +9,6 @@
 Each has its own --help. `scripts/` has the same programs for a checkout.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

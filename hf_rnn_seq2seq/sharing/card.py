@@ -6,8 +6,6 @@ own files, and neither the card nor the target tokenizer of a model with two voc
 Hub's metadata and what the template asks; `card_text.py` has the words. The modeling files are not imported.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -21,12 +19,13 @@ from huggingface_hub import EvalResult, ModelCardData
 from transformers import PreTrainedModel
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
-from ..data.outputs import replacing
+from ..data.files import read_json
+from ..data.outputs import write_whole
 from ..data.preprocessing import Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
-from .card_text import ModelKind, citations, describe_limitations, describe_structure
-from .results import VALIDATION_PREFIX
+from .card_text import ModelKind, citations, describe_limitations, describe_structure, gives_values
+from .results import VALIDATION_PREFIX, readable_number
 
 
 # What a reader of a card should see for the metrics' recipe names; others are shown as they are.
@@ -45,6 +44,24 @@ _METRIC_TITLES = {
     "entity_f1": "entity F1 (%)",
     "entity_f1_precision": "entity precision (%)",
     "entity_f1_recall": "entity recall (%)",
+    "mse": "mean squared error",
+    "rmse": "root mean squared error",
+    "mae": "mean absolute error",
+    "phm": "PHM score",
+    "smape": "symmetric mean absolute percentage error (%)",
+    "mase": "mean absolute scaled error",
+    "crps": "continuous ranked probability score",
+    "coverage": "values within the 80 % band (%)",
+    **{
+        f"naive_{name}": f"{title} of the seasonal naive forecast"
+        for name, title in (
+            *(("mse", "mean squared error"), ("rmse", "root mean squared error"), ("mae", "mean absolute error")),
+            *(("crps", "continuous ranked probability score"), ("coverage", "values within the 80 % band (%)")),
+        )
+    },
+    "last_rmse": "root mean squared error at the last row",
+    "last_mae": "mean absolute error at the last row",
+    "last_phm": "PHM score at the last row",
     "f1": "F1 (%)",
     "f1_precision": "precision (%)",
     "f1_recall": "recall (%)",
@@ -63,6 +80,9 @@ _KINDS: dict[str, tuple[ModelKind, str, str]] = {
     "RnnSeq2SeqForSequenceClassification": (
         "sequence_classification", "AutoModelForSequenceClassification", "text-classification",
     ),
+    "RnnSeq2SeqForTimeSeriesPrediction": (
+        "forecast", "AutoModelForTimeSeriesPrediction", "time-series-forecasting",
+    ),
 }  # fmt: skip
 # Text-to-text tasks that the Hub has under their own name.
 _TEXT_TO_TEXT_TASKS = ("translation", "summarization")
@@ -80,7 +100,7 @@ def _kind_of(model: PreTrainedModel) -> tuple[ModelKind, str, str]:
 def _tags(kind: ModelKind, task: str, config: RnnSeq2SeqConfig) -> list[str]:
     """Return what the Hub's users can search for."""
     tags = ["rnn", config.rnn_type]
-    if kind in ("seq2seq", "speech_seq2seq"):
+    if kind in ("seq2seq", "speech_seq2seq", "forecast"):
         tags += ["seq2seq", "encoder-decoder"]
         used = {
             "attention": config.attention_type != "none",
@@ -127,7 +147,7 @@ def _results_table(metrics: Mapping[str, float]) -> str:
         split, name = _split_of(metric)
         title = _METRIC_TITLES.get(name, name)
         shown = f"`{name}`" if title == name else f"{title} (`{name}`)"
-        rows.append(f"| {split} | {shown} | {value:.2f} |")
+        rows.append(f"| {split} | {shown} | {readable_number(name, value)} |")
     return "\n".join(rows)
 
 
@@ -151,7 +171,7 @@ def _front_matter(
     """Return the metadata that the Hub reads, as YAML."""
     if kind == "seq2seq":
         hub_task = next((name for name in _TEXT_TO_TEXT_TASKS if name in _slug(task)), hub_task)
-    if kind != "speech_seq2seq" and config.input_feature_size is not None:
+    if kind not in ("speech_seq2seq", "forecast") and config.input_feature_size is not None:
         hub_task = "other"
     results = []
     for metric, value in metrics.items():
@@ -198,9 +218,18 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
     labels = (config.id2label or {}).values()
     return {
         "vector_size": config.input_feature_size,
+        "forecast": {
+            "past": config.context_length,
+            "ahead": config.prediction_length,
+            "time_features": config.num_time_features,
+            "static_features": config.num_static_real_features,
+            "static_classes": config.num_static_categorical_features,
+            "draws": config.distribution_output != "none",
+        },
         "uses_pipeline": reads_text and kind in ("token_classification", "sequence_classification"),
         # Only labels such as B-PER and I-PER can be grouped: two nouns in a row are two.
         "spans": any(label.startswith("B-") for label in labels),
+        "values": gives_values(config, kind),
         "crf": kind == "token_classification" and config.use_crf,
         "ctc": config.ctc_weight > 0,
         "reverse_source": preprocessing.reverse_source,
@@ -215,6 +244,17 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
         "alignment_source": source,
         "alignment_unit": unit,
     }
+
+
+def _check_needed(datasets: Sequence[str], metrics: Mapping[str, float], **needed: object) -> None:
+    """Refuse empty fields, and metrics without a data set."""
+    for name, value in needed.items():
+        if not value:
+            raise ValueError(f"{name} must not be empty, the Hub and the card's readers need it")
+    if isinstance(datasets, str) or not all(datasets):
+        raise ValueError(f"datasets must be a list of names, got {datasets!r}")
+    if metrics and not datasets:
+        raise ValueError("datasets must name the data that the metrics were measured on, got an empty list")
 
 
 def create_model_card(
@@ -234,6 +274,7 @@ def create_model_card(
     source_replacements: Sequence[Sequence[str]] = (),
     sampling_rate: int | None = None,
     limitations: str | None = None,
+    picture: tuple[str, str] | None = None,
 ) -> str:
     """Return a model card: YAML front matter for the Hub, structure in words, use, training, results, citation.
 
@@ -256,20 +297,14 @@ def create_model_card(
             the sources of the training went through.
         sampling_rate (`int`, *optional*): of the audio that a speech model reads, in Hz; None: it reads frames.
         limitations (`str`, *optional*): one more limitation, beside those that hold for every such model.
+        picture (`tuple[str, str]`, *optional*): file name and caption of a picture of results, beside the card.
 
     Raises:
         ValueError: an empty title, language, task or licence, or metrics without a data set.
         TypeError: a model of another family, or one without an output layer.
     """
     languages = [language] if isinstance(language, str) else list(language)
-    needed = {"title": title, "language": all(languages) and languages, "task": task, "license": license}
-    for name, value in needed.items():
-        if not value:
-            raise ValueError(f"{name} must not be empty, the Hub and the card's readers need it")
-    if isinstance(datasets, str) or not all(datasets):
-        raise ValueError(f"datasets must be a list of names, got {datasets!r}")
-    if metrics and not datasets:
-        raise ValueError("datasets must name the data that the metrics were measured on, got an empty list")
+    _check_needed(datasets, metrics, title=title, language=all(languages) and languages, task=task, license=license)
     config = cast(RnnSeq2SeqConfig, model.config)
     if config.model_type != RnnSeq2SeqConfig.model_type:
         raise TypeError(f"model must be one of hf_rnn_seq2seq, got model_type={config.model_type!r}")
@@ -296,6 +331,7 @@ def create_model_card(
         recipe=recipe,
         training_summary=_training_text(training_summary),
         results=_results_table(metrics),
+        picture=picture,
         limitations=describe_limitations(config, kind, limitations),
         citations=citations(config, kind),
     )
@@ -304,19 +340,15 @@ def create_model_card(
 def save_model_card(directory: str | os.PathLike[str], model: PreTrainedModel, **fields: Any) -> Path:
     """Write the card of a saved model as `README.md`, which is what the Hub shows, and return its path.
 
-    Args:
-        directory (`str` or `os.PathLike`): the folder that `model.save_pretrained` wrote; a feature extractor there
-            gives the `sampling_rate` of a speech model.
-        model (`PreTrainedModel`): the model.
-        **fields: the keyword arguments of [`create_model_card`].
+    `fields` are the keyword arguments of [`create_model_card`]; a feature extractor in the model's folder gives the
+    `sampling_rate` of a speech model.
     """
     path = Path(directory) / "README.md"
     extractor = Path(directory) / FEATURE_EXTRACTOR_NAME
     if extractor.is_file():
-        options = json.loads(extractor.read_text(encoding="utf-8"))
+        options = read_json(extractor)
         reads_audio = options["feature_type"] != "none"
         fields = {"sampling_rate": options["sampling_rate"] if reads_audio else None, **fields}
     card = create_model_card(model, **fields)
-    with replacing(path) as file:
-        file.write_text(card, encoding="utf-8")
+    write_whole(path, card)
     return path

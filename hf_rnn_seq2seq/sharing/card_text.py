@@ -4,8 +4,6 @@ Everything follows from the configuration and from the kind of model. Markdown; 
 The modeling files are not imported.
 """
 
-from __future__ import annotations
-
 from importlib import resources
 from typing import Literal, TypeAlias
 
@@ -14,7 +12,9 @@ from ..model.subsampling import reduction_plan
 
 
 # What is on top of the encoder, named after transformers' Auto classes.
-ModelKind: TypeAlias = Literal["seq2seq", "speech_seq2seq", "token_classification", "sequence_classification"]
+ModelKind: TypeAlias = Literal[
+    "seq2seq", "speech_seq2seq", "token_classification", "sequence_classification", "forecast"
+]
 
 _CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "tanh RNN"}
 _CELL_PAPERS = {"lstm": "hochreiter1997", "gru": "cho2014", "rnn_tanh": "elman1990"}
@@ -36,6 +36,8 @@ def describe_structure(config: RnnSeq2SeqConfig, kind: ModelKind = "seq2seq") ->
         paragraphs.append(_describe_token_labels(config))
     elif kind == "sequence_classification":
         paragraphs.append(_describe_sequence_label(config))
+    elif kind == "forecast":
+        paragraphs = [_describe_windows(config), *paragraphs, _describe_context(config), _describe_forecast(config)]
     else:
         paragraphs += [_describe_context(config), _describe_decoder(config)]
     if kind == "speech_seq2seq" and config.ctc_weight > 0:
@@ -62,6 +64,8 @@ def _describe_encoder(config: RnnSeq2SeqConfig) -> str:
         if config.input_feature_size is None
         else f"vectors of size {config.input_feature_size}"
     )
+    if config.prediction_length is not None:
+        read = f"embeddings of size {config.embedding_size} of segments"
     cell = _CELLS[config.rnn_type]
     sentences = [f"**Encoder.** {cell}, {_layers(config.encoder_layers)}, {directions}, over {read}."]
     if config.character_vocab_size is not None:
@@ -148,6 +152,44 @@ def _describe_decoder(config: RnnSeq2SeqConfig) -> str:
     return " ".join(sentences)
 
 
+def _describe_windows(config: RnnSeq2SeqConfig) -> str:
+    taken = {
+        "none": "",
+        "last": " The last value of each window is subtracted, and added to the forecast (Lin et al. 2023).",
+        "instance": " Each window is standardised by its own mean and standard deviation, which are put back into the "
+        "forecast (Kim et al. 2022).",
+        "mean": " Each window is divided by its mean absolute value, and the forecast multiplied by it (Salinas et "
+        "al. 2020).",
+    }[config.window_normalization]
+    channels = "one channel" if config.input_feature_size == 1 else f"{config.input_feature_size} channels"
+    alone = ", each a series of its own for the same weights (channel independence)"
+    return (
+        f"**Input.** Up to {config.context_length} steps of {channels}"
+        f"{alone if config.channel_independence else ''}, in the units of the training data, whose mean and standard "
+        f"deviation are saved with the model.{taken} {config.segment_length} steps are one segment, and one step of "
+        "the recurrence."
+    )
+
+
+def _describe_forecast(config: RnnSeq2SeqConfig) -> str:
+    reads = (
+        "The decoder makes one step from C for each segment ahead, told by an embedding of its position (Lin et al. "
+        "2023)."
+        if config.decode_at_once
+        else "The decoder reads the segment before, in training the true one."
+    )
+    gives = {
+        "none": "the value",
+        "normal": "a normal distribution of the value",
+        "student_t": "a Student t distribution of the value",
+        "negative_binomial": "a negative binomial distribution of the count",
+    }[config.distribution_output]
+    return (
+        f"**Decoder.** {_CELLS[config.rnn_type]}, {_layers(config.decoder_layers)}, {config.decoder_hidden_size} "
+        f"units. {reads} A linear layer gives {gives} at each of {config.prediction_length} steps ahead."
+    )
+
+
 def _labels(config: RnnSeq2SeqConfig) -> str:
     """Return how many labels there are and, if they are few, which."""
     names = list((config.id2label or {}).values())
@@ -156,8 +198,35 @@ def _labels(config: RnnSeq2SeqConfig) -> str:
     return f"{len(names)} labels ({', '.join(f'`{name}`' for name in names)})"
 
 
+def gives_values(config: RnnSeq2SeqConfig, kind: ModelKind) -> bool:
+    """Return whether a model gives values in place of labels."""
+    if kind not in ("token_classification", "sequence_classification"):
+        return False
+    by_itself = kind == "sequence_classification" and config.problem_type is None and config.num_labels == 1
+    return config.problem_type == "regression" or by_itself
+
+
+def _values(config: RnnSeq2SeqConfig) -> str:
+    """Return how many values there are and, if they have names, which; and their loss."""
+    names = [name for name in (config.id2label or {}).values() if not name.startswith("LABEL_")]
+    number = "one value" if config.num_labels == 1 else f"{config.num_labels} values"
+    named = f" ({', '.join(f'`{name}`' for name in names)})" if 0 < len(names) <= _LISTED_LABELS else ""
+    loss = {"squared": "squared", "absolute": "absolute", "huber": "Huber's"}[config.regression_loss]
+    return (
+        f"{number}{named} in the units of the training data, whose mean and standard deviation are saved with the "
+        f"model. It was trained on the {loss} error"
+    )
+
+
 def _describe_token_labels(config: RnnSeq2SeqConfig) -> str:
     item = "token" if config.input_feature_size is None else "vector"
+    if config.problem_type == "regression":
+        return f"**Output.** A linear layer gives each {item} {_values(config)}."
+    if config.problem_type == "multi_label_classification":
+        return (
+            f"**Output.** Several labels for each {item}. A linear layer scores {_labels(config)}; each of them holds "
+            "or not (sigmoid)."
+        )
     chosen = (
         "a linear-chain conditional random field chooses the labels of a sequence together, by Viterbi's algorithm "
         "(Lafferty et al. 2001)"
@@ -168,8 +237,8 @@ def _describe_token_labels(config: RnnSeq2SeqConfig) -> str:
 
 
 def _describe_sequence_label(config: RnnSeq2SeqConfig) -> str:
-    if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
-        given = "gives a number" if config.num_labels == 1 else f"gives {config.num_labels} numbers"
+    if gives_values(config, "sequence_classification"):
+        given = f"gives {_values(config)}"
     elif config.problem_type == "multi_label_classification":
         given = f"scores {_labels(config)}, each of which holds or not (sigmoid)"
     else:
@@ -187,6 +256,8 @@ def describe_limitations(config: RnnSeq2SeqConfig, kind: ModelKind, extra: str |
         unknown = "other voices, accents, microphones, noise and words"
     else:
         unknown = "other domains, spellings and languages" if reads_text else "other sources of vectors"
+    if kind == "forecast":
+        unknown = "other series, other steps of time and what has not happened yet"
     points = [
         f"It knows only what its training data shows: {unknown} will go wrong, and it answers every input without "
         "saying that it does not know."
@@ -201,11 +272,13 @@ def describe_limitations(config: RnnSeq2SeqConfig, kind: ModelKind, extra: str |
                 "It expects text as its training data has it: the same letter case, and punctuation apart from words "
                 "or not."
             )
-        if kind == "token_classification":
+        if gives_values(config, kind):
+            points.append("Far outside the range of its training data its values are guesses.")
+        if kind == "token_classification" and not gives_values(config, kind):
             points.append("It has no other labels than those of its training data.")
             if not config.use_crf:
                 points.append("Each label is chosen by itself: neighbouring labels may contradict each other.")
-        elif config.classifier_pooling == "last":
+        elif kind == "sequence_classification" and config.classifier_pooling == "last":
             points.append("All of the input must fit into a vector of fixed size: long inputs lose parts.")
     elif config.attention_type == "none":
         points.append(
@@ -234,6 +307,7 @@ def citations(config: RnnSeq2SeqConfig, kind: ModelKind) -> str:
             keys.append("raffel2015")
     else:
         keys = ["sutskever2014", "cho2014"]
+        keys += _forecasting_papers(config) if kind == "forecast" else []
         if config.attention_type != "none":
             keys.append("bahdanau2015")
             if config.attention_type != "additive" or config.attention_query == "new_state":
@@ -248,6 +322,13 @@ def citations(config: RnnSeq2SeqConfig, kind: ModelKind) -> str:
         keys += ["ling2015", "lample2016"]
     entries = bibliography()
     return "\n\n".join(entries[key] for key in keys)
+
+
+def _forecasting_papers(config: RnnSeq2SeqConfig) -> list[str]:
+    keys = ["lin2023"] if config.decode_at_once or config.segment_length > 1 else []
+    keys += ["kim2022"] if config.window_normalization == "instance" else []
+    keys += ["nie2023"] if config.channel_independence else []
+    return keys + (["salinas2020"] if config.distribution_output != "none" else [])
 
 
 def bibliography() -> dict[str, str]:

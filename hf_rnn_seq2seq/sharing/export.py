@@ -4,23 +4,22 @@
 earlier export stays whole until all files are there. Needs the extra `export`.
 """
 
-from __future__ import annotations
-
 import dataclasses
-import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from ..data.files import read_json
-from ..data.outputs import check_output_folder, remove
+from ..data.outputs import check_output_folder, remove, write_json
 from ..data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..evaluation.saved_model import load_model
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from . import runtime
 from .onnx_graphs import write_graphs
+from .onnx_series import export_series, is_forecaster
+from .onnx_values import export_values, value_class
 
 
 # What an export writes.
@@ -37,7 +36,8 @@ def export_model(
     reverse_source: bool | None = None,
     overwrite: bool = True,
 ) -> Path:
-    """Write a saved encoder-decoder as a folder for `runtime.RnnSeq2SeqRuntime`.
+    """Write a saved encoder-decoder as a folder for `runtime.RnnSeq2SeqRuntime`; a model of values for
+    `RnnValuesRuntime`, a forecaster for `RnnSeriesRuntime`.
 
     Args:
         model_dir: what `save_pretrained` wrote, with or without tokenizers.
@@ -58,6 +58,11 @@ def export_model(
             config asks for what the runtime cannot do.
     """
     model_dir, output_dir = Path(model_dir), Path(output_dir)
+    if value_class(model_dir) is not None or is_forecaster(model_dir):
+        if reverse_source is not None:
+            raise ValueError(f"reverse_source: got {reverse_source}, but {model_dir} holds a model of values")
+        export = export_series if is_forecaster(model_dir) else export_values
+        return export(model_dir, output_dir, quantize, overwrite)
     _check_folder(output_dir.resolve(), overwrite)
     model = load_model(RnnSeq2SeqForConditionalGeneration, model_dir)
     preprocessing = _preprocessing_of(model_dir, reverse_source)
@@ -108,15 +113,19 @@ def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any
     for name in tokenizers:
         (output_dir / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(model_dir / name, output_dir / name)
-    _write_json(output_dir / runtime.GENERATION_CONFIG, generation)
-    _write_json(
+    write_json(output_dir / runtime.GENERATION_CONFIG, generation)
+    options_file = model_dir / "tokenizer_config.json"
+    write_json(
         output_dir / runtime.RUNTIME_CONFIG,
         {
             "format": runtime.FORMAT,
             **options,
             "source_tokenizer": tokenizers[0] if tokenizers else None,
             "target_tokenizer": tokenizers[-1] if tokenizers else None,
-            "split_special_tokens": _splits_special_tokens(model_dir),
+            # whether "</s>" in a text is text; plain tokenizers take it for the end of the sequence
+            "split_special_tokens": bool(
+                options_file.is_file() and read_json(options_file).get("split_special_tokens")
+            ),
         },
     )
     shutil.copyfile(runtime.__file__, output_dir / runtime.COPIED_AS)
@@ -133,13 +142,3 @@ def _preprocessing_of(model_dir: Path, reverse_source: bool | None) -> Preproces
             "and that is how the model was trained; leave it out"
         )
     return dataclasses.replace(saved, reverse_source=bool(reverse_source))
-
-
-def _splits_special_tokens(model_dir: Path) -> bool:
-    """Return whether "</s>" in a text is text; plain tokenizers take it for the end of the sequence."""
-    file = model_dir / "tokenizer_config.json"
-    return file.is_file() and bool(read_json(file).get("split_special_tokens", False))
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

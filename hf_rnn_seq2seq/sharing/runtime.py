@@ -185,9 +185,7 @@ class RnnSeq2SeqRuntime:
     def from_pretrained(cls, folder: str | Path, num_threads: int = 1) -> RnnSeq2SeqRuntime:
         """Load what `export_model` wrote.
 
-        Args:
-            folder: the exported folder.
-            num_threads: threads inside an operator. Small matrices are fastest with one.
+        `num_threads` are those inside an operator; small matrices are fastest with one.
 
         Raises:
             FileNotFoundError: the folder is not an exported model.

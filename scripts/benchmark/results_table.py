@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hf_rnn_seq2seq.data.files import read_text, text_lines
 from hf_rnn_seq2seq.data.outputs import replacing
-from hf_rnn_seq2seq.sharing.results import VALIDATION_PREFIX, Results, read_results
+from hf_rnn_seq2seq.sharing.results import VALIDATION_PREFIX, Results, read_results, readable_number
 
 
 def _comments(block: str) -> tuple[str, str]:
@@ -70,7 +70,7 @@ def _row(results: Results, published: str) -> list[str]:
     hardware = results.hardware
     # Numbers of the validation data chose the model; they are no results unless there are no others.
     tested = {name: value for name, value in results.metrics.items() if not name.startswith(VALIDATION_PREFIX)}
-    shown = [f"{name} **{value:.2f}**" for name, value in (tested or results.metrics).items()]
+    shown = [f"{name} **{readable_number(name, value)}**" for name, value in (tested or results.metrics).items()]
     if len(shown) > _MOST_SHOWN:
         # The mean over all runs comes first, the runs after it. Of few runs each one's own first metric is shown.
         first = next(iter(tested or results.metrics))

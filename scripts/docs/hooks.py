@@ -176,17 +176,22 @@ def _defined(node: ast.stmt) -> Iterator[str]:
 def door(module: str) -> list[str]:
     """Return the full names of what a package or room of it names in `__init__.py`, where they are defined."""
     path = f"{module.replace('.', '/')}/__init__.py"
-    for node in _tree(path).body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and "_PUBLIC" in _defined(node) and node.value is not None:
+    for node in ast.walk(_tree(path)):
+        if (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "door"
+        ):  # of data/doors.py
+            files: dict[str, str] = ast.literal_eval(node.args[1])
+            return [f"{module}.{file}.{name}" for file, names in files.items() for name in names.split()]
+        if isinstance(node, ast.Assign) and "_PUBLIC" in _defined(node):
             return [f"{module}.{file}.{name}" for name, file in ast.literal_eval(node.value).items()]
-    names = next(node for node in _tree(path).body if isinstance(node, ast.Assign) and "__all__" in _defined(node))
+    listed = next(node for node in _tree(path).body if isinstance(node, ast.Assign) and "__all__" in _defined(node))
     where = {
         alias.name: f"{module}.{node.module}.{alias.name}"
         for node in _tree(path).body
         if isinstance(node, ast.ImportFrom) and node.level
         for alias in node.names
     }
-    return [where[name] for name in ast.literal_eval(names.value)]
+    return [where[name] for name in ast.literal_eval(listed.value)]
 
 
 def on_page_content(text: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 ON, ALL = "on", "all"  # nothing switched off; everything
 PAYS = 1.05  # an acceleration has to gain so much in one cell at least
 # What cannot make a difference to a piece of work is not measured there.
-_TRAINING = {"fused", "packed", "lookup", "known", "deferred", "shrinking", "trimmed", "chunked", "later", "onednn"}
+_TRAINING = {"fused", "packed", "lookup", "deferred", "shrinking", "trimmed", "chunked", "later", "onednn"}
 _SEARCH = {"fused", "packed", "onednn", "prepared", "search"}
 
 
@@ -99,7 +99,9 @@ def measure(shape: Shape, work: Work, feeding: bool, off: list[str], rounds: int
 
 def table(found: dict[str, dict[str, Any]]) -> str:
     """Return the markdown table: a row an acceleration, a column a cell, and what it loses where it loses most."""
-    names = [name for name in (*ACCELERATIONS, ALL) if any(name in cell for cell in found.values())]
+    measured = list(dict.fromkeys(name for cell in found.values() for name in cell))
+    gone = [name for name in measured if name not in (ON, ALL, *ACCELERATIONS)]  # deleted since
+    names = [*(name for name in (*ACCELERATIONS, ALL) if name in measured), *gone]
     rows = [["without", *found, "most"], ["---", *["---:"] * (len(found) + 1)]]
     for name in names:
         losses = [cell[name]["loss"] if name in cell else None for cell in found.values()]

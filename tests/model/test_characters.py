@@ -154,7 +154,7 @@ def test_missing_characters_are_named(kind: str) -> None:
     with pytest.raises(ValueError, match=r"character_ids is missing.*character_vocab_size=11"):
         forward(kind, model, input_ids=random_ids(2, 3))
     for shape in ((2, 3), (2, 4, 5), (1, 3, 5), (2, 3, 0)):
-        with pytest.raises(ValueError, match=r"character_ids has shape .* wanted \(2, 3\)"):
+        with pytest.raises(ValueError, match=r"character_ids has shape .* wanted \(2, 3, word_length\)"):
             forward(kind, model, input_ids=random_ids(2, 3), character_ids=torch.full(shape, 4))
 
 

@@ -73,10 +73,12 @@ def test_a_looked_up_product_equals_the_plain_one(
 ) -> None:
     model, inputs = tiny_model(**{**WIDE, **options}), inputs_of(padding, targets)
     got = trained(model, **inputs)
-    assert len(lookups) == 2 and all(lookup is not None for lookup in lookups)  # the encoder's and the decoder's
+    # The encoder's and the decoder's; a loop of steps that wait for each other does not look up.
+    count = 1 if options.get("input_feeding") else 2
+    assert len(lookups) == count and all(lookup is not None for lookup in lookups)
     with plain("lookup"):
         wanted = trained(model, **inputs, skip_logits=False)
-    assert len(lookups) == 2
+    assert len(lookups) == count
     torch.testing.assert_close(got[0], wanted[0], **TIGHT)
     for name, gradient in wanted[1].items():
         torch.testing.assert_close(got[1][name], gradient, **TIGHT, msg=lambda text, name=name: f"{name}: {text}")

@@ -27,10 +27,10 @@ def test_a_run_cut_in_two_is_one_table(
     file = tmp_path / "found.json"
     quick = ["--rounds", "2", "--seconds", "0.001", "--results", str(file)]
     accelerations.main(["--cells", "B/beam5x1", "--off", "search,lookup", *quick])
-    found = accelerations.main(["--cells", "B/train_ragged/feeding", "--off", "lookup,known,search", *quick])
+    found = accelerations.main(["--cells", "B/train_ragged/feeding", "--off", "lookup,shrinking,search", *quick])
     assert json.loads(file.read_text(encoding="utf-8")) == found
     assert {name: list(cell) for name, cell in found["cells"].items()} == {
-        "B/train_ragged/feeding": ["on", "lookup", "known", "all"],
+        "B/train_ragged/feeding": ["on", "lookup", "shrinking", "all"],
         "B/beam5x1": ["on", "search", "all"],
     }
     assert all(value["rate"] > 0 and value["loss"] > 0 for cell in found["cells"].values() for value in cell.values())
@@ -38,7 +38,7 @@ def test_a_run_cut_in_two_is_one_table(
     accelerations.main(["--table-only", "--results", str(file)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| without | B/train_ragged/feeding | B/beam5x1 | most |"
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| lookup", "| known", "| search", "| all"]
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| lookup", "| shrinking", "| search", "| all"]
 
 
 def test_each_acceleration_is_measured_somewhere() -> None:

@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_rnn_seq2seq.sharing.results import describe_hardware, portable_command, read_results, write_results
+from hf_rnn_seq2seq.sharing.results import (
+    describe_hardware,
+    portable_command,
+    read_results,
+    readable_number,
+    write_results,
+)
 
 
 GIVEN = {
@@ -109,3 +115,14 @@ def test_a_bad_file_is_named_with_its_line(tmp_path, content, message):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_results(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    "name, value, shown",
+    [
+        ("mse", 0.36951, "0.370"), ("naive_mae_std", 0.00045, "0.000"), ("crps", 0.3, "0.300"),
+        ("rmse", 14.926, "14.93"), ("coverage", 83.714, "83.71"), ("wer", 5.0, "5.00"), ("smape", 0.5, "0.50"),
+    ],
+)  # fmt: skip
+def test_small_errors_of_values_have_three_decimals(name: str, value: float, shown: str) -> None:
+    assert readable_number(name, value) == shown

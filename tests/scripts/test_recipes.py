@@ -10,8 +10,10 @@ from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from hf_rnn_seq2seq.recipes.options import read_yaml
 from hf_rnn_seq2seq.recipes.recipe import SEQ2SEQ, Recipe, RecipeKind, build_recipe
 from hf_rnn_seq2seq.recipes.suite import SECTION, expand
+from hf_rnn_seq2seq.recipes.task_forecast import FORECAST
 from hf_rnn_seq2seq.recipes.task_labels import SequenceClassificationTask, TokenClassificationTask
 from hf_rnn_seq2seq.recipes.task_speech import SpeechTask
+from hf_rnn_seq2seq.recipes.task_values import ValueTask
 
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "recipes"
@@ -21,6 +23,16 @@ KINDS: dict[str, RecipeKind] = {
     **dict.fromkeys(["ud_ewt_pos", "snips_slots", "wnut17_ner", "wnut17_ner_parts"], TokenClassificationTask.kind),
     **dict.fromkeys(["snips_intent", "sst2", "trec6"], SequenceClassificationTask.kind),
     **dict.fromkeys(["an4", "fsdd_digits"], SpeechTask.kind),
+    **dict.fromkeys(
+        [
+            *(f"etth1_{hours}" for hours in (24, 48, 96, 192, 336, 720)),
+            "etth1_96_probabilistic",
+            "toy_sine",
+            "error_by_horizon",
+        ],
+        FORECAST,
+    ),
+    **dict.fromkeys(["cmapss_rul", "cmapss_rul_each_cycle", "toy_sum"], ValueTask.kind),
 }
 # These say only what is particular to them; the rest is explained where their first lines say.
 SHORT = {"quickstart_g2p": "g2p_cmudict", "wnut17_ner_parts": "wnut17_ner"}
@@ -90,6 +102,16 @@ def test_every_key_of_a_recipe_is_explained(name: str) -> None:
 )
 def test_the_runs_of_a_recipe(name: str, names: str) -> None:
     assert [run.name for run in expand(content(name))] == names.split()
+
+
+@pytest.mark.parametrize("hours", [24, 48, 96, 192, 336, 720])
+def test_etth1_is_split_as_in_the_literature(hours: int) -> None:
+    """Informer (Zhou 2021) and all that followed: all columns, 12, 4 and 4 months, every window."""
+    for recipe in recipes(f"etth1_{hours}"):
+        data = recipe.data
+        assert (data.horizon, data.train, data.validation, data.test) == (hours, 8640, 2880, 2880)
+        assert data.columns == "HUFL HULL MUFL MULL LUFL LULL OT".split() and data.past_needed == data.look_back
+        assert recipe.more["forecast"].scores_in == "standard_deviations" and recipe.more["forecast"].standardise
 
 
 def without(recipe: dict[str, Any], *sections: str) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""An exported forecaster, run with onnxruntime and numpy alone: neither torch nor transformers.
+
+An export puts a copy of this file into the folder it writes, as `rnn_series_runtime.py`. A deployed program imports
+the copy: `hf_rnn_seq2seq.sharing` has the same class, but loads torch through the package. Imports nothing else of
+this package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+try:
+    import onnxruntime
+except ImportError as error:
+    advice = "pip install onnxruntime numpy, or pip install 'hf_rnn_seq2seq[export]'"
+    raise ImportError(f"the runtime needs onnxruntime: {advice}") from error
+
+
+FORMAT = 1  # of the exported folder; a reader refuses others
+GRAPH, CONFIG, COPIED_AS = "series.onnx", "series_config.json", "rnn_series_runtime.py"
+
+
+class RnnSeriesRuntime:
+    """An exported forecaster.
+
+    ```python
+    runtime = RnnSeriesRuntime.from_pretrained("exported")
+    runtime.forecast(past_values)["forecast"]  # (B, T, C) for values (B, P, C), in the user's units
+    ```
+
+    Args:
+        graph: the graph.
+        settings: content of `series_config.json`.
+    """
+
+    def __init__(self, graph: onnxruntime.InferenceSession, settings: Mapping[str, Any]):
+        self.graph, self.settings = graph, settings
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, num_threads: int = 1) -> RnnSeriesRuntime:
+        """Load what an export wrote.
+
+        Args:
+            folder: the exported folder.
+            num_threads: threads inside an operator. Small matrices are fastest with one.
+
+        Raises:
+            FileNotFoundError: the folder is not an exported forecaster.
+            ValueError: it is of another format.
+        """
+        folder = Path(folder)
+        for name in (CONFIG, GRAPH):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} holds no {name}: it is not a folder that an export of series wrote")
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if settings.get("format") != FORMAT:
+            raise ValueError(f"{folder / CONFIG} has format {settings.get('format')!r}, this runtime reads {FORMAT}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        graph = onnxruntime.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
+        return cls(graph, settings)
+
+    def forecast(self, past_values: Any, **features: Any) -> dict[str, np.ndarray]:
+        """Forecast what comes next.
+
+        Args:
+            past_values: (B, P, C) in the user's units, NaN where a value is missing. A shorter past than P is padded
+                in front; a longer one is cut to its last P steps.
+            features: what the graph also reads: `past_time_features` (B, P, F), `future_time_features` (B, T, F),
+                `static_real_features` (B, *), `static_categorical_features` (B, *).
+
+        Returns:
+            `forecast` (B, T, C), and of a distribution its arguments, `params.<name>` (B, T, C), shifted by `loc` and
+            stretched by `scale`, (B, 1, C) each. Where steps are decoded one after the other, they are those given
+            that the values before are their means.
+
+        Raises:
+            ValueError: a shape does not fit, or features are missing or unknown.
+        """
+        length = self.settings["context_length"]
+        past = np.asarray(past_values, dtype=np.float32)
+        if past.ndim != 3 or not past.shape[1] or past.shape[2] != self.settings["channels"]:
+            raise ValueError(f"past_values has shape {past.shape}, wanted (batch, steps, {self.settings['channels']})")
+        past = _last(past, length, np.nan)
+        inputs = {"past_values": np.nan_to_num(past), "past_observed_mask": (~np.isnan(past)).astype(np.int64)}
+        wanted = {given.name: given for given in self.graph.get_inputs() if given.name not in inputs}
+        if features.keys() != wanted.keys():
+            raise ValueError(f"features: got {', '.join(features) or 'none'}, wanted {', '.join(wanted) or 'none'}")
+        for name, given in wanted.items():
+            array = np.asarray(features[name], dtype=np.int64 if "int64" in given.type else np.float32)
+            if name == "past_time_features" and array.ndim == 3:
+                array = _last(array, length, 0)
+            shape = (len(past), *given.shape[1:])
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}, wanted {shape}")
+            inputs[name] = array
+        names = [output.name for output in self.graph.get_outputs()]
+        return dict(zip(names, self.graph.run(names, inputs)))
+
+
+def _last(values: np.ndarray, length: int, padding: float) -> np.ndarray:
+    """Return the last steps of (B, P, D), padded in front to this length."""
+    values = values[:, -length:]
+    return np.pad(values, ((0, 0), (length - values.shape[1], 0), (0, 0)), constant_values=padding)
