@@ -23,6 +23,8 @@ def _comments(block: str) -> tuple[str, str]:
 BEGIN, END = _comments("results")
 # Not of a recipe: `speed.py` reads it.
 SPEED_FILE = "benchmark.json"
+# Nor this, which scripts/studies/accelerations.py writes.
+ACCELERATIONS_FILE = "accelerations.json"
 # What others reached, beside the results files: a recipe's name, a tabulator, numbers and their source, one a line.
 PUBLISHED_FILE = "published.tsv"
 _NO_RESULTS = "*No results yet.*"
@@ -42,7 +44,7 @@ def results_table(folder: str | os.PathLike[str]) -> str:
     """
     if not Path(folder).is_dir():
         raise ValueError(f"folder must be a folder of results files, got {folder}")
-    paths = sorted(path for path in Path(folder).glob("*.json") if path.name != SPEED_FILE)
+    paths = sorted(path for path in Path(folder).glob("*.json") if path.name not in (SPEED_FILE, ACCELERATIONS_FILE))
     results = [read_results(path) for path in paths]
     if not results:
         return _NO_RESULTS
