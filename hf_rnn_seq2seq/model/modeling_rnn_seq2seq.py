@@ -105,8 +105,8 @@ class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):  # type: ignore[
             choose_input: Scheduled sampling; see `RnnSeq2SeqForConditionalGeneration`.
             character_ids (`torch.LongTensor` of shape `(batch_size, source_length, word_length)`, *optional*): With
                 `character_vocab_size`: the characters of each word, then `pad_token_id`.
-            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`,
-                *optional*): Source vectors in place of ids, of a model with `input_feature_size`.
+            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, feature_size)`, *optional*):
+                Source vectors in place of ids, of a model with `input_feature_size`.
 
         Returns:
             What the decoder gives; without any of its inputs, what the encoder does: features of the source.
