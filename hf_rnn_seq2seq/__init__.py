@@ -7,6 +7,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
+    AutoModelForTextToSpectrogram,
     AutoModelForTokenClassification,
     AutoTokenizer,
 )
@@ -22,6 +23,7 @@ from .model.modeling_rnn_seq2seq import (
     RnnSeq2SeqModel,
     RnnSeq2SeqPreTrainedModel,
 )
+from .model.modeling_spectrogram import RnnSeq2SeqForTextToSpectrogram
 from .model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 from .model.tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
 from .model.tokenization_words import RnnSeq2SeqWordTokenizer
@@ -35,6 +37,7 @@ AutoModel.register(RnnSeq2SeqConfig, RnnSeq2SeqModel, exist_ok=True)
 AutoModelForSeq2SeqLM.register(RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration, exist_ok=True)
 AutoModelForSequenceClassification.register(RnnSeq2SeqConfig, RnnSeq2SeqForSequenceClassification, exist_ok=True)
 AutoModelForSpeechSeq2Seq.register(RnnSeq2SeqConfig, RnnSeq2SeqForSpeechSeq2Seq, exist_ok=True)
+AutoModelForTextToSpectrogram.register(RnnSeq2SeqConfig, RnnSeq2SeqForTextToSpectrogram, exist_ok=True)
 AutoModelForTokenClassification.register(RnnSeq2SeqConfig, RnnSeq2SeqForTokenClassification, exist_ok=True)
 AutoFeatureExtractor.register(RnnSeq2SeqConfig, RnnSeq2SeqFeatureExtractor, exist_ok=True)
 for tokenizer_class in (RnnSeq2SeqWordTokenizer, RnnSeq2SeqTokenizer):
@@ -46,6 +49,7 @@ RnnSeq2SeqModel.register_for_auto_class("AutoModel")
 RnnSeq2SeqForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
 RnnSeq2SeqForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 RnnSeq2SeqForSpeechSeq2Seq.register_for_auto_class("AutoModelForSpeechSeq2Seq")
+RnnSeq2SeqForTextToSpectrogram.register_for_auto_class("AutoModelForTextToSpectrogram")
 RnnSeq2SeqForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
 RnnSeq2SeqFeatureExtractor.register_for_auto_class()
 RnnSeq2SeqWordTokenizer.register_for_auto_class()
@@ -60,6 +64,7 @@ __all__ = [
     "RnnSeq2SeqForConditionalGeneration",
     "RnnSeq2SeqForSequenceClassification",
     "RnnSeq2SeqForSpeechSeq2Seq",
+    "RnnSeq2SeqForTextToSpectrogram",
     "RnnSeq2SeqForTokenClassification",
     "RnnSeq2SeqModel",
     "RnnSeq2SeqPreTrainedModel",

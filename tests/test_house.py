@@ -18,6 +18,7 @@ from hf_rnn_seq2seq import (
     RnnSeq2SeqForConditionalGeneration,
     RnnSeq2SeqForSequenceClassification,
     RnnSeq2SeqForSpeechSeq2Seq,
+    RnnSeq2SeqForTextToSpectrogram,
     RnnSeq2SeqForTokenClassification,
     RnnSeq2SeqModel,
     RnnSeq2SeqTokenizer,
@@ -119,6 +120,7 @@ def test_the_model_room_is_what_travels(tmp_path: Path) -> None:
     words = tiny_tokenizer()._tokenizer
     saved: list[Any] = [RnnSeq2SeqModel(text), RnnSeq2SeqForConditionalGeneration(text)]
     saved += [RnnSeq2SeqForTokenClassification(text), RnnSeq2SeqForSequenceClassification(text)]
+    saved += [RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqConfig(**SIZES, num_mel_bins=4))]
     saved += [RnnSeq2SeqForSpeechSeq2Seq(vectors), RnnSeq2SeqFeatureExtractor(feature_size=4)]
     saved += [kind(tokenizer_object=words) for kind in (RnnSeq2SeqTokenizer, RnnSeq2SeqWordTokenizer)]
     for number, part in enumerate(saved):
@@ -151,10 +153,10 @@ DOORS = {
         ACCELERATIONS plain
     """,
     "data": """
-        DataError DataOptions HoldoutOptions JoinOptions Preprocessing SequenceLabelDataOptions
+        DataError DataOptions HoldoutOptions JoinOptions Preprocessing SequenceLabelDataOptions SpeakDataOptions
         SpeechDataOptions TokenLabelDataOptions TokenizerOptions ToyOptions decode_with_slots encode_dataset
         encode_sources encode_with_slots evaluation_items label_map load_data load_labelled_data
-        load_speech_data load_tokenizers load_word_vectors save_tokenizers set_word_vectors
+        load_speech_data load_spoken_data load_tokenizers load_word_vectors save_tokenizers set_word_vectors
         tokens_with_slots train_tokenizer unknown_words
     """,
     "training": """
@@ -163,9 +165,9 @@ DOORS = {
         pad_rows rank_checkpoints spec_augment teacher_forcing_ratio
     """,
     "evaluation": """
-        Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble
+        GriffinLim Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble
         RnnSeq2SeqTokenClassificationEnsemble average_models decode load_ensemble load_metric load_model
-        plot_attention target_log_probabilities
+        plot_attention plot_spectrogram target_log_probabilities write_wav
     """,
     "sharing": """
         RnnSeq2SeqRuntime create_model_card export_model save_model_card

@@ -17,6 +17,8 @@ _PUBLIC = {  # public name -> the file that defines it
     "label_map": "labels",
     "SpeechDataOptions": "speech",
     "load_speech_data": "speech",
+    "SpeakDataOptions": "speak",
+    "load_spoken_data": "speak",
     "HoldoutOptions": "splits",
     "JoinOptions": "speech",
     "ToyOptions": "toy",

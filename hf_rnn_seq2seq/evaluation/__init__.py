@@ -17,6 +17,9 @@ _PUBLIC = {  # public name -> the file that defines it
     "target_log_probabilities": "decoding",
     "load_metric": "metrics",
     "plot_attention": "attention_plot",
+    "plot_spectrogram": "spectrogram_plot",
+    "GriffinLim": "sound",
+    "write_wav": "sound",
 }
 __all__ = list(_PUBLIC)
 

@@ -99,7 +99,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         self.attends_before_step = self.attends and config.attention_query == "previous_state"
         self.has_cell = config.rnn_type == "lstm"
         self.output_dropout = config.hidden_dropout if config.output_dropout is None else config.output_dropout
-        if config.feed_previous_token:
+        if config.feed_previous_token and config.num_mel_bins is None:
             self.embed_tokens = nn.Embedding(config.target_vocab_size, config.embedding_size)
         embedding_size = config.embedding_size if config.feed_previous_token else 0
         context_size = config.encoder_hidden_size
@@ -122,6 +122,8 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
                 config.encoder_hidden_size,
                 config.attention_size or config.decoder_hidden_size,
                 coverage=config.coverage,
+                location_filters=config.location_filters,
+                location_width=config.location_width,
             )
         readout_input = config.decoder_hidden_size + context_size * (self.attends or config.feeds_context)
         if config.readout_type == "tanh":
@@ -345,7 +347,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         outputs, all_weights, gates, layer_outputs, *_ = zip(*results)
         weights = torch.stack(all_weights, dim=1) if self.attends else None  # (B, T, S)
         coverage_loss = None
-        if self.config.coverage and self.training:  # See 2017, eq. 12
+        if self.config.coverage and self.training and self.config.num_mel_bins is None:  # See 2017, eq. 12
             before = torch.stack([state.coverage for state in states[:-1]], dim=1)  # (B, T, S)
             coverage_loss = torch.minimum(weights, before).sum(-1)  # (B, T)
         return StepResults(

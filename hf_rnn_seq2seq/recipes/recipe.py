@@ -44,7 +44,10 @@ _RESERVED: dict[str, dict[str, str]] = {
             "is_encoder_decoder",
         )
     }
-    | {name: "it follows from the data" for name in ("input_feature_size", "num_labels", "id2label", "label2id")},
+    | {
+        name: "it follows from the data"
+        for name in ("input_feature_size", "num_mel_bins", "num_labels", "id2label", "label2id")
+    },
     "training": {
         "output_dir": "give --output_dir",
         "resume_from_checkpoint": "give --resume",

@@ -338,6 +338,7 @@ def run_recipe(
             return {}
         scores = evaluate(task, data, output_dir)
     if recipe.card is not None and not eval_only and report is not None:
+        task.draw(output_dir)
         save_model_card(
             output_dir,
             task.model,

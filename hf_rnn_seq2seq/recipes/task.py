@@ -29,6 +29,7 @@ REPORT_FILE = "training_report.json"
 TASKS = {
     "seq2seq": ("task_text", "Seq2SeqTask"),
     "speech": ("task_speech", "SpeechTask"),
+    "speak": ("task_speak", "SpeakTask"),
     "token_classification": ("task_labels", "TokenClassificationTask"),
     "sequence_classification": ("task_labels", "SequenceClassificationTask"),
 }
@@ -181,6 +182,9 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, split: Dataset, predictions: Path) -> Scores:
         """Predict and score a split, and write the predictions to a tab-separated file."""
+
+    def draw(self, directory: Path) -> None:  # noqa: B027 - most kinds have no picture
+        """Draw the picture of the model card into the folder of the model, once a split is evaluated."""
 
     def card_fields(self) -> dict[str, Any]:
         """Fields of the model card that only this kind of task knows."""

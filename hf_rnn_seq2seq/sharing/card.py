@@ -40,6 +40,8 @@ _METRIC_TITLES = {
     "exact_match": "exact match (%)",
     "token_accuracy": "token accuracy (%)",
     "perplexity": "perplexity",
+    "length_error": "difference in length (%)",
+    "solved": "solved (%)",
     "accuracy": "accuracy (%)",
     "macro_f1": "macro F1 (%)",
     "entity_f1": "entity F1 (%)",
@@ -57,6 +59,7 @@ _KINDS: dict[str, tuple[ModelKind, str, str]] = {
     "RnnSeq2SeqForSpeechSeq2Seq": (
         "speech_seq2seq", "AutoModelForSpeechSeq2Seq", "automatic-speech-recognition",
     ),
+    "RnnSeq2SeqForTextToSpectrogram": ("text_to_spectrogram", "AutoModelForTextToSpectrogram", "text-to-speech"),
     "RnnSeq2SeqForTokenClassification": (
         "token_classification", "AutoModelForTokenClassification", "token-classification",
     ),
@@ -80,7 +83,7 @@ def _kind_of(model: PreTrainedModel) -> tuple[ModelKind, str, str]:
 def _tags(kind: ModelKind, task: str, config: RnnSeq2SeqConfig) -> list[str]:
     """Return what the Hub's users can search for."""
     tags = ["rnn", config.rnn_type]
-    if kind in ("seq2seq", "speech_seq2seq"):
+    if kind in ("seq2seq", "speech_seq2seq", "text_to_spectrogram"):
         tags += ["seq2seq", "encoder-decoder"]
         used = {
             "attention": config.attention_type != "none",
@@ -234,6 +237,7 @@ def create_model_card(
     source_replacements: Sequence[Sequence[str]] = (),
     sampling_rate: int | None = None,
     limitations: str | None = None,
+    picture: str | None = None,
 ) -> str:
     """Return a model card: YAML front matter for the Hub, structure in words, use, training, results, citation.
 
@@ -256,6 +260,7 @@ def create_model_card(
             the sources of the training went through.
         sampling_rate (`int`, *optional*): of the audio that a speech model reads, in Hz; None: it reads frames.
         limitations (`str`, *optional*): one more limitation, beside those that hold for every such model.
+        picture (`str`, *optional*): a file beside the card: a spectrogram with its attention, of a model that speaks.
 
     Raises:
         ValueError: an empty title, language, task or licence, or metrics without a data set.
@@ -291,6 +296,7 @@ def create_model_card(
         model_id=_literal(model_id or f"your-name/{_slug(title)}"),
         example=_literal(example),
         sampling_rate=sampling_rate,
+        picture=picture,
         **_usage(kind, config, Preprocessing(source_replacements, reverse_source)),
         datasets=", ".join(datasets) or "not stated",
         recipe=recipe,
