@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
     AutoModelForTextToSpectrogram,
+    AutoModelForTimeSeriesPrediction,
     AutoModelForTokenClassification,
     AutoTokenizer,
 )
@@ -25,6 +26,7 @@ from .model.modeling_rnn_seq2seq import (
 )
 from .model.modeling_spectrogram import RnnSeq2SeqForTextToSpectrogram
 from .model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
+from .model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction
 from .model.tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
 from .model.tokenization_words import RnnSeq2SeqWordTokenizer
 
@@ -38,6 +40,7 @@ AutoModelForSeq2SeqLM.register(RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGenerat
 AutoModelForSequenceClassification.register(RnnSeq2SeqConfig, RnnSeq2SeqForSequenceClassification, exist_ok=True)
 AutoModelForSpeechSeq2Seq.register(RnnSeq2SeqConfig, RnnSeq2SeqForSpeechSeq2Seq, exist_ok=True)
 AutoModelForTextToSpectrogram.register(RnnSeq2SeqConfig, RnnSeq2SeqForTextToSpectrogram, exist_ok=True)
+AutoModelForTimeSeriesPrediction.register(RnnSeq2SeqConfig, RnnSeq2SeqForTimeSeriesPrediction, exist_ok=True)
 AutoModelForTokenClassification.register(RnnSeq2SeqConfig, RnnSeq2SeqForTokenClassification, exist_ok=True)
 AutoFeatureExtractor.register(RnnSeq2SeqConfig, RnnSeq2SeqFeatureExtractor, exist_ok=True)
 for tokenizer_class in (RnnSeq2SeqWordTokenizer, RnnSeq2SeqTokenizer):
@@ -50,6 +53,7 @@ RnnSeq2SeqForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqL
 RnnSeq2SeqForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 RnnSeq2SeqForSpeechSeq2Seq.register_for_auto_class("AutoModelForSpeechSeq2Seq")
 RnnSeq2SeqForTextToSpectrogram.register_for_auto_class("AutoModelForTextToSpectrogram")
+RnnSeq2SeqForTimeSeriesPrediction.register_for_auto_class("AutoModelForTimeSeriesPrediction")
 RnnSeq2SeqForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
 RnnSeq2SeqFeatureExtractor.register_for_auto_class()
 RnnSeq2SeqWordTokenizer.register_for_auto_class()
@@ -65,6 +69,7 @@ __all__ = [
     "RnnSeq2SeqForSequenceClassification",
     "RnnSeq2SeqForSpeechSeq2Seq",
     "RnnSeq2SeqForTextToSpectrogram",
+    "RnnSeq2SeqForTimeSeriesPrediction",
     "RnnSeq2SeqForTokenClassification",
     "RnnSeq2SeqModel",
     "RnnSeq2SeqPreTrainedModel",

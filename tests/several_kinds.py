@@ -27,6 +27,10 @@ OTHERS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "speech": (RnnSeq2SeqForSpeechSeq2Seq, {"input_feature_size": 5, "time_reduction": 2, "ctc_weight": 0.3}),
     "tagger": (RnnSeq2SeqForTokenClassification, {"num_labels": 4, "rnn_type": "gru"}),
     "crf": (RnnSeq2SeqForTokenClassification, {"num_labels": 4, "use_crf": True}),
+    "values": (
+        RnnSeq2SeqForTokenClassification,
+        {"num_labels": 2, "problem_type": "regression", "input_feature_size": 5, "standardise_features": True},
+    ),
     "classifier": (
         RnnSeq2SeqForSequenceClassification,
         {"num_labels": 3, "classifier_pooling": "attention", "problem_type": "single_label_classification"},
@@ -42,6 +46,9 @@ def model_of(kind: str) -> Any:
     model_class, options = OTHERS[kind]
     model = model_class(tiny_config(**options))
     randomize(model)
+    if kind == "values":
+        model.output_scale.fit(torch.tensor([[1.0, -20.0], [7.0, 50.0]]))
+        model.model.encoder.input_scale.fit(torch.arange(10.0).reshape(2, 5).square())
     return model.eval()
 
 
@@ -49,9 +56,11 @@ def inputs_of(kind: str) -> dict[str, Tensor]:
     """Three sources with labels."""
     batch, generator = padded_batch("right", [4, 6, 2], 6), torch.Generator().manual_seed(0)
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": random_ids(3, 5)}
-    if kind == "speech":
+    if kind in ("speech", "values"):
         inputs["input_features"] = torch.randn(3, 6, 5, generator=generator)
         del inputs["input_ids"]
+        if kind == "values":
+            inputs["labels"] = torch.randn(3, 6, 2, generator=generator)
     elif kind == "characters":
         inputs["character_ids"] = torch.randint(2, 7, (3, 6, 3), generator=generator)
     elif kind in ("tagger", "crf"):
@@ -70,7 +79,7 @@ def answers(model: Any, kind: str) -> dict[str, Tensor]:
     if kind in OTHERS and kind != "speech":
         labels = inputs.pop("labels")
         found["logits"] = model(**inputs).logits
-        if kind != "classifier":
+        if kind not in ("classifier", "values"):
             found["probabilities"] = model.probabilities(**inputs)
             found["decoded"] = model.decode(**inputs)
         assert len(labels) == 3

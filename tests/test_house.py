@@ -19,6 +19,7 @@ from hf_rnn_seq2seq import (
     RnnSeq2SeqForSequenceClassification,
     RnnSeq2SeqForSpeechSeq2Seq,
     RnnSeq2SeqForTextToSpectrogram,
+    RnnSeq2SeqForTimeSeriesPrediction,
     RnnSeq2SeqForTokenClassification,
     RnnSeq2SeqModel,
     RnnSeq2SeqTokenizer,
@@ -120,6 +121,7 @@ def test_the_model_room_is_what_travels(tmp_path: Path) -> None:
     words = tiny_tokenizer()._tokenizer
     saved: list[Any] = [RnnSeq2SeqModel(text), RnnSeq2SeqForConditionalGeneration(text)]
     saved += [RnnSeq2SeqForTokenClassification(text), RnnSeq2SeqForSequenceClassification(text)]
+    saved.append(RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqConfig(**SIZES, input_size=4, prediction_length=3)))
     saved += [RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqConfig(**SIZES, num_mel_bins=4))]
     saved += [RnnSeq2SeqForSpeechSeq2Seq(vectors), RnnSeq2SeqFeatureExtractor(feature_size=4)]
     saved += [kind(tokenizer_object=words) for kind in (RnnSeq2SeqTokenizer, RnnSeq2SeqWordTokenizer)]
@@ -162,7 +164,7 @@ DOORS = {
     "training": """
         ArrayRows BpeDropout RecipeTrainer ScheduledSamplingCallback SpecAugmentOptions
         TeacherForcingOptions TokenBudgetBatchSampler TrainingClock average_checkpoints checkpoints_of
-        pad_rows rank_checkpoints spec_augment teacher_forcing_ratio
+        pad_rows pad_value_rows rank_checkpoints spec_augment teacher_forcing_ratio
     """,
     "evaluation": """
         GriffinLim Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble
@@ -170,7 +172,7 @@ DOORS = {
         plot_attention plot_spectrogram target_log_probabilities write_wav
     """,
     "sharing": """
-        RnnSeq2SeqRuntime create_model_card export_model save_model_card
+        RnnSeq2SeqRuntime RnnValuesRuntime create_model_card export_model save_model_card
     """,
     "recipes": """
         copy_recipe load_task recipe_sentences run_recipe

@@ -17,6 +17,7 @@ from typing import Any
 
 
 PREPROCESSING_FILE = "preprocessing.json"
+COLUMNS_FILE = "columns.json"  # what a model of values reads of tables: see values.py
 RECIPE_FILE = "recipe.yaml"
 
 

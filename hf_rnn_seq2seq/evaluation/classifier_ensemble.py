@@ -1,8 +1,8 @@
 """Several trained classifiers as one at evaluation.
 
-Without a CRF the members' probabilities are averaged. With one, their emissions and transition scores are, which is
-again a CRF: its probability of a label sequence is the normalised geometric mean of the members', and Viterbi stays
-exact. Needs torch and transformers.
+Without a CRF the members' probabilities are averaged, of a regression their values. With a CRF, their emissions and
+transition scores are, which is again a CRF: its probability of a label sequence is the normalised geometric mean of
+the members', and Viterbi stays exact. Needs torch and transformers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 from ..model.crf import LinearChainCRF
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
@@ -26,8 +26,15 @@ _SHARED = (
 )
 
 
+def _mean_values(members: Sequence[Any], *args: Any, **model_inputs: Any) -> Tensor:
+    """Return the mean of the members' values, each in the user's units by the member's own scale."""
+    if model_inputs.get("labels") is not None:
+        raise TypeError("labels: an ensemble of classifiers has no loss, wanted the inputs alone")
+    return torch.stack([member(*args, **{**model_inputs, "return_dict": True}).logits for member in members]).mean(0)
+
+
 class RnnSeq2SeqTokenClassificationEnsemble(EnsembleModel):
-    """Several taggers of the same vocabulary and labels, whatever their sizes and cells.
+    """Several taggers of the same vocabulary and labels, whatever their sizes and cells; or that give values.
 
     Args:
         models: the members, at least one; with a CRF all or none.
@@ -38,6 +45,24 @@ class RnnSeq2SeqTokenClassificationEnsemble(EnsembleModel):
 
     member_class = RnnSeq2SeqForTokenClassification
     shared = _SHARED
+
+    def __init__(self, models: Sequence[RnnSeq2SeqForTokenClassification]) -> None:
+        super().__init__(models)
+        if self.config.problem_type == "multi_label_classification":
+            raise ValueError(
+                "an ensemble gives each vector one label or values, got models of several labels a vector"
+            )
+
+    @torch.no_grad()
+    def forward(self, *args: Any, **model_inputs: Any) -> TokenClassifierOutput:
+        """Return the mean values as `logits` (B, S, C); arguments as of a member, without labels.
+
+        Raises:
+            ValueError: the members give labels: use `decode` and `probabilities`.
+        """
+        if self.config.problem_type != "regression":
+            raise ValueError("forward is for members that give values, use decode() or probabilities()")
+        return TokenClassifierOutput(logits=_mean_values(self.members, *args, **model_inputs))
 
     @torch.no_grad()
     def decode(self, *args: Any, **model_inputs: Any) -> Tensor:
@@ -78,7 +103,7 @@ class RnnSeq2SeqSequenceClassificationEnsemble(EnsembleModel):
     """Several classifiers of whole sequences, with the same vocabulary and labels.
 
     Args:
-        models: the members, at least one; one label a sequence, not several and not a number.
+        models: the members, at least one; one label a sequence, not several, or values.
 
     Raises:
         ValueError: no models, two of them differ in vocabulary or labels, or they are of another kind.
@@ -89,14 +114,20 @@ class RnnSeq2SeqSequenceClassificationEnsemble(EnsembleModel):
 
     def __init__(self, models: Sequence[RnnSeq2SeqForSequenceClassification]) -> None:
         super().__init__(models)
-        if self.config.problem_type not in (None, "single_label_classification"):
+        if self.config.problem_type == "multi_label_classification":
             raise ValueError(
-                f"an ensemble gives one label a sequence, got models with problem_type={self.config.problem_type!r}"
+                "an ensemble gives one label a sequence or values, got models of several labels a sequence"
             )
 
     @torch.no_grad()
     def forward(self, *args: Any, **model_inputs: Any) -> SequenceClassifierOutput:
-        """Return the log of the mean probabilities as `logits` (B, C); arguments as of a member, without labels."""
+        """Return the log of the mean probabilities as `logits` (B, C), or the mean values.
+
+        Arguments are as of a member, without labels.
+        """
+        config = self.config
+        if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
+            return SequenceClassifierOutput(logits=_mean_values(self.members, *args, **model_inputs))
         if model_inputs.get("labels") is not None:
             raise TypeError("labels: an ensemble of classifiers has no loss, wanted the inputs alone")
         logits = [member(*args, **{**model_inputs, "return_dict": True}).logits for member in self.members]

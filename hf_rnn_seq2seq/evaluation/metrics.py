@@ -2,18 +2,16 @@
 
 BLEU and chrF are sacrebleu's (Post 2018, "A Call for Clarity in Reporting BLEU Scores"), edit distances rapidfuzz's,
 the kernel inside jiwer; entities are found and counted by seqeval, which gives the numbers of the CoNLL-2000 script
-(Tjong Kim Sang & Buchholz 2000); macro F1 is scikit-learn's. Values are in percent, except perplexity. A metric sees
-text, labels and numbers only. Needs the extra `metrics`.
+(Tjong Kim Sang & Buchholz 2000); macro F1 is scikit-learn's. Values are in percent, except perplexity. Those of
+forecast values are in value_metrics.py. A metric sees text, labels and numbers only. Needs the extra `metrics`.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-import uuid
 from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
-from typing import Any, ClassVar
+from typing import Any
 
 
 try:
@@ -29,117 +27,14 @@ try:
 except ImportError as error:
     raise ImportError(f"metrics: {error}; they need pip install 'hf_rnn_seq2seq[metrics]'") from error
 from .decoding import IGNORE_INDEX
+from .offline_metric import TEXTS, OfflineMetric, check_same_length, show, strings
+from .value_metrics import VALUE_METRICS
 
 
-_TEXT, _TEXTS = Value("string"), SequenceFeature(Value("string"))
 _SCHEMES = {scheme.__name__: scheme for scheme in (IOB1, IOB2, IOE1, IOE2, IOBES, BILOU)}
 # The prefixes of each scheme, and of conlleval. BILOU is picked by itself: L and U are in no other one.
 _PREFIXES = {"IOB1": "BIO", "IOB2": "BIO", "IOE1": "EIO", "IOE2": "EIO", "IOBES": "BEIOS", "BILOU": "BILOU"}
 _PREFIXES["conlleval"] = "BEIOS"
-
-
-class OfflineMetric(evaluate.Metric):
-    """The base of all metrics: arguments checked before anything is stored, and no clash between processes.
-
-    The stock class writes the items to a file under `HF_METRICS_CACHE` whose name is the same in all processes, and
-    keeps half-written items after an error. Here the items stay in memory, unless the items themselves come from
-    several processes. An item of text has a string as its prediction and one or several strings as its references.
-
-    Args:
-        num_process (`int`, *optional*, defaults to 1): number of processes that each hold a share of the items; only
-            that of `process_id` 0 gets a result.
-        experiment_id (`str`, *optional*): a name that these processes share and nobody else on the file system uses.
-            Needed with several processes; otherwise a random one is taken.
-        process_id, cache_dir: as of `evaluate.Metric`; the folder is by default `HF_METRICS_CACHE`.
-    """
-
-    _features: ClassVar[Features] = Features({"predictions": _TEXT, "references": _TEXTS})
-
-    def __init__(
-        self,
-        *,
-        num_process: int = 1,
-        process_id: int = 0,
-        experiment_id: str | None = None,
-        cache_dir: str | None = None,
-    ) -> None:
-        if num_process > 1 and experiment_id is None:
-            raise ValueError(
-                f"num_process={num_process} needs an experiment_id, the same in these processes and used by no others"
-            )
-        experiment_id = experiment_id or uuid.uuid4().hex
-        super().__init__(
-            keep_in_memory=num_process == 1,
-            num_process=num_process,
-            process_id=process_id,
-            experiment_id=experiment_id,
-            cache_dir=cache_dir,
-        )
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(description=inspect.getdoc(self), citation="", features=self._features)
-
-    def _build_data_dir(self) -> str:
-        # The stock class makes a folder even if it writes nothing into it.
-        return "" if self.keep_in_memory else super()._build_data_dir()
-
-    def _normalize(self, predictions: list[Any], references: list[Any]) -> tuple[list[Any], list[Any]]:
-        """Check a batch, and return it as it is stored: for each item its prediction and its list of references."""
-        for index, prediction in enumerate(predictions):
-            if not isinstance(prediction, str):
-                raise TypeError(f"predictions[{index}] must be a string, got {_show(prediction)}")
-        accepted = []
-        for index, item in enumerate(references):
-            accepted.append(_strings(item, f"references[{index}]", "a string or a list of strings"))
-            if not accepted[-1]:
-                raise ValueError(f"references[{index}] must hold at least one reference, got an empty list")
-        return predictions, accepted
-
-    def add_batch(self, *, predictions: Iterable[Any], references: Iterable[Any]) -> None:
-        """Add predictions with their references; `compute()` without arguments then counts all of them."""
-        for name, items in (("predictions", predictions), ("references", references)):
-            if not isinstance(items, Iterable) or isinstance(items, str):
-                raise TypeError(f"{self.name}: {name} must be a list, got {_show(items)}")
-        predictions, references = list(predictions), list(references)
-        _check_same_length(self.name, len(predictions), len(references), "predictions", "references")
-        if not predictions:
-            raise ValueError(f"{self.name}: predictions must hold at least one item, got an empty list")
-        predictions, references = self._normalize(predictions, references)
-        super().add_batch(predictions=predictions, references=references)
-
-    def add(self, *, prediction: Any, reference: Any) -> None:
-        """Add one prediction with its references."""
-        self.add_batch(predictions=[prediction], references=[reference])
-
-    def compute(self, **items: Any) -> dict[str, Any] | None:
-        """Compute the metric, under its recipe name, over what was added before and `predictions` and `references`.
-
-        Raises:
-            ValueError: no items at all, lists of unequal lengths, an item without references.
-            TypeError: an item of another type than the metric's.
-        """
-        if len(self) == 0 and all(given is None for given in items.values()):
-            raise ValueError(f"{self.name}: nothing to compute, predictions and references are missing")
-        return super().compute(**items)
-
-
-def _show(value: object) -> str:
-    """Return type and value for a message, cut to 80 characters."""
-    text = repr(value)
-    return f"{type(value).__name__}: {text if len(text) <= 80 else text[:77] + '...'}"
-
-
-def _strings(item: Any, name: str, wanted: str) -> list[str]:
-    """Return a string, or several, as a list."""
-    strings = list(item) if isinstance(item, Iterable) and not isinstance(item, str) else [item]
-    if not all(isinstance(string, str) for string in strings):
-        raise TypeError(f"{name} must be {wanted}, got {_show(item)}")
-    return strings
-
-
-def _check_same_length(name: str, predicted: int, expected: int, predictions: str, references: str) -> None:
-    if predicted != expected:
-        raise ValueError(f"{name}: got {predicted} {predictions} and {expected} {references}, wanted as many")
 
 
 class _Sacrebleu(OfflineMetric):
@@ -293,7 +188,7 @@ class TokenAccuracy(OfflineMetric):
     Result: `{"token_accuracy": percent}`.
     """
 
-    _features = Features({"predictions": _TEXTS, "references": SequenceFeature(_TEXTS)})
+    _features = Features({"predictions": TEXTS, "references": SequenceFeature(TEXTS)})
 
     def _normalize(self, predictions: list[Any], references: list[Any]) -> tuple[list[Any], list[Any]]:
         return (
@@ -325,7 +220,7 @@ def _tokens(item: Any, name: str) -> list[str]:
         if not all(number == element for number, element in zip(ids, elements)):
             raise TypeError
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a string or a list of token ids, got {_show(item)}") from None
+        raise TypeError(f"{name} must be a string or a list of token ids, got {show(item)}") from None
     return ["" if number == IGNORE_INDEX else str(number) for number in ids]
 
 
@@ -369,7 +264,7 @@ class Perplexity(OfflineMetric):
         log_probabilities = [[float(value) for value in item] for item in predictions]
         labels = [[int(label) for label in item] for item in references]
         for index, (values, ids) in enumerate(zip(log_probabilities, labels, strict=True)):
-            _check_same_length(f"item {index}", len(values), len(ids), "log-probabilities", "token ids")
+            check_same_length(f"item {index}", len(values), len(ids), "log-probabilities", "token ids")
             # Written so that NaN is refused too.
             wrong = [value for value, label in zip(values, ids) if label != IGNORE_INDEX and not value <= 0.0]
             if wrong:
@@ -390,14 +285,14 @@ class Perplexity(OfflineMetric):
 class _LabelMetric(OfflineMetric):
     """A metric of labels: an item is one, or those of a sequence; a reference has as many as its prediction."""
 
-    _features = Features({"predictions": _TEXTS, "references": _TEXTS})
+    _features = Features({"predictions": TEXTS, "references": TEXTS})
 
     def _normalize(self, predictions: list[Any], references: list[Any]) -> tuple[list[Any], list[Any]]:
         wanted = "a label, which is a string, or a list of labels"
-        predicted = [_strings(item, f"predictions[{index}]", wanted) for index, item in enumerate(predictions)]
-        expected = [_strings(item, f"references[{index}]", wanted) for index, item in enumerate(references)]
+        predicted = [strings(item, f"predictions[{index}]", wanted) for index, item in enumerate(predictions)]
+        expected = [strings(item, f"references[{index}]", wanted) for index, item in enumerate(references)]
         for index, (got, given) in enumerate(zip(predicted, expected)):
-            _check_same_length(f"item {index}", len(got), len(given), "predicted labels", "labels")
+            check_same_length(f"item {index}", len(got), len(given), "predicted labels", "labels")
         return predicted, expected
 
     def _flat(self, predictions: list[list[str]], references: list[list[str]]) -> tuple[list[str], list[str]]:
@@ -466,7 +361,7 @@ class EntityF1(_LabelMetric):
     def _normalize(self, predictions: list[Any], references: list[Any]) -> tuple[list[Any], list[Any]]:
         for index, item in enumerate([*predictions, *references]):
             if isinstance(item, str):
-                raise TypeError(f"item {index % len(predictions)} must be a list of labels, got {_show(item)}")
+                raise TypeError(f"item {index % len(predictions)} must be a list of labels, got {show(item)}")
         return super()._normalize(predictions, references)
 
     def _compute(self, *, predictions: list[list[str]], references: list[list[str]]) -> dict[str, Any]:
@@ -492,6 +387,7 @@ METRICS: dict[str, type[OfflineMetric]] = {
     "accuracy": Accuracy,
     "macro_f1": MacroF1,
     "entity_f1": EntityF1,
+    **VALUE_METRICS,
 }
 
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from ..data.files import DataError, read_json
-from ..data.preprocessing import Preprocessing
+from ..data.preprocessing import COLUMNS_FILE, Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers, save_tokenizers
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
@@ -30,7 +30,15 @@ from .ensemble import EnsembleModel, RnnSeq2SeqEnsemble
 # Options that the computation at evaluation does not see: checkpoints of one model may differ in them.
 _TRAINING_ONLY = {
     *("token_dropout", "embedding_dropout", "hidden_dropout", "output_dropout", "recurrent_dropout"),
-    *("classifier_dropout", "label_smoothing", "coverage_loss_weight", "init_scheme", "init_std", "use_cache"),
+    *(
+        "classifier_dropout",
+        "regression_loss",
+        "label_smoothing",
+        "coverage_loss_weight",
+        "init_scheme",
+        "init_std",
+        "use_cache",
+    ),
 }
 
 
@@ -149,13 +157,15 @@ def average_models(
                     f"{getattr(first, name)!r}; only checkpoints of one model have a mean"
                 )
     _check_inputs(directories)
-    tokenizers = load_tokenizers(directories[0])
+    # A model of values of vectors has none.
+    tokenizers = None if (Path(directories[0]) / COLUMNS_FILE).is_file() else load_tokenizers(directories[0])
     preprocessing = Preprocessing.load(directories[0])
     model: RnnSeq2SeqPreTrainedModel = load_model(model_class, directories[0])
     # strict=False: tied weights are in a checkpoint once.
     model.load_state_dict(average_checkpoints(directories), strict=False)
     model.save_pretrained(str(output_dir))
-    save_tokenizers(output_dir, *tokenizers)
+    if tokenizers is not None:
+        save_tokenizers(output_dir, *tokenizers)
     if preprocessing is not None:
         preprocessing.save(output_dir)
     return model
@@ -187,6 +197,7 @@ def _reading(folder: Path) -> dict[str, dict[str, Any]]:
     target = Path(TARGET_TOKENIZER_FOLDER) / "tokenizer.json"
     return {
         "reads other features than": _json(folder / FEATURE_EXTRACTOR_NAME),
+        "reads other columns than": _json(folder / COLUMNS_FILE),
         "reads its sources otherwise than": dataclasses.asdict(Preprocessing.load(folder) or Preprocessing()),
         "has another tokenizer.json than": _tokenizer_rules(folder / "tokenizer.json"),
         f"has another {target} than": _tokenizer_rules(folder / target),

@@ -159,6 +159,29 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
         guided_attention_loss_sigma (`float`, defaults to 0.4): How far from the diagonal costs little.
         stop_loss_weight (`float`, defaults to 1.0): Weight of the cross entropy of stopping in a spectrogram's loss.
         prenet_dropout_in_generation (`bool`, defaults to `True`): See `speech_decoder_prenet_dropout`.
+        prediction_length (`int`, *optional*): T: how many steps `RnnSeq2SeqForTimeSeriesPrediction` forecasts, of
+            vectors of `input_feature_size` channels (also `config.input_size`). `None`: the model is no forecaster.
+        context_length (`int`, *optional*): How many steps of the past it reads at most. Default: `prediction_length`.
+        distribution_output (`str`, defaults to `"none"`): What it forecasts of a value: `"none"`, the value itself
+            (trained by `regression_loss`), or its distribution: `"normal"`, `"student_t"` or `"negative_binomial"`
+            (counts; Salinas 2020, DeepAR), trained by its likelihood.
+        segment_length (`int`, defaults to 1): How many steps are one step of the recurrence, on both sides (Lin 2023,
+            SegRNN).
+        decode_at_once (`bool`, defaults to `False`): Every segment is one decoder step from C, told by the embedding
+            of its position and channel which one it is (Lin 2023: parallel multi-step forecasting). `False`: a step
+            reads the segment before, in training the true one (teacher forcing).
+        channel_independence (`bool`, defaults to `False`): Each channel is a series of its own, forecast by the same
+            weights (Nie 2023, PatchTST).
+        window_normalization (`str`, defaults to `"none"`): What is taken out of each window of the past and put back
+            into the forecast, per channel: `"last"` subtracts the last observed value (Lin 2023); `"instance"`
+            subtracts the mean and divides by the standard deviation (Kim 2022, without learned scale; transformers'
+            `scaling="std"`); `"mean"` divides by the mean absolute value (Salinas 2020; `scaling="mean"`).
+        num_time_features (`int`, defaults to 0): Numbers that are known of each step, past and future (calendar).
+        num_static_real_features (`int`, defaults to 0): Numbers that are known of a series.
+        num_static_categorical_features (`int`, defaults to 0): Classes that are known of a series.
+        cardinality (`list[int]`, *optional*): Number of classes of each of these.
+        embedding_dimension (`list[int]`, *optional*): Size of their embeddings. Default: half the classes, up to 50.
+        num_parallel_samples (`int`, defaults to 100): How many futures `generate()` draws.
 
     Example:
 
@@ -173,7 +196,11 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
 
     model_type = "rnn_seq2seq"
     keys_to_ignore_at_inference = ["past_key_values", "cache"]
-    attribute_map = {"hidden_size": "decoder_hidden_size", "num_hidden_layers": "decoder_layers"}
+    attribute_map = {
+        "hidden_size": "decoder_hidden_size",
+        "num_hidden_layers": "decoder_layers",
+        "input_size": "input_feature_size",
+    }
 
     vocab_size: int = 8000
     decoder_vocab_size: int | None = None
@@ -236,6 +263,19 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
     guided_attention_loss_sigma: float | int = 0.4
     stop_loss_weight: float | int = 1.0
     prenet_dropout_in_generation: bool = True
+    prediction_length: int | None = None
+    context_length: int | None = None
+    distribution_output: Literal["none", "normal", "student_t", "negative_binomial"] = "none"
+    segment_length: int = 1
+    decode_at_once: bool = False
+    channel_independence: bool = False
+    window_normalization: Literal["none", "last", "instance", "mean"] = "none"
+    num_time_features: int = 0
+    num_static_real_features: int = 0
+    num_static_categorical_features: int = 0
+    cardinality: list[int] | None = None
+    embedding_dimension: list[int] | None = None
+    num_parallel_samples: int = 100
     use_cache: bool = True
     is_encoder_decoder: bool = True
     unk_token_id: int | None = 0
@@ -257,6 +297,10 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             self.readout_type = "none" if self.attention_type == "none" else "tanh"
         if self.readout_size is None and self.readout_type != "none":
             self.readout_size = self.embedding_size if self.tie_word_embeddings else self.decoder_hidden_size
+        if self.context_length is None:
+            self.context_length = self.prediction_length
+        if self.embedding_dimension is None and self.cardinality is not None:
+            self.embedding_dimension = [min(50, (classes + 1) // 2) for classes in self.cardinality]
         if self.raw_last_state is None:
             self.raw_last_state = self._was_saved and (self.layer_norm or self.residual)
 

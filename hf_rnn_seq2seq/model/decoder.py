@@ -34,7 +34,7 @@ from .transformers_names import named, one_cache
 
 
 # Which input a decoder step reads in place of the reference: (reference ids (B,), previous readout (B, R), and if it
-# copies, the Pointer of that one step) -> ids (B,)
+# copies, the Pointer of that one step) -> ids (B,), or embedded inputs (B, E)
 ChooseInput = Callable[..., Tensor]
 # Far beyond where a sigmoid saturates to exactly one.
 _SATURATION = 1e4
@@ -183,7 +183,8 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
                 passed over (padded prompts).
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, target_length, embedding_size)`, *optional*).
             past_key_values, cache: Cache that takes the state after these steps, under either name.
-            choose_input: Scheduled sampling: gives the ids (B,) that each step but the first reads instead.
+            choose_input: Scheduled sampling: gives the ids (B,), or the embedded inputs (B, E), that each step but the
+                first reads instead.
 
         Returns:
             `last_hidden_state` (B, T, R), what the output layer reads. Where attentions are asked for,
@@ -335,7 +336,9 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
                 pointer: tuple[Pointer, ...] = ()
                 if self.config.use_copy:
                     pointer = (Pointer(last.gate.unsqueeze(1), last.weights.unsqueeze(1), source.symbols),)
-                step_input = self.embed(choose_input(t, last.output, *pointer)[:, None]).squeeze(1)  # (B, E)
+                chosen = choose_input(t, last.output, *pointer).unsqueeze(1)  # (B, 1) ids, or (B, 1, E) embedded
+                ids, vectors = (None, chosen) if chosen.is_floating_point() else (chosen, None)
+                step_input = self.embed(ids, vectors).squeeze(1)  # (B, E)
             step = self.step(step_input, state, source, recurrent_masks)
             state = step.states[0] if mask is None else _where(mask[:, t], step.states[0], state)
             results.append(step)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache
+from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqSpectrogramOutput
 
 from .checks import check_shape, only_known_keywords
@@ -113,6 +114,9 @@ class RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqPreTrainedModel):
         # As Seq2SeqTrainer does: else `generation_config.maxlenratio` would be saved, and dropped when it is loaded.
         self.generation_config._from_model_config = False
         self.post_init()
+
+    # Loads the generation configuration that lies beside the weights.
+    adjust_generation_fn = GenerationMixin.adjust_generation_fn
 
     @classmethod
     def can_generate(cls) -> bool:
@@ -295,9 +299,11 @@ class RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqPreTrainedModel):
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, source_length)`): What to say.
             attention_mask (`torch.Tensor` of shape `(batch_size, source_length)`, *optional*): 0 at padding.
-            threshold (`float`, defaults to 0.5): A spectrogram ends with the first vector whose probability to be the
-                last one is at least this. This default and the next two are those of `generation_config`, if it has
-                an attribute of that name.
+            threshold (`float`, defaults to 0.5): A spectrogram ends as soon as the probability that it is over is at
+                least this: 1 - prod (1 - p_t), p_t being that of a vector to be the last one. Where the end is sure,
+                that is SpeechT5's p_t; where it could be any of many vectors, none of which is likely, it is the
+                median. This default and the next two are those of `generation_config`, if it has an attribute of that
+                name.
             minlenratio (`float`, defaults to 0.0): At least so many vectors for each source symbol, roughly: the
                 number of steps is rounded down.
             maxlenratio (`float`, defaults to 20.0): Likewise at most.
@@ -373,6 +379,7 @@ class RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqPreTrainedModel):
         cache = new_cache(config)
         before = memory.new_zeros(len(memory), 1, config.num_mel_bins)
         lengths = torch.zeros_like(most)
+        goes_on = memory.new_ones(len(memory), 1)  # the probability that it is not over, (B, 1)
         going = torch.ones_like(most, dtype=torch.bool)
         emitted, attention = [], []
         for step in range(1, int(most.max()) + 1):
@@ -388,7 +395,9 @@ class RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqPreTrainedModel):
             vectors, logits = self._emit(outputs.last_hidden_state)  # (B, r, M), (B, r)
             emitted.append(vectors)
             attention.extend(outputs.cross_attentions)
-            ends = (logits.sigmoid() >= ending["threshold"]) & (step >= least).unsqueeze(1)  # (B, r)
+            left = goes_on * (-logits).sigmoid().cumprod(1)  # (B, r)
+            goes_on = left[:, -1:]
+            ends = (1 - left >= ending["threshold"]) & (step >= least).unsqueeze(1)  # (B, r)
             # The place of the first vector that is the last one; argmax gives the first of equals.
             made = torch.where(ends.any(1), ends.int().argmax(1) + 1, r)  # (B,)
             lengths = lengths + made * going

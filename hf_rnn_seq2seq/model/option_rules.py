@@ -58,7 +58,10 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("token_dropout embedding_dropout hidden_dropout output_dropout recurrent_dropout label_smoothing "
      "classifier_dropout speech_decoder_prenet_dropout speech_decoder_postnet_dropout",
      lambda rate: 0 <= rate < 1, "at least 0 and less than 1"),
-    ("copy_slots location_filters speech_decoder_postnet_layers", lambda count: count >= 0, "at least 0"),
+    ("prediction_length context_length segment_length num_parallel_samples", lambda size: size >= 1, "at least 1"),
+    ("copy_slots location_filters speech_decoder_postnet_layers num_time_features num_static_real_features "
+     "num_static_categorical_features", lambda count: count >= 0, "at least 0"),
+    ("cardinality embedding_dimension", lambda sizes: all(size >= 1 for size in sizes), "at least 1 each"),
     ("location_width speech_decoder_postnet_kernel", lambda width: width >= 1 and width % 2, "an odd number"),
     ("guided_attention_loss_sigma", lambda x: 0 < x < float("inf"), "more than 0"),
     ("init_std coverage_loss_weight guided_attention_loss_scale stop_loss_weight",
@@ -80,6 +83,12 @@ _OF_POSTNETS = {
 _OF_SPECTROGRAMS = {
     **_OF_PRENETS, **_OF_POSTNETS, "speech_decoder_postnet_layers": 0, "reduction_factor": 1, "stop_loss_weight": 1,
     "guided_attention_loss_scale": 0,
+}  # fmt: skip
+# The options of forecasting and their defaults: nothing else reads them.
+FORECASTING = {
+    "context_length": None, "distribution_output": "none", "segment_length": 1, "decode_at_once": False,
+    "channel_independence": False, "window_normalization": "none", "num_time_features": 0,
+    "num_static_real_features": 0, "num_static_categorical_features": 0, "num_parallel_samples": 100,
 }  # fmt: skip
 
 _CONTRADICTIONS: tuple[Rule, ...] = (
@@ -186,6 +195,26 @@ _CONTRADICTIONS: tuple[Rule, ...] = (
      and (c.pad_token_id is None or c.pad_token_id >= c.character_vocab_size),
      "characters are padded with pad_token_id: give one that is in both vocabularies, or leave character_vocab_size "
      "out"),
+    ("prediction_length input_feature_size",
+     lambda c: c.prediction_length is not None and c.input_feature_size is None,
+     "a forecaster reads vectors of values: give input_feature_size, the number of channels, or leave "
+     "prediction_length out"),
+    *((f"{name} prediction_length",
+       lambda c, name=name, default=default: c.prediction_length is None and getattr(c, name) not in (default, None),
+       f"only a forecaster has this: leave {name} out, or give a prediction_length")
+      for name, default in FORECASTING.items()),
+    *((f"{name} prediction_length",
+       lambda c, name=name, value=value: c.prediction_length is not None and getattr(c, name) == value,
+       f"a forecaster has no such thing: leave {name} out, or leave prediction_length out")
+      for name, value in (("coverage", True), ("tie_word_embeddings", True), ("feed_previous_token", False),
+                          ("standardise_features", True))),
+    ("distribution_output window_normalization",
+     lambda c: c.distribution_output == "negative_binomial" and c.window_normalization in ("last", "instance"),
+     "counts stay counts: set window_normalization='mean' or 'none', or another distribution_output"),
+    *((f"num_static_categorical_features {name}",
+       lambda c, name=name: c.num_static_categorical_features != len(getattr(c, name) or ()),
+       f"give {name} a number for each of them")
+      for name in ("cardinality", "embedding_dimension")),
     ("token_dropout unk_token_id", lambda c: c.token_dropout > 0 and c.unk_token_id is None,
      "the unknown symbol is put in a symbol's place: give an unk_token_id, or set token_dropout=0"),
 )  # fmt: skip

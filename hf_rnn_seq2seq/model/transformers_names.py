@@ -172,6 +172,8 @@ PRIVATE_NAMES = (
     PrivateName(_TOKENIZER, "_pad", "encoded_inputs padding_side", "tokenization_words",
                 "overridden: pads the characters of each word"),
     PrivateName(_TRAINER, "_prepare_inputs", "inputs", "trainer", "called: a batch is augmented on its device"),
+    PrivateName(_TRAINER, "_get_num_items_in_batch", "batch_samples device", "trainer",
+                "overridden: the values of a future are counted as labels are"),
     PrivateName(_TRAINER, "_run_epoch", "model", "trainer", "overridden: no epoch after the last update"),
 )  # fmt: skip
 

@@ -5,6 +5,7 @@ user's. NaN stands for a value that nobody observed: it has no part in a scale, 
 position. This file travels to the Hub: it imports only torch.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -85,7 +86,7 @@ class ValueScale(nn.Module):
         return self
 
 
-# The option `regression_loss` -> the sum over values and their targets, both standardised.
+# The option `regression_loss` -> the loss of values and their targets, both standardised.
 REGRESSION_LOSSES: dict[str, Callable[..., Tensor]] = {
     "squared": F.mse_loss,
     "absolute": F.l1_loss,
@@ -102,7 +103,7 @@ def observed_loss(
     What stands anywhere else, be it NaN, changes neither the loss nor a gradient.
 
     Args:
-        loss: Takes scores, labels and `reduction="sum"`, as torch's do.
+        loss: Takes scores, labels and `reduction="none"`, as torch's do.
         scores: Of any shape.
         labels: Of the same shape; NaN is not observed.
         observed: Of the same shape, False at what else to leave out; `None`: nothing.
@@ -110,4 +111,24 @@ def observed_loss(
     there = ~labels.isnan() if observed is None else ~labels.isnan() & observed
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     # Both are replaced before the loss: 0 times NaN, in a gradient, would be NaN.
-    return loss(scores.where(there, 0), labels.to(scores.dtype).where(there, 0), reduction="sum"), there.sum()
+    losses = loss(scores.where(there, 0), labels.to(scores.dtype).where(there, 0), reduction="none")
+    return losses.where(there, 0).sum(), there.sum()
+
+
+def counted_labels(labels: Tensor) -> Tensor:
+    """
+    Return what Trainer has to count in place of labels: integers of their shape, -100 where one is NaN.
+
+    A batch has it as `shift_labels`. Labels themselves it compares with -100, which a value may be and NaN is not.
+    """
+    return torch.zeros_like(labels, dtype=torch.long).masked_fill(labels.isnan(), -100)
+
+
+def without_counts(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a forward that leaves out what `counted_labels` gave a batch: it is for Trainer alone."""
+
+    @functools.wraps(forward)
+    def run(self: Any, *args: Any, shift_labels: Tensor | None = None, **kwargs: Any) -> Any:
+        return forward(self, *args, **kwargs)
+
+    return run

@@ -46,7 +46,16 @@ _RESERVED: dict[str, dict[str, str]] = {
     }
     | {
         name: "it follows from the data"
-        for name in ("input_feature_size", "num_mel_bins", "num_labels", "id2label", "label2id")
+        for name in (
+            "input_feature_size",
+            "num_mel_bins",
+            "num_labels",
+            "id2label",
+            "label2id",
+            "prediction_length",
+            "context_length",
+            "num_time_features",
+        )
     },
     "training": {
         "output_dir": "give --output_dir",

@@ -73,6 +73,7 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
         "restore_callback_states_from_checkpoint": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": not torch.accelerator.is_available(),
+        "remove_unused_columns": False,  # windows are made of columns that the model does not read
         **recipe.training,
         "save_total_limit": recipe.training.get("save_total_limit") or kept,
     }

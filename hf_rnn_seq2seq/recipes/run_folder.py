@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ..data.outputs import check_output_file, check_output_folder, remove, replacing
-from ..data.preprocessing import PREPROCESSING_FILE, RECIPE_FILE
+from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, RECIPE_FILE
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..training.checkpoints import checkpoints_of, last_whole_checkpoint
 from .options import read_yaml
@@ -35,12 +35,14 @@ _MODEL_CODE = Path(__file__).parents[1] / "model"
 EARLIER_FOLDER = "earlier_run"
 CARD_FILE = "README.md"
 PREDICTIONS = "predictions_*.tsv"
-PICTURE = "spectrogram.png"
+SPOKEN_PICTURE = "spectrogram.png"
+VALUES_PICTURE = "values.png"
 # What a run leaves, beside its checkpoints, its recipe, and a card.
 _FINISHED = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "config.json", "generation_config.json"),
     *("tokenizer*.json", "special_tokens_map.json", "preprocessor_config.json"),
-    *(PREPROCESSING_FILE, TARGET_TOKENIZER_FOLDER, "training_args.bin", REPORT_FILE, PREDICTIONS, PICTURE),
+    *(COLUMNS_FILE, VALUES_PICTURE, SPOKEN_PICTURE),
+    *(PREPROCESSING_FILE, TARGET_TOKENIZER_FOLDER, "training_args.bin", REPORT_FILE, PREDICTIONS),
 )
 # The sections that the weights do not depend on ...
 _NOT_TRAINED_SECTIONS = ("generation", "evaluation", "listening", "card")

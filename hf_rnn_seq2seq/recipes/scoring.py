@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 
 # Metrics of which less is better; of the others more is.
-ERROR_METRICS = frozenset({"loss", "perplexity", "wer", "cer", "per", "g2p_wer"})
+ERROR_METRICS = frozenset(
+    {"loss", "perplexity", "wer", "cer", "per", "g2p_wer", "mse", "rmse", "mae", "smape", "mase", "crps", "phm"}
+)
 
 
 def greater_is_better(recipe: Recipe) -> bool:

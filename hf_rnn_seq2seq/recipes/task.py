@@ -32,6 +32,8 @@ TASKS = {
     "speak": ("task_speak", "SpeakTask"),
     "token_classification": ("task_labels", "TokenClassificationTask"),
     "sequence_classification": ("task_labels", "SequenceClassificationTask"),
+    "values": ("task_values", "ValueTask"),
+    "forecast": ("task_forecast", "ForecastTask"),
 }
 
 

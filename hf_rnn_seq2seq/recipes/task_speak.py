@@ -7,10 +7,10 @@ The budget `training.max_tokens` counts source tokens on one side and vectors on
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 from ..training.teacher_forcing import TeacherForcingOptions
 from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind
-from .run_folder import PICTURE
+from .run_folder import SPOKEN_PICTURE
 from .scoring import compute_metrics, evenly_taken
+from .speaking import Spoken, speak
 from .task import Scores, Task
 from .task_text import token_ids
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 # How far a number of a toy's spectrogram may be from the right one; heights are 1 apart.
 _TOLERANCE = 0.25
+_CAPTION = "A spectrogram that the model spoke, and beneath it what its steps attended to"
 _ENDING = {"threshold": float, "minlenratio": float, "maxlenratio": float}
 
 
@@ -99,13 +101,6 @@ SPEAK = RecipeKind(
 )
 
 
-class Spoken(NamedTuple):
-    """What a model said."""
-
-    spectrogram: np.ndarray  # (T, M)
-    attention: np.ndarray | None  # (U, S)
-
-
 class Listener:
     """A saved speech model that writes down what it hears.
 
@@ -126,39 +121,6 @@ class Listener:
         search = self.model.generation_config
         ranked = decode(self.model, list(features), self.tokenizer, search, self.batch_size)
         return [hypotheses[0].text for hypotheses in ranked]
-
-
-def speak(
-    model: RnnSeq2SeqForTextToSpectrogram,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    batch_size: int,
-    seed: int,
-) -> list[Spoken]:
-    """Return what a model says to texts; the dropout of its pre-net is that of the seed."""
-    spoken: list[Spoken] = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for start in range(0, len(texts), batch_size):
-            spoken += _speak(model, tokenizer, list(texts[start : start + batch_size]))
-    return spoken
-
-
-def _speak(
-    model: RnnSeq2SeqForTextToSpectrogram, tokenizer: PreTrainedTokenizerBase, texts: list[str]
-) -> Iterator[Spoken]:
-    inputs = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False).to(model.device)
-    attends = model.config.attention_type != "none"
-    spectrograms, lengths, *attention = model.generate_speech(
-        **inputs, return_output_lengths=True, output_cross_attentions=attends
-    )
-    symbols = inputs["attention_mask"].sum(1).tolist()
-    for row, length in enumerate(lengths):
-        weights = None
-        if attends:
-            steps = -(-length // model.config.reduction_factor)
-            weights = attention[0][row, 0, 0, :steps, : symbols[row]].float().cpu().numpy()
-        yield Spoken(spectrograms[row, :length].float().cpu().numpy(), weights)
 
 
 class SpeakTask(Task):
@@ -346,10 +308,10 @@ class SpeakTask(Task):
         spoken, text = self._shown
         tokens = self.tokenizer.convert_ids_to_tokens(self.tokenizer(text)["input_ids"])
         shift = None if self.extractor is None else self.features.frame_shift
-        plot_spectrogram(spoken.spectrogram, spoken.attention, tokens, directory / PICTURE, text, shift)
+        plot_spectrogram(spoken.spectrogram, spoken.attention, tokens, directory / SPOKEN_PICTURE, text, shift)
 
     def card_fields(self) -> dict[str, Any]:
-        return {"picture": PICTURE}
+        return {"picture": (SPOKEN_PICTURE, _CAPTION)}
 
 
 def _agree(spoken: Spoken, wanted: np.ndarray) -> bool:

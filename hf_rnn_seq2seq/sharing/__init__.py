@@ -9,6 +9,7 @@ _PUBLIC = {  # public name -> the file that defines it
     "save_model_card": "card",
     "export_model": "export",
     "RnnSeq2SeqRuntime": "runtime",
+    "RnnValuesRuntime": "runtime_values",
 }
 __all__ = list(_PUBLIC)
 

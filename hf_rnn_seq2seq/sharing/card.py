@@ -25,7 +25,7 @@ from ..data.outputs import replacing
 from ..data.preprocessing import Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
-from .card_text import ModelKind, citations, describe_limitations, describe_structure
+from .card_text import ModelKind, citations, describe_limitations, describe_structure, gives_values
 from .results import VALIDATION_PREFIX
 
 
@@ -47,6 +47,13 @@ _METRIC_TITLES = {
     "entity_f1": "entity F1 (%)",
     "entity_f1_precision": "entity precision (%)",
     "entity_f1_recall": "entity recall (%)",
+    "mse": "mean squared error",
+    "rmse": "root mean squared error",
+    "mae": "mean absolute error",
+    "phm": "PHM score",
+    "last_rmse": "root mean squared error at the last row",
+    "last_mae": "mean absolute error at the last row",
+    "last_phm": "PHM score at the last row",
     "f1": "F1 (%)",
     "f1_precision": "precision (%)",
     "f1_recall": "recall (%)",
@@ -204,6 +211,7 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
         "uses_pipeline": reads_text and kind in ("token_classification", "sequence_classification"),
         # Only labels such as B-PER and I-PER can be grouped: two nouns in a row are two.
         "spans": any(label.startswith("B-") for label in labels),
+        "values": gives_values(config, kind),
         "crf": kind == "token_classification" and config.use_crf,
         "ctc": config.ctc_weight > 0,
         "reverse_source": preprocessing.reverse_source,
@@ -237,7 +245,7 @@ def create_model_card(
     source_replacements: Sequence[Sequence[str]] = (),
     sampling_rate: int | None = None,
     limitations: str | None = None,
-    picture: str | None = None,
+    picture: tuple[str, str] | None = None,
 ) -> str:
     """Return a model card: YAML front matter for the Hub, structure in words, use, training, results, citation.
 
@@ -260,7 +268,7 @@ def create_model_card(
             the sources of the training went through.
         sampling_rate (`int`, *optional*): of the audio that a speech model reads, in Hz; None: it reads frames.
         limitations (`str`, *optional*): one more limitation, beside those that hold for every such model.
-        picture (`str`, *optional*): a file beside the card: a spectrogram with its attention, of a model that speaks.
+        picture (`tuple[str, str]`, *optional*): file name and caption of a picture of results, beside the card.
 
     Raises:
         ValueError: an empty title, language, task or licence, or metrics without a data set.
@@ -296,12 +304,12 @@ def create_model_card(
         model_id=_literal(model_id or f"your-name/{_slug(title)}"),
         example=_literal(example),
         sampling_rate=sampling_rate,
-        picture=picture,
         **_usage(kind, config, Preprocessing(source_replacements, reverse_source)),
         datasets=", ".join(datasets) or "not stated",
         recipe=recipe,
         training_summary=_training_text(training_summary),
         results=_results_table(metrics),
+        picture=picture,
         limitations=describe_limitations(config, kind, limitations),
         citations=citations(config, kind),
     )

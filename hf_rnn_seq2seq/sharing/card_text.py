@@ -176,8 +176,35 @@ def _labels(config: RnnSeq2SeqConfig) -> str:
     return f"{len(names)} labels ({', '.join(f'`{name}`' for name in names)})"
 
 
+def gives_values(config: RnnSeq2SeqConfig, kind: ModelKind) -> bool:
+    """Return whether a model gives values in place of labels."""
+    if kind not in ("token_classification", "sequence_classification"):
+        return False
+    by_itself = kind == "sequence_classification" and config.problem_type is None and config.num_labels == 1
+    return config.problem_type == "regression" or by_itself
+
+
+def _values(config: RnnSeq2SeqConfig) -> str:
+    """Return how many values there are and, if they have names, which; and their loss."""
+    names = [name for name in (config.id2label or {}).values() if not name.startswith("LABEL_")]
+    number = "one value" if config.num_labels == 1 else f"{config.num_labels} values"
+    named = f" ({', '.join(f'`{name}`' for name in names)})" if 0 < len(names) <= _LISTED_LABELS else ""
+    loss = {"squared": "squared", "absolute": "absolute", "huber": "Huber's"}[config.regression_loss]
+    return (
+        f"{number}{named} in the units of the training data, whose mean and standard deviation are saved with the "
+        f"model. It was trained on the {loss} error"
+    )
+
+
 def _describe_token_labels(config: RnnSeq2SeqConfig) -> str:
     item = "token" if config.input_feature_size is None else "vector"
+    if config.problem_type == "regression":
+        return f"**Output.** A linear layer gives each {item} {_values(config)}."
+    if config.problem_type == "multi_label_classification":
+        return (
+            f"**Output.** Several labels for each {item}. A linear layer scores {_labels(config)}; each of them holds "
+            "or not (sigmoid)."
+        )
     chosen = (
         "a linear-chain conditional random field chooses the labels of a sequence together, by Viterbi's algorithm "
         "(Lafferty et al. 2001)"
@@ -188,8 +215,8 @@ def _describe_token_labels(config: RnnSeq2SeqConfig) -> str:
 
 
 def _describe_sequence_label(config: RnnSeq2SeqConfig) -> str:
-    if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
-        given = "gives a number" if config.num_labels == 1 else f"gives {config.num_labels} numbers"
+    if gives_values(config, "sequence_classification"):
+        given = f"gives {_values(config)}"
     elif config.problem_type == "multi_label_classification":
         given = f"scores {_labels(config)}, each of which holds or not (sigmoid)"
     else:
@@ -221,11 +248,13 @@ def describe_limitations(config: RnnSeq2SeqConfig, kind: ModelKind, extra: str |
                 "It expects text as its training data has it: the same letter case, and punctuation apart from words "
                 "or not."
             )
-        if kind == "token_classification":
+        if gives_values(config, kind):
+            points.append("Far outside the range of its training data its values are guesses.")
+        if kind == "token_classification" and not gives_values(config, kind):
             points.append("It has no other labels than those of its training data.")
             if not config.use_crf:
                 points.append("Each label is chosen by itself: neighbouring labels may contradict each other.")
-        elif config.classifier_pooling == "last":
+        elif kind == "sequence_classification" and config.classifier_pooling == "last":
             points.append("All of the input must fit into a vector of fixed size: long inputs lose parts.")
     elif config.attention_type == "none":
         points.append(

@@ -21,6 +21,7 @@ from ..evaluation.saved_model import load_model
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from . import runtime
 from .onnx_graphs import write_graphs
+from .onnx_values import export_values, value_class
 
 
 # What an export writes.
@@ -37,7 +38,7 @@ def export_model(
     reverse_source: bool | None = None,
     overwrite: bool = True,
 ) -> Path:
-    """Write a saved encoder-decoder as a folder for `runtime.RnnSeq2SeqRuntime`.
+    """Write a saved encoder-decoder as a folder for `runtime.RnnSeq2SeqRuntime`, or values for `RnnValuesRuntime`.
 
     Args:
         model_dir: what `save_pretrained` wrote, with or without tokenizers.
@@ -58,6 +59,10 @@ def export_model(
             config asks for what the runtime cannot do.
     """
     model_dir, output_dir = Path(model_dir), Path(output_dir)
+    if value_class(model_dir) is not None:
+        if reverse_source is not None:
+            raise ValueError(f"reverse_source: got {reverse_source}, but {model_dir} holds a model of values")
+        return export_values(model_dir, output_dir, quantize, overwrite)
     _check_folder(output_dir.resolve(), overwrite)
     model = load_model(RnnSeq2SeqForConditionalGeneration, model_dir)
     preprocessing = _preprocessing_of(model_dir, reverse_source)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +77,14 @@ def write_graphs(
             raise ValueError(f"{name}={getattr(model.config, name)} cannot be exported: the runtime reads token ids")
     model = copy.deepcopy(model).cpu().float().eval()
     inner = model.model
-    _use_onnx_layers(inner.encoder.rnn, from_zero=True)
-    inner.encoder.rnn.register_forward_pre_hook(_padding_is_on_the_right, with_kwargs=True)
+    use_right_padding(inner.encoder.rnn)
     # There is no quantised GRU or RNN operator: there the steps stay matrix products, which can be quantised.
     if model.config.rnn_type == "lstm" or quantize is None:
         _use_onnx_layers(inner.decoder.rnn, from_zero=False)
     inner.decoder.__class__ = _SharesSources
     ids = torch.full((2, 3), min(2, model.config.vocab_size - 1))
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with torch.no_grad():
         encoder = _Encoder(model)
         tensors = encoder.read(ids, mask)
         step = _DecoderStep(model, list(tensors))
@@ -98,13 +99,24 @@ def write_graphs(
             runtime.DECODER_STEP: (step, {"previous_ids": ids[:, 0].repeat(2), **rows}, outputs),
         }
         for file, (module, inputs, names) in graphs.items():
-            target = Path(output_dir) / file
-            traced = target if quantize is None else Path(folder) / file
-            _trace(module, inputs, names, traced)
-            if quantize is not None:
-                quant_pre_process(traced, traced, skip_optimization=True, skip_symbolic_shape=True)
-                # Unsigned: with signed weights the products overflow on processors without VNNI instructions.
-                quantize_dynamic(traced, target, per_channel=True, weight_type=QuantType.QUInt8)
+            rows_name = "rows" if "previous_ids" in inputs else "batch"
+            axes = {name: _free_axes(name, rows_name) for name in [*inputs, *names]}
+            with quantized(Path(output_dir) / file, quantize) as traced:
+                trace_graph(module, inputs, names, axes, traced)
+
+
+@contextmanager
+def quantized(target: Path, quantize: str | None) -> Iterator[Path]:
+    """Yield the file to trace a graph to, which then becomes `target`, quantised if asked for."""
+    if quantize is None:
+        yield target
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        traced = Path(folder) / target.name
+        yield traced
+        quant_pre_process(traced, traced, skip_optimization=True, skip_symbolic_shape=True)
+        # Unsigned: with signed weights the products overflow on processors without VNNI instructions.
+        quantize_dynamic(traced, target, per_channel=True, weight_type=QuantType.QUInt8)
 
 
 def _free_axes(name: str, rows: str) -> dict[int, str]:
@@ -116,9 +128,14 @@ def _free_axes(name: str, rows: str) -> dict[int, str]:
     return {0: batch, 1: "source_length"} if name in along_source or "coverage" in name else {0: batch}
 
 
-def _trace(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], file: Path) -> None:
-    rows = "rows" if "previous_ids" in inputs else "batch"
-    axes = {name: _free_axes(name, rows) for name in [*inputs, *outputs]}
+def trace_graph(
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    outputs: list[str],
+    axes: dict[str, dict[int, str]],
+    file: Path,
+) -> None:
+    """Write a module as a graph; `axes` are those of inputs and outputs that have any size."""
     with warnings.catch_warnings():
         # Tracing takes the branches of this configuration, as it should; the newer exporter freezes the time axis.
         warnings.simplefilter("ignore")
@@ -242,6 +259,12 @@ def _use_onnx_layers(stack: RecurrentStack, from_zero: bool) -> None:
         weights = [stack.weights(k, suffix) for suffix in stack.suffixes]
         stack.layers[k] = _OnnxLayer(stack.rnn_type, weights, from_zero)
     stack.__class__ = _SteppedByLayers
+
+
+def use_right_padding(stack: RecurrentStack) -> None:
+    """Make an encoder's stack one of ONNX operators, which skip padding behind the real positions by themselves."""
+    _use_onnx_layers(stack, from_zero=True)
+    stack.register_forward_pre_hook(_padding_is_on_the_right, with_kwargs=True)
 
 
 class _RightPadding(Padding):

@@ -10,6 +10,7 @@ _PUBLIC = {  # public name -> the file that defines it
     "TokenBudgetBatchSampler": "batches",
     "ArrayRows": "batches",
     "pad_rows": "batches",
+    "pad_value_rows": "batches",
     "ScheduledSamplingCallback": "teacher_forcing",
     "TeacherForcingOptions": "teacher_forcing",
     "teacher_forcing_ratio": "teacher_forcing",

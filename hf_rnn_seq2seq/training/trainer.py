@@ -111,6 +111,15 @@ class RecipeTrainer(Seq2SeqTrainer):
             inputs = self.augment(self._prepare_inputs(inputs))
         return super().training_step(model, inputs, num_items_in_batch)
 
+    def _get_num_items_in_batch(
+        self, batch_samples: list[dict[str, Any]], device: torch.device
+    ) -> torch.Tensor | int | None:
+        """Count the observed values of the future of a forecaster's batches, as labels are counted of others."""
+        if batch_samples and "future_values" in batch_samples[0]:
+            counted = [_counted(batch) for batch in batch_samples]
+            batch_samples = [{"labels": labels, "shift_labels": labels} for labels in counted]
+        return super()._get_num_items_in_batch(batch_samples, device)
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Run an epoch; none after the last update of a resumed run, where the Trainer would make one more."""
         if self.state.global_step < self.state.max_steps:
@@ -138,3 +147,10 @@ class RecipeTrainer(Seq2SeqTrainer):
         if self.args.should_save:
             assert self.args.output_dir is not None
             self.save_processors(Path(output_dir or self.args.output_dir))
+
+
+def _counted(batch: dict[str, Any]) -> torch.Tensor:
+    """Return what stands for the values of a future: 0, or -100 for one that was not observed."""
+    observed = batch.get("future_observed_mask")
+    count = torch.zeros_like(batch["future_values"], dtype=torch.long)
+    return count if observed is None else count.masked_fill(~observed.bool(), -100)

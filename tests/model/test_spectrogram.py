@@ -128,13 +128,14 @@ def test_one_step_after_the_other_equals_all_at_once(kind: str, factor: int) -> 
 
 def spoken_plainly(model: Any, source: Tensor, threshold: float, most: int) -> Tensor:
     """What a model says to one source (1, S), all of it computed anew at each step."""
-    before, r = torch.zeros(1, 1, BANDS, dtype=torch.float64), model.config.reduction_factor
-    for _ in range(most):
+    before = torch.zeros(1, 1, BANDS, dtype=torch.float64)
+    for _ in range(max(1, most)):
         output = model(source, decoder_input_values=before, use_cache=False)
-        ends = (output.stop_logits[0, -r:].sigmoid() >= threshold).nonzero()
-        if len(ends):
-            length = output.spectrogram.shape[1] - r + int(ends[0]) + 1
-            return output.spectrogram[0, :length]
+        left = 1.0
+        for t, logit in enumerate(output.stop_logits[0]):
+            left *= 1 - float(logit.sigmoid())
+            if 1 - left >= threshold:
+                return output.spectrogram[0, : t + 1]
         before = torch.cat([before, output.spectrogram[:, -1:]], dim=1)
     return output.spectrogram[0]
 
@@ -305,12 +306,14 @@ def test_every_parameter_learns(kind: str) -> None:
 
 def test_saved_and_loaded_it_says_the_same(tmp_path: Path) -> None:
     model = speaking("location", dtype=torch.float32, reduction_factor=2, **POSTNET)
+    model.prob_out.bias.data.fill_(-50.0)  # never by itself
     model.generation_config.maxlenratio = 3.0
     model.save_pretrained(tmp_path)
     ids = padded_batch("right", [4], 4).input_ids
+    assert len(model.generate_speech(ids)) == 12
     loaded = AutoModelForTextToSpectrogram.from_pretrained(tmp_path)
     assert type(loaded) is RnnSeq2SeqForTextToSpectrogram
-    torch.testing.assert_close(loaded.generate_speech(ids), model.generate_speech(ids))
+    torch.testing.assert_close(loaded.generate_speech(ids), model.generate_speech(ids), atol=1e-3, rtol=1e-3)
     torch.save(model.generate_speech(ids), tmp_path / "said.pt")
     program = (
         "import sys, torch\n"
@@ -318,7 +321,7 @@ def test_saved_and_loaded_it_says_the_same(tmp_path: Path) -> None:
         f"model = AutoModelForTextToSpectrogram.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)\n"
         "assert 'hf_rnn_seq2seq' not in sys.modules\n"
         f"said = model.generate_speech(torch.tensor({ids.tolist()}))\n"
-        f"torch.testing.assert_close(said, torch.load({str(tmp_path / 'said.pt')!r}))\n"
+        f"torch.testing.assert_close(said, torch.load({str(tmp_path / 'said.pt')!r}), atol=1e-3, rtol=1e-3)\n"
     )
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "cache")}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=tmp_path, timeout=250)

@@ -78,6 +78,12 @@ PLAIN = {
 }
 
 
+def test_a_cross_entropy_of_nothing_is_zero() -> None:
+    """Unlike that of zeros."""
+    total, count = observed_loss(F.binary_cross_entropy_with_logits, torch.zeros(3), torch.full((3,), NAN))
+    assert total == 0 and count == 0
+
+
 @pytest.mark.parametrize("kind", PLAIN)
 def test_losses_are_sums_over_what_is_observed(kind: str) -> None:
     scores, labels = 3 * torch.randn(4, 5, 2, dtype=torch.float64), torch.randn(4, 5, 2, dtype=torch.float64)

@@ -11,7 +11,9 @@ from hf_rnn_seq2seq.recipes.options import read_yaml
 from hf_rnn_seq2seq.recipes.recipe import SEQ2SEQ, Recipe, RecipeKind, build_recipe
 from hf_rnn_seq2seq.recipes.suite import SECTION, expand
 from hf_rnn_seq2seq.recipes.task_labels import SequenceClassificationTask, TokenClassificationTask
+from hf_rnn_seq2seq.recipes.task_speak import SPEAK
 from hf_rnn_seq2seq.recipes.task_speech import SpeechTask
+from hf_rnn_seq2seq.recipes.task_values import ValueTask
 
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "recipes"
@@ -21,6 +23,8 @@ KINDS: dict[str, RecipeKind] = {
     **dict.fromkeys(["ud_ewt_pos", "snips_slots", "wnut17_ner", "wnut17_ner_parts"], TokenClassificationTask.kind),
     **dict.fromkeys(["snips_intent", "sst2", "trec6"], SequenceClassificationTask.kind),
     **dict.fromkeys(["an4", "fsdd_digits"], SpeechTask.kind),
+    **dict.fromkeys(["fsdd_speak", "toy_stop"], SPEAK),
+    **dict.fromkeys(["cmapss_rul", "cmapss_rul_each_cycle", "toy_sum"], ValueTask.kind),
 }
 # These say only what is particular to them; the rest is explained where their first lines say.
 SHORT = {"quickstart_g2p": "g2p_cmudict", "wnut17_ner_parts": "wnut17_ner"}

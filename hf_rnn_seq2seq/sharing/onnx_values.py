@@ -1,0 +1,123 @@
+"""A saved model of values as a folder that needs neither torch nor transformers: one ONNX graph, settings, runtime.
+
+The graph reads vectors in the user's units, or token ids, and gives values in the user's units: both scales are inside
+it. The folder also gets a copy of `runtime_values.py`, which runs it. Needs the extra `export`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.files import read_json
+from ..data.outputs import check_output_folder, remove
+from ..data.preprocessing import COLUMNS_FILE
+from ..evaluation.saved_model import load_model
+from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
+from . import runtime_values
+from .onnx_graphs import quantized, trace_graph, use_right_padding
+
+
+_CLASSES: dict[str, Any] = {
+    "RnnSeq2SeqForTokenClassification": RnnSeq2SeqForTokenClassification,
+    "RnnSeq2SeqForSequenceClassification": RnnSeq2SeqForSequenceClassification,
+}
+_FILES = (runtime_values.GRAPH, runtime_values.CONFIG, runtime_values.COPIED_AS)
+
+
+def value_class(model_dir: str | Path) -> Any:
+    """Return the class of the model in a folder if it gives values, else None."""
+    file = Path(model_dir) / "config.json"
+    config = read_json(file) if file.is_file() else {}
+    found = _CLASSES.get((config.get("architectures") or [""])[0])
+    return found if found is not None and config.get("problem_type") == "regression" else None
+
+
+def export_values(
+    model_dir: str | Path, output_dir: str | Path, quantize: str | None = None, overwrite: bool = True
+) -> Path:
+    """Write a saved model of values as a folder for `runtime_values.RnnValuesRuntime`.
+
+    Args:
+        model_dir: what `save_pretrained` wrote; the names of the columns that a recipe trained on are taken along.
+        output_dir: the folder to write. Nothing in it changes before the export is whole.
+        quantize: `"int8"` or `None`, as in `export_model`.
+        overwrite: replace the files of an earlier export.
+
+    Returns:
+        `output_dir`.
+
+    Raises:
+        FileExistsError: `output_dir` holds something of these names, and it is no export, or `overwrite` is not set.
+        ValueError: `quantize` is unknown, or the model has an option that cannot be exported.
+    """
+    model_dir, output_dir = Path(model_dir), Path(output_dir)
+    if quantize not in (None, "int8"):
+        raise ValueError(f"quantize must be 'int8' or None; got {quantize!r}")
+    check_output_folder(output_dir, "output_dir")
+    there = [name for name in _FILES if (output_dir / name).exists()]
+    if there and (not overwrite or len(there) < len(_FILES)):
+        raise FileExistsError(
+            f"output_dir: {output_dir} holds {', '.join(there)}: give --overwrite to replace an earlier export, or "
+            "name another folder"
+        )
+    model = load_model(value_class(model_dir), model_dir)
+    config = model.config
+    for name, wanted in (("time_reduction", 1), ("character_vocab_size", None)):
+        if getattr(config, name) != wanted:
+            raise ValueError(f"{name}={getattr(config, name)} cannot be exported")
+    columns = model_dir / COLUMNS_FILE
+    settings = {
+        "format": runtime_values.FORMAT,
+        "each_vector": isinstance(model, RnnSeq2SeqForTokenClassification),
+        "vector_size": config.input_feature_size,
+        "values": [config.id2label[number] for number in range(config.num_labels)],
+        "features": read_json(columns)["features"] if columns.is_file() else None,
+        "quantize": quantize,
+    }
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f"{output_dir.name}.") as folder:
+        _write_graph(model, Path(folder), quantize)
+        text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+        (Path(folder) / runtime_values.CONFIG).write_text(text, encoding="utf-8")
+        shutil.copyfile(runtime_values.__file__, Path(folder) / runtime_values.COPIED_AS)
+        output_dir.mkdir(exist_ok=True)
+        for name in _FILES:
+            if (output_dir / name).exists():
+                remove(output_dir / name)
+            (Path(folder) / name).replace(output_dir / name)
+    return output_dir
+
+
+def _write_graph(model: Any, folder: Path, quantize: str | None) -> None:
+    model = copy.deepcopy(model).cpu().float().eval()
+    use_right_padding(model.model.encoder.rnn)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    size = model.config.input_feature_size
+    source = torch.full((2, 3), min(2, model.config.vocab_size - 1)) if size is None else torch.zeros(2, 3, size)
+    name = "input_ids" if size is None else "input_features"
+    inputs = {name: source, "attention_mask": mask}
+    axes = {given: {0: "batch", 1: "source_length"} for given in inputs}
+    each = isinstance(model, RnnSeq2SeqForTokenClassification)
+    axes["values"] = {0: "batch", 1: "source_length"} if each else {0: "batch"}
+    with torch.no_grad(), quantized(folder / runtime_values.GRAPH, quantize) as file:
+        trace_graph(_Values(model, name), inputs, ["values"], axes, file)
+
+
+class _Values(nn.Module):
+    """A model as a function of its source and mask."""
+
+    def __init__(self, model: Any, source: str):
+        super().__init__()
+        self.model, self.source = model, source
+
+    def forward(self, source: Tensor, attention_mask: Tensor) -> Tensor:
+        values: Tensor = self.model(**{self.source: source}, attention_mask=attention_mask, return_dict=True).logits
+        return values

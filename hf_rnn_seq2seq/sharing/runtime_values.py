@@ -1,0 +1,103 @@
+"""An exported model of values, run with onnxruntime and numpy alone: neither torch nor transformers.
+
+An export puts a copy of this file into the folder it writes, as `rnn_values_runtime.py`. A deployed program imports
+the copy: `hf_rnn_seq2seq.sharing` has the same class, but loads torch through the package. Imports nothing else of
+this package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise ImportError("the runtime needs onnxruntime: pip install onnxruntime numpy") from error
+
+
+FORMAT = 1  # of the exported folder; a reader refuses others
+GRAPH, CONFIG, COPIED_AS = "values.onnx", "values_config.json", "rnn_values_runtime.py"
+
+
+class RnnValuesRuntime:
+    """An exported model that gives values, of each vector or of the whole sequence.
+
+    ```python
+    runtime = RnnValuesRuntime.from_pretrained("exported")
+    runtime.predict([vectors])[0]  # (S, C), or (C,) of a whole sequence, for vectors (S, F), in the user's units
+    ```
+
+    Args:
+        graph: the graph.
+        settings: content of `values_config.json`.
+    """
+
+    def __init__(self, graph: onnxruntime.InferenceSession, settings: Mapping[str, Any]):
+        self.graph, self.settings = graph, settings
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, num_threads: int = 1) -> RnnValuesRuntime:
+        """Load what an export wrote.
+
+        Args:
+            folder: the exported folder.
+            num_threads: threads inside an operator. Small matrices are fastest with one.
+
+        Raises:
+            FileNotFoundError: the folder is not an exported model of values.
+            ValueError: it is of another format.
+        """
+        folder = Path(folder)
+        for name in (CONFIG, GRAPH):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} holds no {name}: it is not a folder that an export of values wrote")
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if settings.get("format") != FORMAT:
+            raise ValueError(f"{folder / CONFIG} has format {settings.get('format')!r}, this runtime reads {FORMAT}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        graph = onnxruntime.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
+        return cls(graph, settings)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the C values."""
+        return list(self.settings["values"])
+
+    def predict(self, sources: Sequence[Any]) -> list[np.ndarray]:
+        """Return the values of several sequences, each as if it were alone.
+
+        Args:
+            sources: vectors (S, F) each, in the user's units, NaN where one is missing; of a model that reads symbols,
+                ids (S,).
+
+        Returns:
+            (S, C) each, or (C,) of a model of whole sequences; float32.
+
+        Raises:
+            ValueError: no sources, an empty one, or one of another shape.
+        """
+        if not len(sources):
+            raise ValueError("sources: got none, wanted at least one sequence")
+        size = self.settings["vector_size"]
+        kind: Any = np.int64 if size is None else np.float32
+        arrays = [np.asarray(source, dtype=kind) for source in sources]
+        for number, array in enumerate(arrays):
+            if array.ndim != (1 if size is None else 2) or not len(array) or (size and array.shape[1] != size):
+                wanted = "ids (S,)" if size is None else f"vectors (S, {size})"
+                raise ValueError(f"sources[{number}] has shape {array.shape}, wanted {wanted}, S at least 1")
+        lengths = np.array([len(array) for array in arrays])
+        mask = np.arange(lengths.max())[None] < lengths[:, None]  # (B, S)
+        padded = np.zeros((*mask.shape, *arrays[0].shape[1:]), dtype=kind)
+        padded[mask] = np.concatenate(arrays)
+        name = "input_ids" if size is None else "input_features"
+        (values,) = self.graph.run(["values"], {name: padded, "attention_mask": mask.astype(np.int64)})
+        if not self.settings["each_vector"]:
+            return list(values)
+        return [row[:length] for row, length in zip(values, lengths)]
