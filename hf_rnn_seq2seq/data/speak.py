@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, DatasetDict
 
+
+try:
+    from datasets import Dataset, DatasetDict
+except ImportError as error:
+    raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
 from .files import DataError
 from .option_checks import check_range
 from .speech import SpeechDataOptions, load_speech_data, make_dataset

@@ -115,13 +115,14 @@ class RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqPreTrainedModel):
         self.generation_config._from_model_config = False
         self.post_init()
 
-    # Loads the generation configuration that lies beside the weights.
-    adjust_generation_fn = GenerationMixin.adjust_generation_fn
-
     @classmethod
     def can_generate(cls) -> bool:
         """It does not by `GenerationMixin`, but has a generation configuration, as SpeechT5."""
         return True
+
+    def adjust_generation_fn(self, *args: Any, **kwargs: Any) -> None:
+        """Load the generation configuration that lies beside the weights, as a `GenerationMixin` does."""
+        GenerationMixin.adjust_generation_fn(self, *args, **kwargs)  # type: ignore[arg-type]
 
     def get_decoder(self) -> RnnSeq2SeqDecoder:
         return self.model.decoder

@@ -20,6 +20,7 @@ from hf_rnn_seq2seq.recipes import load_task
 from hf_rnn_seq2seq.recipes.command import main
 from hf_rnn_seq2seq.recipes.options import OptionsError, write_yaml
 from hf_rnn_seq2seq.recipes.predict import main as predict
+from hf_rnn_seq2seq.sharing import export_model
 
 
 MODEL = {
@@ -206,3 +207,8 @@ def test_another_recipe_than_the_models_is_refused(spoken: Path, tmp_path: Path)
     toy = load_task(written(TOY, tmp_path))
     with pytest.raises(FileNotFoundError, match=r"holds a preprocessor_config\.json, but data.toy says otherwise"):
         toy.load_processors(spoken / "run")
+
+
+def test_it_is_not_exported(spoken: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="RnnSeq2SeqForTextToSpectrogram"):
+        export_model(spoken / "run", tmp_path / "onnx")
