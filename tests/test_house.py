@@ -155,11 +155,11 @@ DOORS = {
         ACCELERATIONS plain
     """,
     "data": """
-        DataError DataOptions HoldoutOptions JoinOptions Preprocessing SequenceLabelDataOptions SpeakDataOptions
-        SpeechDataOptions TokenLabelDataOptions TokenizerOptions ToyOptions decode_with_slots encode_dataset
-        encode_sources encode_with_slots evaluation_items label_map load_data load_labelled_data
-        load_speech_data load_spoken_data load_tokenizers load_word_vectors save_tokenizers set_word_vectors
-        tokens_with_slots train_tokenizer unknown_words
+        DataError DataOptions HoldoutOptions JoinOptions Preprocessing SequenceLabelDataOptions Series SpeakDataOptions
+        SpeechDataOptions TableOptions TokenLabelDataOptions TokenizerOptions ToyOptions ValueDataOptions
+        decode_with_slots encode_dataset encode_sources encode_with_slots evaluation_items label_map load_data
+        load_labelled_data load_speech_data load_spoken_data load_tokenizers load_value_data load_word_vectors
+        read_table save_tokenizers set_word_vectors tokens_with_slots train_tokenizer unknown_words
     """,
     "training": """
         ArrayRows BpeDropout RecipeTrainer ScheduledSamplingCallback SpecAugmentOptions

@@ -78,6 +78,24 @@ def test_the_probabilities_of_classifiers_are_averaged() -> None:
     torch.testing.assert_close(RnnSeq2SeqSequenceClassificationEnsemble(models)(**inputs_of()).logits.exp(), wanted)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("kind", "ensemble"),
+    [
+        (tiny_tagger, RnnSeq2SeqTokenClassificationEnsemble),
+        (tiny_classifier, RnnSeq2SeqSequenceClassificationEnsemble),
+    ],
+)
+def test_values_are_averaged_in_the_users_units(kind: Any, ensemble: Any) -> None:
+    models = team(kind, problem_type="regression")
+    for number, model in enumerate(models):
+        model.output_scale.fit(torch.tensor([[1.0], [3.0 + number]]).expand(2, LABELS))
+    wanted = (models[0](**inputs_of()).logits + models[1](**inputs_of()).logits) / 2
+    torch.testing.assert_close(ensemble(models)(**inputs_of()).logits, wanted)
+    with pytest.raises(TypeError, match="labels: an ensemble of classifiers has no loss"):
+        ensemble(models)(**inputs_of(), labels=wanted)
+
+
 @pytest.mark.parametrize("use_crf", [False, True])
 def test_an_ensemble_of_one_is_the_model(use_crf: bool) -> None:
     model = tiny_tagger(use_crf=use_crf)
@@ -96,8 +114,13 @@ def test_what_makes_no_ensemble_is_refused() -> None:
     other.config.id2label = {number: f"other {number}" for number in range(LABELS)}
     with pytest.raises(ValueError, match=r"agree on id2label: models\[0\] has .*models\[1\] has .*other 0"):
         RnnSeq2SeqSequenceClassificationEnsemble([tiny_classifier(), other])
-    with pytest.raises(ValueError, match="one label a sequence, got models with problem_type='regression'"):
-        RnnSeq2SeqSequenceClassificationEnsemble([tiny_classifier(problem_type="regression", num_labels=1)])
+    several = {"problem_type": "multi_label_classification"}
+    with pytest.raises(ValueError, match="gives one label a sequence or values, got models of several labels"):
+        RnnSeq2SeqSequenceClassificationEnsemble([tiny_classifier(**several)])
+    with pytest.raises(ValueError, match="gives each vector one label or values, got models of several labels"):
+        RnnSeq2SeqTokenClassificationEnsemble([tiny_tagger(**several)])
+    with pytest.raises(ValueError, match="forward is for members that give values"):
+        RnnSeq2SeqTokenClassificationEnsemble([tiny_tagger()])(**inputs_of())
     with pytest.raises(NotImplementedError, match="save its members"):
         RnnSeq2SeqSequenceClassificationEnsemble([tiny_classifier()]).save_pretrained("anywhere")
 

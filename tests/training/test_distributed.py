@@ -92,6 +92,34 @@ def test_two_processes_have_the_losses_of_one_with_the_double_batch(ragged: Path
     assert two == pytest.approx(one, rel=1e-4)
 
 
+@pytest.mark.parametrize("sizes", [{"max_tokens": 60}, {"per_device_train_batch_size": 6}])
+def test_two_processes_count_the_values_that_are_observed(sizes: dict[str, int], tmp_path: Path) -> None:
+    """Series of 3, 4, 5 and 6 rows, a third of whose values are missing, unevenly between the processes."""
+    generator, lines = random.Random(0), ["id,x,y"]
+    for length in (3, 4, 5, 6):
+        for number in range(240 // length):
+            for _ in range(length):
+                x = generator.uniform(-5, 5)
+                lines.append(f"{length}.{number},{x},{'' if generator.random() < number / 60 else 3 * x}")
+    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
+    content: dict[str, Any] = {
+        "task": "values",
+        "data": {"train": "train.csv", "id_column": "id", "feature_columns": ["x"], "value_columns": ["y"]},
+        "model": {"encoder_hidden_size": 8, "encoder_layers": 1},
+        "training": {**CONTENT["training"], "num_train_epochs": 2},
+    }
+    found = []
+    for name, launcher, factor in (("two", TORCHRUN, 1), ("one", [sys.executable], 2)):
+        more = {option: factor * size for option, size in sizes.items()}
+        recipe = tmp_path / f"{name}.yaml"
+        recipe.write_text(write_yaml({**content, "training": {**content["training"], **more}}))
+        run(*launcher, script("run.py"), recipe, "--data_dir", tmp_path, "--output_dir", name, folder=tmp_path)
+        state = json.loads((checkpoints_of(tmp_path / name)[-1] / "trainer_state.json").read_text())
+        found.append([entry["loss"] for entry in state["log_history"] if "loss" in entry])
+    assert len(found[1]) > 10 and min(found[1]) < 0.9 * found[1][0]
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
 def test_a_file_is_shared_out_and_a_killed_run_goes_on(tmp_path: Path) -> None:
     model = tiny_model("luong", dtype=torch.float32)
     ids = {"pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 2}
