@@ -6,6 +6,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
+    AutoModelForTextToSpectrogram,
     AutoModelForTimeSeriesPrediction,
     AutoModelForTokenClassification,
 )
@@ -22,6 +23,7 @@ from .model.modeling_rnn_seq2seq import (
     RnnSeq2SeqModel,
     RnnSeq2SeqPreTrainedModel,
 )
+from .model.modeling_spectrogram import RnnSeq2SeqForTextToSpectrogram
 from .model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 from .model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction
 from .model.pipeline_rnn_seq2seq import RnnSeq2SeqGenerationPipeline
@@ -39,6 +41,7 @@ AutoModel.register(RnnSeq2SeqConfig, RnnSeq2SeqModel, exist_ok=True)
 AutoModelForSeq2SeqLM.register(RnnSeq2SeqConfig, RnnSeq2SeqForConditionalGeneration, exist_ok=True)
 AutoModelForSequenceClassification.register(RnnSeq2SeqConfig, RnnSeq2SeqForSequenceClassification, exist_ok=True)
 AutoModelForSpeechSeq2Seq.register(RnnSeq2SeqConfig, RnnSeq2SeqForSpeechSeq2Seq, exist_ok=True)
+AutoModelForTextToSpectrogram.register(RnnSeq2SeqConfig, RnnSeq2SeqForTextToSpectrogram, exist_ok=True)
 AutoModelForTimeSeriesPrediction.register(RnnSeq2SeqConfig, RnnSeq2SeqForTimeSeriesPrediction, exist_ok=True)
 AutoModelForTokenClassification.register(RnnSeq2SeqConfig, RnnSeq2SeqForTokenClassification, exist_ok=True)
 
@@ -48,6 +51,7 @@ RnnSeq2SeqModel.register_for_auto_class("AutoModel")
 RnnSeq2SeqForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
 RnnSeq2SeqForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 RnnSeq2SeqForSpeechSeq2Seq.register_for_auto_class("AutoModelForSpeechSeq2Seq")
+RnnSeq2SeqForTextToSpectrogram.register_for_auto_class("AutoModelForTextToSpectrogram")
 RnnSeq2SeqForTimeSeriesPrediction.register_for_auto_class("AutoModelForTimeSeriesPrediction")
 RnnSeq2SeqForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
 
@@ -62,6 +66,7 @@ __all__ = [
     "RnnSeq2SeqForConditionalGeneration",
     "RnnSeq2SeqForSequenceClassification",
     "RnnSeq2SeqForSpeechSeq2Seq",
+    "RnnSeq2SeqForTextToSpectrogram",
     "RnnSeq2SeqForTimeSeriesPrediction",
     "RnnSeq2SeqForTokenClassification",
     "RnnSeq2SeqGenerationPipeline",

@@ -18,6 +18,7 @@ from hf_rnn_seq2seq import (
     RnnSeq2SeqForConditionalGeneration,
     RnnSeq2SeqForSequenceClassification,
     RnnSeq2SeqForSpeechSeq2Seq,
+    RnnSeq2SeqForTextToSpectrogram,
     RnnSeq2SeqForTimeSeriesPrediction,
     RnnSeq2SeqForTokenClassification,
     RnnSeq2SeqModel,
@@ -124,6 +125,7 @@ def test_the_model_room_is_what_travels(tmp_path: Path) -> None:
     words = tiny_tokenizer()._tokenizer
     saved: list[Any] = [RnnSeq2SeqModel(text), RnnSeq2SeqForConditionalGeneration(text)]
     saved += [RnnSeq2SeqForTokenClassification(text), RnnSeq2SeqForSequenceClassification(text)]
+    saved += [RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqConfig(**SIZES, num_mel_bins=4))]
     saved += [RnnSeq2SeqForSpeechSeq2Seq(vectors), RnnSeq2SeqFeatureExtractor(feature_size=4)]
     saved.append(RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqConfig(**SIZES, input_size=4, prediction_length=3)))
     saved += [kind(tokenizer_object=words) for kind in (RnnSeq2SeqTokenizer, RnnSeq2SeqWordTokenizer)]
@@ -158,11 +160,11 @@ DOORS = {
     """,
     "data": """
         DataError DataOptions ForecastDataOptions ForecastWindows HoldoutOptions JoinOptions Preprocessing
-        SequenceLabelDataOptions Series SpeechDataOptions TableOptions TokenLabelDataOptions TokenizerOptions
-        ToyOptions ValueDataOptions decode_with_slots encode_dataset encode_sources encode_with_slots
-        evaluation_items label_map load_data load_labelled_data load_speech_data load_tokenizers load_value_data
-        load_windows load_word_vectors read_table save_processor save_tokenizers set_word_vectors tokens_with_slots
-        train_tokenizer unknown_words
+        SequenceLabelDataOptions Series SpeakDataOptions SpeechDataOptions TableOptions TokenLabelDataOptions
+        TokenizerOptions ToyOptions ValueDataOptions decode_with_slots encode_dataset encode_sources encode_with_slots
+        evaluation_items label_map load_data load_labelled_data load_speech_data load_spoken_data load_tokenizers
+        load_value_data load_windows load_word_vectors read_table save_processor save_tokenizers set_word_vectors
+        tokens_with_slots train_tokenizer unknown_words
     """,
     "training": """
         ArrayRows BpeDropout RecipeTrainer ScheduledSamplingCallback SpecAugmentOptions
@@ -170,9 +172,9 @@ DOORS = {
         pad_rows pad_value_rows rank_checkpoints spec_augment teacher_forcing_ratio
     """,
     "evaluation": """
-        Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble
+        GriffinLim Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble
         RnnSeq2SeqTokenClassificationEnsemble average_models decode load_ensemble load_metric load_model
-        plot_attention target_log_probabilities
+        plot_attention plot_spectrogram target_log_probabilities write_wav
     """,
     "sharing": """
         RnnSeq2SeqRuntime RnnSeriesRuntime RnnValuesRuntime build_demo create_model_card export_model launch_demo

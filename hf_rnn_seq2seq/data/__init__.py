@@ -10,6 +10,7 @@ __all__, __getattr__ = door(
         "pairs": "DataOptions load_data encode_sources encode_dataset evaluation_items",
         "labels": "TokenLabelDataOptions SequenceLabelDataOptions load_labelled_data label_map",
         "speech": "SpeechDataOptions load_speech_data JoinOptions",
+        "speak": "SpeakDataOptions load_spoken_data",
         "values": "ValueDataOptions load_value_data",
         "windows": "ForecastDataOptions ForecastWindows load_windows",
         "tables": "TableOptions Series read_table",

@@ -24,7 +24,9 @@ PAIRS_HEADER = ("source", "rank", "score", "prediction", "references")
 TRANSCRIPTS_HEADER = ("id", "reference", "hypothesis")
 TOKENS_HEADER = ("token", "label", "prediction")
 TEXTS_HEADER = ("text", "label", "prediction")
-_WRITTEN_HEADERS = {"\t".join(header) for header in (PAIRS_HEADER, TRANSCRIPTS_HEADER, TOKENS_HEADER, TEXTS_HEADER)}
+SPOKEN_HEADER = ("id", "source", "vectors", "reference_vectors", "heard")
+_HEADERS = (PAIRS_HEADER, TRANSCRIPTS_HEADER, TOKENS_HEADER, TEXTS_HEADER, SPOKEN_HEADER)
+_WRITTEN_HEADERS = {"\t".join(header) for header in _HEADERS}
 
 # Errors of libraries about a file that they cannot read. tokenizers and safetensors raise nothing more special than
 # Exception.

@@ -14,5 +14,7 @@ __all__, __getattr__ = door(
         "decoding": "Hypothesis decode target_log_probabilities",
         "metrics": "load_metric",
         "attention_plot": "plot_attention",
+        "spectrogram_plot": "plot_spectrogram",
+        "sound": "GriffinLim write_wav",
     },
 )

@@ -1,8 +1,9 @@
 """Attention over the encoder's memory: (query, keys, memory, mask) -> context vector c_t and weights.
 
-dot and general: Luong 2015, section 3.1. additive: Bahdanau 2015, appendix A.1.2. Keys are projected once a source
-sequence, outside the steps. Nothing is kept on the module between calls. B batch, S source length, T queries, H of the
-decoder, K size of a key, A of the additive score, D of a memory vector.
+dot and general: Luong 2015, section 3.1. additive: Bahdanau 2015, appendix A.1.2. By location too: Chorowski 2015,
+section 2.1. Keys are projected once a source sequence, outside the steps. Nothing is kept on the module between calls.
+B batch, S source length, T queries, H of the decoder, K size of a key, A of the additive score, D of a memory vector,
+N location filters.
 """
 
 import torch
@@ -21,10 +22,21 @@ class Attention(nn.Module):
         query_size, memory_size, attention_size (`int`): H, D, and A of the additive score.
         coverage (`bool`): The score also reads how much each position was attended to so far, g_j (See 2017, 2.3):
             additive v.tanh(W q + U m_j + w g_j); the others add w g_j with one learned number w to the score.
+        location_filters (`int`): N: so many filters over neighbouring g_j, f_j (N,), in place of g_j alone: additive
+            v.tanh(W q + U m_j + V f_j) (Chorowski 2015, eq. 8 and 9; g_j and not the last weights: Shen 2018, 2.2);
+            the others add v.f_j to the score. 0: none.
+        location_width (`int`): How many neighbours a filter reads, an odd number.
     """
 
     def __init__(
-        self, attention_type: str, query_size: int, memory_size: int, attention_size: int, coverage: bool = False
+        self,
+        attention_type: str,
+        query_size: int,
+        memory_size: int,
+        attention_size: int,
+        coverage: bool = False,
+        location_filters: int = 0,
+        location_width: int = 31,
     ):
         super().__init__()
         self.attention_type = attention_type
@@ -34,8 +46,15 @@ class Attention(nn.Module):
             self.key_projection = nn.Linear(memory_size, attention_size, bias=False)
             self.query_projection = nn.Linear(query_size, attention_size, bias=True)
             self.score_projection = nn.Linear(attention_size, 1, bias=False)
-        if coverage:
-            self.coverage_weight = nn.Parameter(torch.zeros(attention_size if attention_type == "additive" else 1))
+        width = attention_size if attention_type == "additive" else 1
+        self.reads_locations = location_filters > 0
+        if self.reads_locations:
+            self.location_filters = nn.Conv1d(
+                1, location_filters, location_width, padding=location_width // 2, bias=False
+            )
+            self.location_projection = nn.Linear(location_filters, width, bias=False)
+        elif coverage:
+            self.coverage_weight = nn.Parameter(torch.zeros(width))
 
     def keys(self, memory: Tensor) -> Tensor:
         """Return what queries are scored against, (B, S, K), from the memory (B, S, D). Once a source sequence."""
@@ -61,9 +80,7 @@ class Attention(nn.Module):
         """
         covered = None
         if coverage is not None:
-            coverage = coverage.unsqueeze(1) if coverage.dim() == 2 else coverage  # (B, T or 1, S)
-            # (B, T or 1, S, A) in the additive score, (B, T or 1, S, 1) in the others
-            covered = coverage.to(memory.dtype).unsqueeze(-1) * self.coverage_weight
+            covered = self._covered(coverage.to(memory.dtype), mask)
         if self.attention_type == "additive":
             keys = keys.unsqueeze(1) if covered is None else keys.unsqueeze(1) + covered
             # (B, T, 1, A) + (B, 1, S, A): the one score that cannot be a matrix product
@@ -80,3 +97,18 @@ class Attention(nn.Module):
             scores = scores.masked_fill(~mask.unsqueeze(1), torch.finfo(scores.dtype).min)
         weights = scores.softmax(dim=-1)  # (B, T, S)
         return weights.to(memory.dtype) @ memory, weights
+
+    def _covered(self, coverage: Tensor, mask: Tensor | None) -> Tensor:
+        """Return what coverage adds, (B, T or 1, S, A); A is 1 in other scores than the additive."""
+        coverage = coverage.unsqueeze(1) if coverage.dim() == 2 else coverage  # (B, T or 1, S)
+        if not self.reads_locations:
+            return coverage.unsqueeze(-1) * self.coverage_weight
+        place = None
+        if mask is not None:
+            # The filters read real positions side by side, as if there were no padding, which has no weight.
+            place = (mask.long().cumsum(1) - 1).clamp(min=0).unsqueeze(1).expand_as(coverage)  # (B, T or 1, S)
+            coverage = torch.zeros_like(coverage).scatter_add(2, place, coverage)
+        rows = coverage.flatten(0, 1).unsqueeze(1)  # (B T, 1, S)
+        filtered = self.location_filters(rows).transpose(1, 2)  # (B T, S, N)
+        added = self.location_projection(filtered).unflatten(0, coverage.shape[:2])  # (B, T or 1, S, A)
+        return added if place is None else added.gather(2, place.unsqueeze(-1).expand_as(added))

@@ -87,6 +87,17 @@ def check_tensor(name: str, tensor: Any) -> None:
         raise TypeError(f"{name} is {type(tensor).__name__}, wanted a tensor")
 
 
+def check_shape(name: str, tensor: Any, wanted: Sequence[int | str], reason: str = "") -> None:
+    """Refuse a tensor, unless it is None, that has not these sizes; a word stands for any."""
+    if tensor is None:
+        return
+    check_tensor(name, tensor)
+    shape = tensor.shape
+    if len(shape) != len(wanted) or any(w != s for w, s in zip(wanted, shape) if not isinstance(w, str)):
+        sizes = ", ".join(map(str, wanted)) + ("," if len(wanted) == 1 else "")
+        raise ValueError(f"{name} has shape {tuple(shape)}, wanted ({sizes})" + (f": {reason}" if reason else ""))
+
+
 class Sizes:
     """The sizes of one call by name, each with what told it: the configuration, or the first tensor that has it."""
 

@@ -71,6 +71,11 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             2017, 2.3): `"additive"` inside the tanh, `"dot"` and `"general"` times one learned number. Its weights
             start at zero, so that it can be added to a trained model. Training then runs step by step, several times
             slower, and adds the coverage loss.
+        location_filters (`int`, defaults to 0): With `coverage`, so many filters over the sum of the weights of
+            neighbouring positions are read in place of that of each position alone (Chorowski 2015, 2.1.1, the
+            location-aware attention; over the sum and not the last weights: Tacotron 2, Shen 2018). For a decoder that
+            stays on a symbol for many steps: speech. Their weights do not start at zero.
+        location_width (`int`, defaults to 31): How many neighbours a filter reads, an odd number.
         coverage_loss_weight (`float`, defaults to 1.0): Weight of the coverage loss sum_j min(a_j, coverage_j) beside
             the cross entropy of each target symbol (eq. 13); in training only.
         share_embeddings (`bool`, defaults to `False`): One embedding table for source and target.
@@ -129,6 +134,27 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
         ctc_weight (`float`, defaults to 0.0): Of the speech model: weight of the CTC branch on the encoder in the
             training loss, (1 - w) attention + w CTC, and in decoding unless `generate(ctc_weight=...)` says otherwise
             (Watanabe 2017). 0: there is no CTC branch. The blank is `pad_token_id`.
+        num_mel_bins (`int`, *optional*): M: the output is a sequence of vectors of this size, a spectrogram, which
+            ends where the model decides (`RnnSeq2SeqForTextToSpectrogram`). The decoder reads the vector before, not a
+            symbol. `None`: the output is symbols. This option and the next eight have the names of transformers'
+            SpeechT5.
+        reduction_factor (`int`, defaults to 1): r: vectors a decoder step emits (Wang 2017, Tacotron, 3.4); the next
+            step reads the last of them.
+        speech_decoder_prenet_layers (`int`, defaults to 2): Layers of the pre-net between the vector before and the
+            decoder, ReLU and dropout each, `embedding_size` wide (Tacotron 2, 2.2).
+        speech_decoder_prenet_dropout (`float`, defaults to 0.5): Its dropout: in training, and unless
+            `prenet_dropout_in_generation` is `False` when a spectrogram is generated too. Never in an evaluation loss.
+        speech_decoder_postnet_layers (`int`, defaults to 0): Convolutions of the post-net, which adds to the emitted
+            vectors what they lack (Tacotron 2, 2.2; without batch normalisation, by which padding and the other
+            sequences of a batch would change a result). 0: there is no post-net.
+        speech_decoder_postnet_units (`int`, defaults to 256): Their channels.
+        speech_decoder_postnet_kernel (`int`, defaults to 5): Their width in vectors, an odd number.
+        speech_decoder_postnet_dropout (`float`, defaults to 0.5): Their dropout.
+        guided_attention_loss_scale (`float`, defaults to 0.0): Weight of the guided attention loss, which draws the
+            attention to the diagonal (Tachibana 2017, eq. 6); in training only. 0: there is none.
+        guided_attention_loss_sigma (`float`, defaults to 0.4): How far from the diagonal costs little.
+        stop_loss_weight (`float`, defaults to 1.0): Weight of the cross entropy of stopping in a spectrogram's loss.
+        prenet_dropout_in_generation (`bool`, defaults to `True`): See `speech_decoder_prenet_dropout`.
         prediction_length (`int`, *optional*): T: how many steps `RnnSeq2SeqForTimeSeriesPrediction` forecasts, of
             vectors of `input_feature_size` channels (also `config.input_size`). `None`: the model is no forecaster.
         context_length (`int`, *optional*): How many steps of the past it reads at most. Default: `prediction_length`.
@@ -195,6 +221,8 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
     copy_slots: int = 0
     coverage: bool = False
     coverage_loss_weight: float | int = 1.0
+    location_filters: int = 0
+    location_width: int = 31
     share_embeddings: bool = False
     tie_word_embeddings: bool = False
     character_vocab_size: int | None = None
@@ -219,6 +247,18 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
     regression_loss: Literal["squared", "absolute", "huber"] = "squared"
     time_reduction: int = 1
     ctc_weight: float | int = 0.0
+    num_mel_bins: int | None = None
+    reduction_factor: int = 1
+    speech_decoder_prenet_layers: int = 2
+    speech_decoder_prenet_dropout: float | int = 0.5
+    speech_decoder_postnet_layers: int = 0
+    speech_decoder_postnet_units: int = 256
+    speech_decoder_postnet_kernel: int = 5
+    speech_decoder_postnet_dropout: float | int = 0.5
+    guided_attention_loss_scale: float | int = 0.0
+    guided_attention_loss_sigma: float | int = 0.4
+    stop_loss_weight: float | int = 1.0
+    prenet_dropout_in_generation: bool = True
     prediction_length: int | None = None
     context_length: int | None = None
     distribution_output: Literal["none", "normal", "student_t", "negative_binomial"] = "none"

@@ -97,7 +97,8 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         hidden_size, context_size, embedding_size = config.decoder_hidden_size, config.encoder_hidden_size, 0
         if config.feed_previous_token:
             embedding_size = config.embedding_size
-            self.embed_tokens = nn.Embedding(config.target_vocab_size, embedding_size)
+            if config.num_mel_bins is None:
+                self.embed_tokens = nn.Embedding(config.target_vocab_size, embedding_size)
         contexts = context_size * (config.feeds_context + self.attends_before_step)
         self.rnn = RecurrentStack(
             config.rnn_type,
@@ -112,7 +113,13 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         if self.attends:
             attention_size = config.attention_size or hidden_size
             self.attention = Attention(
-                config.attention_type, hidden_size, context_size, attention_size, coverage=config.coverage
+                config.attention_type,
+                hidden_size,
+                context_size,
+                attention_size,
+                coverage=config.coverage,
+                location_filters=config.location_filters,
+                location_width=config.location_width,
             )
         readout_input = hidden_size + context_size * (self.attends or config.feeds_context)
         if config.readout_type == "tanh":
@@ -313,7 +320,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         outputs, all_weights, gates, layer_outputs, *_ = zip(*results)
         weights = torch.stack(all_weights, dim=1) if self.attends else None  # (B, T, S)
         coverage_loss = None
-        if self.config.coverage and self.training:  # See 2017, eq. 12
+        if self.config.coverage and self.training and self.config.num_mel_bins is None:  # See 2017, eq. 12
             before = torch.stack([state.coverage for state in states[:-1]], dim=1)  # (B, T, S)
             coverage_loss = torch.minimum(weights, before).sum(-1)  # (B, T)
         output = torch.stack(outputs, dim=1)  # (B, T, R)

@@ -209,7 +209,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
 
     def _spectral(self, samples: Tensor) -> Tensor:
         """Compute log-mel energies (S, num_mel_bins) or cepstra (S, num_cepstra) of samples (N,)."""
-        length, shift = (round(self.sampling_rate * time / 1000) for time in (self.frame_length, self.frame_shift))
+        length, shift, bins = self.frame_samples
         if self.dither > 0:
             samples = samples + self.dither * torch.randn_like(samples)
         # Only whole frames, but at least one.
@@ -217,15 +217,20 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         frames = frames - frames.mean(1, keepdim=True)  # (S, length)
         # A frame's first sample stands in for the one before it.
         frames = frames - self.preemphasis * torch.cat([frames[:, :1], frames[:, :-1]], dim=1)  # (S, length)
-        bins = 1 << (length - 1).bit_length()
         power = torch.fft.rfft(frames * torch.hamming_window(length, periodic=False), n=bins).abs().square()
-        log_mel = (power @ self._mel_filters(bins)).clamp(min=_ENERGY_FLOOR).log()  # (S, num_mel_bins)
+        log_mel = (power @ self.mel_filters()).clamp(min=_ENERGY_FLOOR).log()  # (S, num_mel_bins)
         return log_mel if self.feature_type == "log_mel" else log_mel @ self._cosines()
 
-    def _mel_filters(self, bins: int) -> Tensor:
+    @property
+    def frame_samples(self) -> tuple[int, int, int]:
+        """Length and shift of a frame, and size of its Fourier transform, in samples."""
+        length, shift = (round(self.sampling_rate * time / 1000) for time in (self.frame_length, self.frame_shift))
+        return length, shift, 1 << (length - 1).bit_length()
+
+    def mel_filters(self) -> Tensor:
         """Return filters (bins / 2 + 1, num_mel_bins): triangles of height 1, their corners evenly spaced in mel."""
         filters = mel_filter_bank(
-            num_frequency_bins=bins // 2 + 1,
+            num_frequency_bins=self.frame_samples[2] // 2 + 1,
             num_mel_filters=self.num_mel_bins,
             min_frequency=self.low_frequency,
             max_frequency=self._highest,

@@ -62,15 +62,19 @@ def check_names(config: Any, names: dict[str, Any]) -> None:
 _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("vocab_size decoder_vocab_size embedding_size encoder_hidden_size decoder_hidden_size encoder_layers "
      "decoder_layers input_feature_size character_vocab_size character_embedding_size character_hidden_size "
-     "attention_size readout_size",
-     lambda size: size >= 1, "at least 1"),
-    ("prediction_length context_length segment_length num_parallel_samples", lambda size: size >= 1, "at least 1"),
+     "attention_size readout_size num_mel_bins reduction_factor speech_decoder_prenet_layers "
+     "speech_decoder_postnet_units", lambda size: size >= 1, "at least 1"),
     ("token_dropout embedding_dropout hidden_dropout output_dropout recurrent_dropout label_smoothing "
-     "classifier_dropout", lambda rate: 0 <= rate < 1, "at least 0 and less than 1"),
-    ("copy_slots num_time_features num_static_real_features num_static_categorical_features",
-     lambda count: count >= 0, "at least 0"),
+     "classifier_dropout speech_decoder_prenet_dropout speech_decoder_postnet_dropout",
+     lambda rate: 0 <= rate < 1, "at least 0 and less than 1"),
+    ("prediction_length context_length segment_length num_parallel_samples", lambda size: size >= 1, "at least 1"),
+    ("copy_slots location_filters speech_decoder_postnet_layers num_time_features num_static_real_features "
+     "num_static_categorical_features", lambda count: count >= 0, "at least 0"),
     ("cardinality embedding_dimension", lambda sizes: all(size >= 1 for size in sizes), "at least 1 each"),
-    ("init_std coverage_loss_weight", lambda x: 0 <= x < float("inf"), "a number that is not negative"),
+    ("location_width speech_decoder_postnet_kernel", lambda width: width >= 1 and width % 2, "an odd number"),
+    ("guided_attention_loss_sigma", lambda x: 0 < x < float("inf"), "more than 0"),
+    ("init_std coverage_loss_weight guided_attention_loss_scale stop_loss_weight",
+     lambda x: 0 <= x < float("inf"), "a number that is not negative"),
     ("time_reduction", lambda n: n >= 1 and not n & (n - 1), "1, 2, 4, 8 or another power of two"),
     ("ctc_weight", lambda weight: 0 <= weight <= 1, "at least 0 and at most 1"),
 )  # fmt: skip
@@ -78,6 +82,17 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 # (names of options that cannot have these values together, when that is so, what is wrong and what to change)
 Rule = tuple[str, Callable[[Any], Any], str]
 
+# Options that only a model with `num_mel_bins` reads, with their defaults; of them those of the two nets.
+_OF_PRENETS = {
+    "speech_decoder_prenet_layers": 2, "speech_decoder_prenet_dropout": 0.5, "prenet_dropout_in_generation": True,
+}  # fmt: skip
+_OF_POSTNETS = {
+    "speech_decoder_postnet_units": 256, "speech_decoder_postnet_kernel": 5, "speech_decoder_postnet_dropout": 0.5,
+}  # fmt: skip
+_OF_SPECTROGRAMS = {
+    **_OF_PRENETS, **_OF_POSTNETS, "speech_decoder_postnet_layers": 0, "reduction_factor": 1, "stop_loss_weight": 1,
+    "guided_attention_loss_scale": 0,
+}  # fmt: skip
 # The options of forecasting and their defaults: nothing else reads them.
 FORECASTING = {
     "context_length": None, "distribution_output": "none", "segment_length": 1, "decode_at_once": False,
@@ -129,6 +144,10 @@ _CONTRADICTIONS: tuple[Rule, ...] = (
      "slots are embedded as the unknown symbol: give an unk_token_id, or set copy_slots=0"),
     ("coverage_loss_weight coverage", lambda c: c.coverage_loss_weight != 1 and not c.coverage,
      "there is no coverage loss: set coverage=True, or leave coverage_loss_weight out"),
+    ("location_filters coverage", lambda c: c.location_filters > 0 and not c.coverage,
+     "the filters read the sum of the weights so far: set coverage=True, or location_filters=0"),
+    ("location_width location_filters", lambda c: c.location_width != 31 and not c.location_filters,
+     "there are no filters: set location_filters, or leave location_width out"),
     ("share_embeddings vocab_size decoder_vocab_size",
      lambda c: c.share_embeddings and c.target_vocab_size != c.vocab_size,
      "one table needs one vocabulary: leave decoder_vocab_size out, or set share_embeddings=False"),
@@ -153,6 +172,31 @@ _CONTRADICTIONS: tuple[Rule, ...] = (
     *((f"{name} input_feature_size", lambda c, name=name: c.input_feature_size is not None and getattr(c, name),
        f"the input is vectors, without symbols: leave {name} out, or leave input_feature_size out")
       for name in ("share_embeddings", "use_copy", "character_vocab_size", "token_dropout")),
+    *((f"{name} num_mel_bins", lambda c, name=name: c.num_mel_bins is not None and getattr(c, name),
+       f"the output is vectors, without symbols: leave {name} out, or leave num_mel_bins out")
+      for name in ("decoder_vocab_size", "share_embeddings", "tie_word_embeddings", "use_copy", "label_smoothing")),
+    ("input_feature_size num_mel_bins", lambda c: c.num_mel_bins is not None and c.input_feature_size is not None,
+     "what speaks reads symbols: leave input_feature_size out, or leave num_mel_bins out"),
+    ("coverage_loss_weight num_mel_bins", lambda c: c.num_mel_bins is not None and c.coverage_loss_weight != 1,
+     "what speaks stays on a symbol for many steps, there is no coverage loss: leave coverage_loss_weight out"),
+    ("guided_attention_loss_scale attention_type",
+     lambda c: c.guided_attention_loss_scale > 0 and c.attention_type == "none",
+     "there is no attention to guide: choose an attention_type, or leave guided_attention_loss_scale out"),
+    ("guided_attention_loss_sigma guided_attention_loss_scale",
+     lambda c: c.guided_attention_loss_sigma != 0.4 and not c.guided_attention_loss_scale,
+     "there is no guided attention loss: set guided_attention_loss_scale, or leave guided_attention_loss_sigma out"),
+    *((f"{name} num_mel_bins", lambda c, name=name, default=default: c.num_mel_bins is None
+       and getattr(c, name) != default,
+       f"the output is symbols: give num_mel_bins, or leave {name} out")
+      for name, default in _OF_SPECTROGRAMS.items()),
+    *((f"{name} speech_decoder_postnet_layers", lambda c, name=name, default=default:
+       c.speech_decoder_postnet_layers == 0 and getattr(c, name) != default,
+       f"there is no post-net: set speech_decoder_postnet_layers, or leave {name} out")
+      for name, default in _OF_POSTNETS.items()),
+    *((f"{name} feed_previous_token", lambda c, name=name, default=default: not c.feed_previous_token
+       and getattr(c, name) != default,
+       f"the decoder does not read the vector before: set feed_previous_token=True, or leave {name} out")
+      for name, default in _OF_PRENETS.items()),
     ("character_hidden_size", lambda c: c.character_vocab_size is not None and c.character_hidden_size % 2,
      "an odd size cannot be split over two directions: make it even"),
     ("pad_token_id character_vocab_size",

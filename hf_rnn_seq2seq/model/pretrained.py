@@ -90,6 +90,10 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         elif isinstance(module, ValueScale):
             init.zeros_(module.mean)
             init.ones_(module.std)
+        elif isinstance(module, nn.Conv1d):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, Attention) and hasattr(module, "coverage_weight"):
             # Zero, so that a trained model to which coverage is added is at first what it was.
             init.zeros_(module.coverage_weight)
@@ -161,7 +165,7 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
                 f"vocab_size={self.config.vocab_size} and decoder_vocab_size={self.config.decoder_vocab_size}"
             )
         source: nn.Embedding = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        if decoder is not None and self.config.feed_previous_token and self.config.input_feature_size is None:
+        if hasattr(decoder, "embed_tokens") and self.config.input_feature_size is None:
             decoder.embed_tokens = self._get_resized_embeddings(
                 decoder.embed_tokens, source.num_embeddings, mean_resizing=mean_resizing
             )

@@ -6,14 +6,13 @@ B batch, P steps of the past, C channels, k steps of a segment, S segments. This
 only torch and its flat siblings.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checks import check_tensor
+from .checks import check_shape
 from .fast import is_traced
 
 
@@ -83,7 +82,7 @@ def check_series(config: Any, inputs: dict[str, Tensor | None]) -> None:
     channels: tuple[int | str, ...] = (config.input_feature_size,)
     if config.input_feature_size == 1 and past.dim() == 2:
         channels = ()
-    _check_shape("past_values", past, ("batch", "steps", *channels), f"input_feature_size={config.input_feature_size}")
+    check_shape("past_values", past, ("batch", "steps", *channels), f"input_feature_size={config.input_feature_size}")
     batch, steps = past.shape[:2]
     if not 1 <= steps <= config.context_length:
         raise ValueError(
@@ -94,31 +93,20 @@ def check_series(config: Any, inputs: dict[str, Tensor | None]) -> None:
         config.prediction_length,
         f"the model was trained for prediction_length={config.prediction_length}",
     )
-    _check_shape("past_observed_mask", inputs["past_observed_mask"], tuple(past.shape), "as past_values")
-    _check_shape("past_time_features", inputs["past_time_features"], (batch, steps, config.num_time_features))
+    check_shape("past_observed_mask", inputs["past_observed_mask"], tuple(past.shape), "as past_values")
+    check_shape("past_time_features", inputs["past_time_features"], (batch, steps, config.num_time_features))
     future = inputs["future_values"]
-    _check_shape("future_values", future, (batch, ahead, *channels), trained)
-    _check_shape("future_observed_mask", inputs["future_observed_mask"], (batch, ahead, *channels), "as future_values")
-    _check_shape(
+    check_shape("future_values", future, (batch, ahead, *channels), trained)
+    check_shape("future_observed_mask", inputs["future_observed_mask"], (batch, ahead, *channels), "as future_values")
+    check_shape(
         "future_time_features", inputs["future_time_features"], (batch, ahead, config.num_time_features), trained
     )
     classes, numbers = config.num_static_categorical_features, config.num_static_real_features
-    _check_shape("static_categorical_features", inputs["static_categorical_features"], (batch, classes))
-    _check_shape("static_real_features", inputs["static_real_features"], (batch, numbers))
+    check_shape("static_categorical_features", inputs["static_categorical_features"], (batch, classes))
+    check_shape("static_real_features", inputs["static_real_features"], (batch, numbers))
     _check_classes(config, inputs["static_categorical_features"])
     for side in ("past", "future"):
         _check_observed(side, inputs[f"{side}_values"], inputs[f"{side}_observed_mask"])
-
-
-def _check_shape(name: str, tensor: Any, wanted: Sequence[int | str], reason: str = "") -> None:
-    """Refuse a tensor, unless it is None, that has not these sizes; a word stands for any."""
-    if tensor is None:
-        return
-    check_tensor(name, tensor)
-    shape = tensor.shape
-    if len(shape) != len(wanted) or any(w != s for w, s in zip(wanted, shape) if not isinstance(w, str)):
-        sizes = ", ".join(map(str, wanted)) + ("," if len(wanted) == 1 else "")
-        raise ValueError(f"{name} has shape {tuple(shape)}, wanted ({sizes})" + (f": {reason}" if reason else ""))
 
 
 def _check_presence(config: Any, inputs: dict[str, Tensor | None]) -> None:

@@ -4,7 +4,8 @@
 
 A text-to-text model reads texts, a speech model audio files (or an .npz of frames): printed are the hypotheses, best
 first, with their log-probabilities (natural, summed over the symbols and the end). A classifier of texts gives its
-labels with theirs, a tagger each word with its label. A blank line for a blank input.
+labels with theirs, a tagger each word with its label. A blank line for a blank input. A model that speaks writes what
+it says to each text into the folder --sound, as NAME.wav and NAME.npz, and prints the name.
 A whole file, by as many processes as there are; the same command goes on after a kill:
 
     ... MODEL_DIR --input_file in.txt --output_file out.jsonl
@@ -34,6 +35,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
+from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from ..data.files import (
     DataError,
@@ -57,11 +59,13 @@ from ..evaluation.saved_model import load_model, saved_classes
 from ..evaluation.work_in_parts import start_processes, work_in_parts
 from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
+from ..model.modeling_spectrogram import RnnSeq2SeqForTextToSpectrogram
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 from .arguments import file_to_write, one_sentence, picture_to_write, start_logging, whole_number
 from .labelling import Labeller
 from .predict_series import predict_series_file, reads_series
 from .predict_values import predict_value_file, reads_tables
+from .speaking import speak, write_spoken
 
 
 class Predictor(ABC):
@@ -70,7 +74,7 @@ class Predictor(ABC):
     # The field of .jsonl that has the inputs, if --column does not say.
     field: ClassVar[str] = "source"
     # Options that mean nothing to such models.
-    refused: ClassVar[tuple[str, ...]] = ()
+    refused: ClassVar[tuple[str, ...]] = ("sound",)
     model: Any
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -180,7 +184,7 @@ class SpeechPredictor(_Searching):
     """
 
     field = "audio"
-    refused = ("attention",)
+    refused = ("attention", "sound")
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args, RnnSeq2SeqForSpeechSeq2Seq)
@@ -229,7 +233,7 @@ def frames_in(path: Path) -> list[str]:
 class _Labels(Labeller, Predictor):
     """A classifier."""
 
-    refused: ClassVar[tuple[str, ...]] = ("num_beams", "attention")
+    refused: ClassVar[tuple[str, ...]] = ("num_beams", "attention", "sound")
     model_class: ClassVar[Any]
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -260,7 +264,7 @@ class TagPredictor(_Labels):
     """A label for each word of a sentence, which is a list of words. There are no lists of the best, and no scores."""
 
     field = "tokens"
-    refused = ("num_beams", "attention", "num_return_sequences", "scores")
+    refused = ("num_beams", "attention", "num_return_sequences", "scores", "sound")
     model_class = RnnSeq2SeqForTokenClassification
 
     @classmethod
@@ -284,9 +288,39 @@ class TagPredictor(_Labels):
         yield " ".join(f"{word}/{label.text}" for word, label in zip(item, ranked, strict=True))
 
 
+class SoundPredictor(Predictor):
+    """The sound of a text, or its vectors if these are no sound: a file's name for each text."""
+
+    field = "text"
+    refused = ("num_beams", "attention", "num_return_sequences", "scores")
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(args)
+        if args.sound is None:
+            raise DataError(f"--sound: the model in {args.model_dir} speaks, wanted the folder that its sound goes to")
+        self.tokenizer = load_tokenizers(args.model_dir)[0]
+        self.model = load_model(RnnSeq2SeqForTextToSpectrogram, args.model_dir).eval()
+        self.extractor = None
+        if (Path(args.model_dir) / FEATURE_EXTRACTOR_NAME).is_file():
+            self.extractor = RnnSeq2SeqFeatureExtractor.from_pretrained(args.model_dir)
+
+    def __call__(self, items: Sequence[str], with_scores: bool) -> list[list[Hypothesis]]:
+        # One by one: the dropout of the pre-net is then the same whatever stands beside a text.
+        spoken = [speak(self.model, self.tokenizer, [text], 1, seed=0)[0] for text in items]
+        paths = [write_spoken(self.args.sound, text, said, self.extractor) for text, said in zip(items, spoken)]
+        return [[Hypothesis(str(path), ())] for path in paths]
+
+    def record(self, item: Any, ranked: Sequence[Hypothesis]) -> dict[str, Any]:
+        return {"text": item, "sound": ranked[0].text if ranked else None}
+
+    def printed(self, item: Any, ranked: Sequence[Hypothesis], width: int) -> Iterator[str]:
+        yield f"{on_one_line(item):{width}}  {ranked[0].text}"
+
+
 # What a model's folder says that it holds -> what runs it. Of other classes, all are taken for text to text.
 PREDICTORS: dict[str, type[Predictor]] = {
     "RnnSeq2SeqForSpeechSeq2Seq": SpeechPredictor,
+    "RnnSeq2SeqForTextToSpectrogram": SoundPredictor,
     "RnnSeq2SeqForSequenceClassification": ClassPredictor,
     "RnnSeq2SeqForTokenClassification": TagPredictor,
 }
@@ -349,7 +383,7 @@ def predict_file(args: argparse.Namespace) -> None:
         return lines
 
     job = {name: getattr(args, name) for name in ("num_beams", "num_return_sequences", "batch_size", "scores")}
-    job["model"] = _digest(Path(args.model_dir))
+    job |= {"model": _digest(Path(args.model_dir)), "sound": None if args.sound is None else str(args.sound)}
     work_in_parts(items, work, args.output_file, job=job, part_size=args.part_size, overwrite=args.overwrite)
 
 
@@ -411,6 +445,7 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
         metavar="PNG",
         help="draw the attention of the first text's best hypothesis",
     )
+    parser.add_argument("--sound", type=Path, metavar="FOLDER", help="where what a model says is written")
     files = parser.add_argument_group("a whole file")
     files.add_argument("--input_file", type=Path, help=".txt, .jsonl, .csv or .tsv; of frames .npz")
     files.add_argument("--output_file", type=file_to_write, help=".txt or .jsonl")

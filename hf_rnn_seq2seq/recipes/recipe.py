@@ -37,7 +37,7 @@ _RESERVED: dict[str, dict[str, str]] = {
     )
     | dict.fromkeys(
         [
-            *("input_feature_size", "num_labels", "id2label", "label2id"),
+            *("input_feature_size", "num_mel_bins", "num_labels", "id2label", "label2id"),
             *("prediction_length", "context_length", "num_time_features"),
         ],
         "it follows from the data",

@@ -33,17 +33,18 @@ _MODEL_CODE = Path(__file__).parents[1] / "model"
 EARLIER_FOLDER = "earlier_run"
 CARD_FILE = "README.md"
 PREDICTIONS = "predictions_*.tsv"
+SPOKEN_PICTURE = "spectrogram.png"
 VALUES_PICTURE = "values.png"
 SERIES_FILE, FORECAST_PICTURE = "series.json", "forecast.png"
 # What a run leaves, beside its checkpoints, its recipe, and a card.
 _FINISHED = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "config.json", "generation_config.json"),
     *("tokenizer*.json", "special_tokens_map.json", "*processor_config.json"),
-    *(COLUMNS_FILE, VALUES_PICTURE, SERIES_FILE, FORECAST_PICTURE),
+    *(COLUMNS_FILE, VALUES_PICTURE, SERIES_FILE, FORECAST_PICTURE, SPOKEN_PICTURE),
     *(PREPROCESSING_FILE, TARGET_TOKENIZER_FOLDER, "training_args.bin", REPORT_FILE, PREDICTIONS),
 )
 # The sections that the weights do not depend on ...
-_NOT_TRAINED_SECTIONS = ("generation", "evaluation", "card")
+_NOT_TRAINED_SECTIONS = ("generation", "evaluation", "listening", "card")
 # ... and what may differ in the others between a run and its continuation: how long it goes on, and what it says.
 _LENGTH = frozenset({"num_train_epochs", "max_steps"})
 _FREE_AT_RESUME = _LENGTH | {"logging_steps", "report_to", "disable_tqdm"}

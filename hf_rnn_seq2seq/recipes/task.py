@@ -26,6 +26,7 @@ REPORT_FILE = "training_report.json"
 TASKS = {
     "seq2seq": ("task_text", "Seq2SeqTask"),
     "speech": ("task_speech", "SpeechTask"),
+    "speak": ("task_speak", "SpeakTask"),
     "token_classification": ("task_labels", "TokenClassificationTask"),
     "sequence_classification": ("task_labels", "SequenceClassificationTask"),
     "values": ("task_values", "ValueTask"),

@@ -39,6 +39,8 @@ _METRIC_TITLES = {
     "exact_match": "exact match (%)",
     "token_accuracy": "token accuracy (%)",
     "perplexity": "perplexity",
+    "length_error": "difference in length (%)",
+    "solved": "solved (%)",
     "accuracy": "accuracy (%)",
     "macro_f1": "macro F1 (%)",
     "entity_f1": "entity F1 (%)",
@@ -74,6 +76,7 @@ _KINDS: dict[str, tuple[ModelKind, str, str]] = {
     "RnnSeq2SeqForSpeechSeq2Seq": (
         "speech_seq2seq", "AutoModelForSpeechSeq2Seq", "automatic-speech-recognition",
     ),
+    "RnnSeq2SeqForTextToSpectrogram": ("text_to_spectrogram", "AutoModelForTextToSpectrogram", "text-to-speech"),
     "RnnSeq2SeqForTokenClassification": (
         "token_classification", "AutoModelForTokenClassification", "token-classification",
     ),
@@ -100,7 +103,7 @@ def _kind_of(model: PreTrainedModel) -> tuple[ModelKind, str, str]:
 def _tags(kind: ModelKind, task: str, config: RnnSeq2SeqConfig) -> list[str]:
     """Return what the Hub's users can search for."""
     tags = ["rnn", config.rnn_type]
-    if kind in ("seq2seq", "speech_seq2seq", "forecast"):
+    if kind in ("seq2seq", "speech_seq2seq", "text_to_spectrogram", "forecast"):
         tags += ["seq2seq", "encoder-decoder"]
         used = {
             "attention": config.attention_type != "none",

@@ -13,7 +13,12 @@ from ..model.subsampling import reduction_plan
 
 # What is on top of the encoder, named after transformers' Auto classes.
 ModelKind: TypeAlias = Literal[
-    "seq2seq", "speech_seq2seq", "token_classification", "sequence_classification", "forecast"
+    "seq2seq",
+    "speech_seq2seq",
+    "text_to_spectrogram",
+    "token_classification",
+    "sequence_classification",
+    "forecast",
 ]
 
 _CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "tanh RNN"}
@@ -120,9 +125,11 @@ def _describe_context(config: RnnSeq2SeqConfig) -> str:
         f"{start}{fed}.",
     ]
     if config.coverage:
-        sentences.append(
-            "The score also reads how much each position was attended to so far (coverage, See et al. 2017)."
-        )
+        how = "how much each position was attended to so far (coverage, See et al. 2017)"
+        if config.location_filters > 0:
+            filters = f"{config.location_filters} filters {config.location_width} wide"
+            how = f"which positions were attended to so far, by {filters} (Chorowski et al. 2015)"
+        sentences.append(f"The score also reads {how}.")
     if config.input_feeding:
         sentences.append("The attentional vector is fed to the next step (input feeding, Luong et al. 2015).")
     return " ".join(sentences)
@@ -134,17 +141,33 @@ def _describe_decoder(config: RnnSeq2SeqConfig) -> str:
         "tanh": f"an attentional vector of size {config.readout_size} (tanh)",
         "maxout": f"a deep output of size {config.readout_size} (maxout)",
     }[str(config.readout_type)]
+    given = f"chooses among {config.target_vocab_size} target symbols"
+    if config.num_mel_bins is not None:
+        vectors = "a vector" if config.reduction_factor == 1 else f"{config.reduction_factor} vectors"
+        given = (
+            f"gives {vectors} of {config.num_mel_bins} numbers, and of each the probability that it is the last one"
+        )
     sentences = [
         f"**Decoder.** {_CELLS[config.rnn_type]}, {_layers(config.decoder_layers)}, {config.decoder_hidden_size} "
-        f"units. The output layer reads {readout} and chooses among {config.target_vocab_size} target symbols."
+        f"units. The output layer reads {readout} and {given}."
     ]
+    if config.num_mel_bins is not None and config.feed_previous_token:
+        sentences.append(
+            f"The vector before is read through a pre-net of {_layers(config.speech_decoder_prenet_layers)} with "
+            f"dropout {config.speech_decoder_prenet_dropout:g} (Tacotron 2, Shen et al. 2018)."
+        )
+    if config.speech_decoder_postnet_layers > 0:
+        sentences.append(
+            f"A post-net of {_layers(config.speech_decoder_postnet_layers)} of convolutions adds what they lack."
+        )
     if config.use_copy:
         sentences.append(
             "At each step its distribution is mixed with the attention over the source's symbols, so that these can "
             "be copied (pointer-generator, See et al. 2017)."
         )
     if not config.feed_previous_token:
-        sentences.append("The decoder does not read the symbol it gave before: only its state and the context.")
+        given = "symbol" if config.num_mel_bins is None else "vector"
+        sentences.append(f"The decoder does not read the {given} it gave before: only its state and the context.")
     if config.share_embeddings:
         sentences.append("Source and target share one embedding table.")
     if config.tie_word_embeddings:
@@ -312,8 +335,14 @@ def citations(config: RnnSeq2SeqConfig, kind: ModelKind) -> str:
             keys.append("bahdanau2015")
             if config.attention_type != "additive" or config.attention_query == "new_state":
                 keys.append("luong2015")
-        if config.use_copy or config.coverage:
+        if config.use_copy or (config.coverage and not config.location_filters):
             keys.append("see2017")
+        if config.location_filters > 0:
+            keys.append("chorowski2015")
+        if kind == "text_to_spectrogram":
+            keys += ["wang2017", "shen2018"]
+            if config.guided_attention_loss_scale > 0:
+                keys.append("tachibana2018")
         if kind == "speech_seq2seq":
             keys.append("chan2016")
             if config.ctc_weight > 0:

@@ -42,6 +42,39 @@ def plain_attention(attention: Attention, query: Tensor, memory: Tensor) -> tupl
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("where", [None, *PADDINGS])
+@pytest.mark.parametrize("several", [False, True])
+def test_locations_are_read_as_the_paper_says(kind: str, where: str | None, several: bool) -> None:
+    """Chorowski 2015, eq. 8 and 9: f_j = sum_k F_k g_(j + k), over real positions side by side; by loops."""
+    attention = Attention(kind, 6, 6, 4, coverage=True, location_filters=3, location_width=5).double()
+    randomize(attention)
+    memory, query = torch.randn(3, 7, 6, dtype=torch.float64), torch.randn(3, 2, 6, dtype=torch.float64)
+    mask = torch.ones(3, 7, dtype=torch.bool) if where is None else padding_mask(where, [4, 7, 1], 7).bool()
+    memory = memory.masked_fill(~mask[..., None], 0)
+    coverage = torch.rand(3, 2, 7, dtype=torch.float64).masked_fill(~mask[:, None], 0)
+    coverage = coverage if several else coverage[:, :1].expand(-1, 2, -1)
+    given = coverage if several else coverage[:, 0]
+    _, weights = attention(query, attention.keys(memory), memory, None if where is None else mask, given)
+    filters, projection = attention.location_filters.weight[:, 0], attention.location_projection.weight
+    for row in range(3):
+        for t in range(2):
+            g = [float(x) for x in coverage[row, t, mask[row]]]
+            scores = []
+            for j, m in enumerate(memory[row, mask[row]]):
+                near = [g[j + k] if 0 <= j + k < len(g) else 0.0 for k in (-2, -1, 0, 1, 2)]
+                added = projection @ (filters @ torch.tensor(near, dtype=torch.float64))
+                q = query[row, t]
+                if kind == "additive":
+                    hidden = attention.query_projection(q) + attention.key_projection.weight @ m + added
+                    scores.append(attention.score_projection.weight[0] @ hidden.tanh())
+                else:
+                    key = m if kind == "dot" else attention.key_projection.weight @ m
+                    scores.append(q @ key + added[0])
+            wanted = torch.stack(scores).softmax(0)
+            torch.testing.assert_close(weights[row, t, mask[row]], wanted, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("where", [None, *PADDINGS])
 def test_attention_equals_the_papers_scores(kind: str, where: str | None) -> None:
     attention = attention_of(kind, 6 if kind == "dot" else 5)
     memory = torch.randn(3, 5, 6 if kind == "dot" else 5, dtype=torch.float64)

@@ -12,6 +12,7 @@ from hf_rnn_seq2seq.recipes.recipe import SEQ2SEQ, Recipe, RecipeKind, build_rec
 from hf_rnn_seq2seq.recipes.suite import SECTION, expand
 from hf_rnn_seq2seq.recipes.task_forecast import FORECAST
 from hf_rnn_seq2seq.recipes.task_labels import SequenceClassificationTask, TokenClassificationTask
+from hf_rnn_seq2seq.recipes.task_speak import SPEAK
 from hf_rnn_seq2seq.recipes.task_speech import SpeechTask
 from hf_rnn_seq2seq.recipes.task_values import ValueTask
 
@@ -32,6 +33,7 @@ KINDS: dict[str, RecipeKind] = {
         ],
         FORECAST,
     ),
+    **dict.fromkeys(["fsdd_speak", "toy_stop"], SPEAK),
     **dict.fromkeys(["cmapss_rul", "cmapss_rul_each_cycle", "toy_sum"], ValueTask.kind),
 }
 # These say only what is particular to them; the rest is explained where their first lines say.
