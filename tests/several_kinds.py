@@ -27,10 +27,7 @@ OTHERS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "speech": (RnnSeq2SeqForSpeechSeq2Seq, {"input_feature_size": 5, "time_reduction": 2, "ctc_weight": 0.3}),
     "tagger": (RnnSeq2SeqForTokenClassification, {"num_labels": 4, "rnn_type": "gru"}),
     "crf": (RnnSeq2SeqForTokenClassification, {"num_labels": 4, "use_crf": True}),
-    "values": (
-        RnnSeq2SeqForTokenClassification,
-        {"num_labels": 2, "problem_type": "regression", "input_feature_size": 5, "standardise_features": True},
-    ),
+    "values": (RnnSeq2SeqForTokenClassification, {"num_labels": 2, "problem_type": "regression"}),
     "classifier": (
         RnnSeq2SeqForSequenceClassification,
         {"num_labels": 3, "classifier_pooling": "attention", "problem_type": "single_label_classification"},
@@ -48,7 +45,6 @@ def model_of(kind: str) -> Any:
     randomize(model)
     if kind == "values":
         model.output_scale.fit(torch.tensor([[1.0, -20.0], [7.0, 50.0]]))
-        model.model.encoder.input_scale.fit(torch.arange(10.0).reshape(2, 5).square())
     return model.eval()
 
 
@@ -56,11 +52,11 @@ def inputs_of(kind: str) -> dict[str, Tensor]:
     """Three sources with labels."""
     batch, generator = padded_batch("right", [4, 6, 2], 6), torch.Generator().manual_seed(0)
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": random_ids(3, 5)}
-    if kind in ("speech", "values"):
+    if kind == "speech":
         inputs["input_features"] = torch.randn(3, 6, 5, generator=generator)
         del inputs["input_ids"]
-        if kind == "values":
-            inputs["labels"] = torch.randn(3, 6, 2, generator=generator)
+    elif kind == "values":
+        inputs["labels"] = torch.randn(3, 6, 2, generator=generator)
     elif kind == "characters":
         inputs["character_ids"] = torch.randint(2, 7, (3, 6, 3), generator=generator)
     elif kind in ("tagger", "crf"):

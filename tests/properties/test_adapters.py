@@ -14,7 +14,7 @@ from torchao.quantization import FqnToConfig, Int8WeightOnlyConfig, quantize_
 from transformers import TorchAoConfig
 
 
-TASKS = {"tagger": "TOKEN_CLS", "crf": "TOKEN_CLS", "classifier": "SEQ_CLS"}
+TASKS = {"tagger": "TOKEN_CLS", "crf": "TOKEN_CLS", "values": "TOKEN_CLS", "classifier": "SEQ_CLS"}
 TARGETS = {
     "hidden": ["rnn.weight_hh_l0"],
     "both": ["rnn.weight_hh_l0", "rnn.weight_ih_l0"],
