@@ -1,5 +1,5 @@
 # Short names for the commands of the README; `make` alone runs the tests.
-.PHONY: test slow plain format quickstart clean
+.PHONY: test slow plain examples format quickstart clean
 
 test:
 	bash scripts/test.sh
@@ -9,6 +9,9 @@ slow:
 
 plain:
 	bash scripts/test.sh --plain
+
+examples:
+	bash scripts/test_examples.sh
 
 format:
 	bash scripts/setup_venv.sh dev

@@ -23,7 +23,8 @@ TOOLS = sorted(
 # What the extras install, and transformers does not require by itself.
 OPTIONAL = {
     *("accelerate", "datasets", "evaluate", "matplotlib", "onnx", "onnxruntime", "rapidfuzz", "sacrebleu"),
-    *("peft", "seqeval", "sklearn", "torchao", "soundfile", "tensorboard"),
+    *("peft", "seqeval", "sklearn", "torchao", "soundfile", "tensorboard", "fastapi", "gradio", "prometheus_client"),
+    *("uvicorn", "scipy"),
 }
 
 

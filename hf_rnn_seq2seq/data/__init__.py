@@ -1,50 +1,24 @@
 """Files to records, and records to ids, vectors and values."""
 
-from importlib import import_module
-from typing import Any
+from .doors import door
 
 
-_PUBLIC = {  # public name -> the file that defines it
-    "DataError": "files",
-    "DataOptions": "pairs",
-    "load_data": "pairs",
-    "encode_sources": "pairs",
-    "encode_dataset": "pairs",
-    "evaluation_items": "pairs",
-    "TokenLabelDataOptions": "labels",
-    "SequenceLabelDataOptions": "labels",
-    "load_labelled_data": "labels",
-    "label_map": "labels",
-    "SpeechDataOptions": "speech",
-    "load_speech_data": "speech",
-    "ValueDataOptions": "values",
-    "load_value_data": "values",
-    "ForecastDataOptions": "windows",
-    "ForecastWindows": "windows",
-    "load_windows": "windows",
-    "TableOptions": "tables",
-    "Series": "tables",
-    "read_table": "tables",
-    "HoldoutOptions": "splits",
-    "JoinOptions": "speech",
-    "ToyOptions": "toy",
-    "TokenizerOptions": "tokenizers",
-    "train_tokenizer": "tokenizers",
-    "save_tokenizers": "tokenizers",
-    "load_tokenizers": "tokenizers",
-    "unknown_words": "slots",
-    "encode_with_slots": "slots",
-    "decode_with_slots": "slots",
-    "tokens_with_slots": "slots",
-    "set_word_vectors": "word_vectors",
-    "load_word_vectors": "word_vectors",
-    "Preprocessing": "preprocessing",
-}
-__all__ = list(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: each file may need another extra."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+__all__, __getattr__ = door(
+    __name__,
+    {
+        "files": "DataError",
+        "pairs": "DataOptions load_data encode_sources encode_dataset evaluation_items",
+        "labels": "TokenLabelDataOptions SequenceLabelDataOptions load_labelled_data label_map",
+        "speech": "SpeechDataOptions load_speech_data JoinOptions",
+        "values": "ValueDataOptions load_value_data",
+        "windows": "ForecastDataOptions ForecastWindows load_windows",
+        "tables": "TableOptions Series read_table",
+        "splits": "HoldoutOptions",
+        "toy": "ToyOptions",
+        "tokenizers": "TokenizerOptions train_tokenizer save_tokenizers load_tokenizers",
+        "slots": "unknown_words encode_with_slots decode_with_slots tokens_with_slots",
+        "word_vectors": "set_word_vectors load_word_vectors",
+        "preprocessing": "Preprocessing",
+        "processors": "save_processor",
+    },
+)

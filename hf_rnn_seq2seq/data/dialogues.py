@@ -4,8 +4,6 @@ A line is `ID user<TAB>bot` or, without a tab, `ID fact`: a result from the know
 IDs count from 1 in each dialogue; blank lines may stand between dialogues. Imports only its siblings.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +22,7 @@ def read_dialogues(path: Path) -> Iterator[tuple[int, str, str]]:
     order, and the user's turn that it answers. Facts that follow each other and begin with the same word, the entity,
     share one mark and that word, which halves the long sources:
     `<kb> resto_1 R_cuisine indian R_price cheap <user> hi <bot> hello <user> a table please`.
-
-    Raises:
-        DataError: as `text_lines`, a line in another format, or an ID that neither follows nor begins a dialogue.
+    A line in another format, or an ID that neither follows nor begins a dialogue, is a DataError.
     """
     history: list[str] = []
     last_id = 0

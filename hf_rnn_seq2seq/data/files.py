@@ -4,8 +4,6 @@ Everything that reads files of a user goes through here, so that a bad file is r
 the number of the line. Needs only the standard library, and `datasets` for the Hub; imports nothing of this package.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io
@@ -48,6 +46,11 @@ def sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def first_few(names: Sequence[str]) -> str:
+    """Return the first few of many names."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _not_utf8(error: UnicodeDecodeError) -> str:
     return f"not UTF-8 ({error.reason} at byte {error.start})"
 
@@ -82,11 +85,8 @@ def reading(
 
 
 def read_text(path: str | Path) -> str:
-    """Return the text of a UTF-8 file, with a byte order mark or without.
-
-    Raises:
-        FileNotFoundError: no such file.
-        DataError: a folder, not readable, or not UTF-8 (the message names the line).
+    """Return the text of a UTF-8 file, with a byte order mark or without; a DataError names the line that is not
+    UTF-8.
     """
     path = Path(path)
     if not path.exists():
@@ -98,11 +98,7 @@ def read_text(path: str | Path) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        FileNotFoundError, DataError: as `read_text`; also not JSON.
-    """
+    """Return the content of a JSON file; errors as `read_text`'s, and the line of what is not JSON."""
     text = read_text(path)
     try:
         return json.loads(text)
@@ -177,13 +173,10 @@ def split_blanks(line: str) -> list[str]:
 # ---- Tables -----------------------------------------------------------------------------------------------------
 
 
-def _quoted(field: str) -> str:
-    return '"' + field.replace('"', '""') + '"' if re.search('["\t\n\r]', field) else field
-
-
 def table_line(fields: Iterable[str]) -> str:
     """Return a line of tab-separated fields, in quotes as in RFC 4180 where one holds a quote, a tab or a line end."""
-    return "\t".join(map(_quoted, fields)) + "\n"
+    quoted = ('"' + field.replace('"', '""') + '"' if re.search('["\t\n\r]', field) else field for field in fields)
+    return "\t".join(quoted) + "\n"
 
 
 def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -326,8 +319,7 @@ def json_columns(path: Path, columns: Mapping[str, str | int]) -> Iterator[tuple
 def format_of(path: Path, wanted: Sequence[str], given: str | None = None, otherwise: str = "") -> str:
     """Return the format of a file: the given one, or what its name ends in (`.gz` may follow).
 
-    Raises:
-        DataError: it is none of the wanted ones; `otherwise` ends the message, with other ways.
+    A format that is not wanted is refused; `otherwise` ends the message, with other ways.
     """
     suffix = Path(path.name.removesuffix(".gz")).suffix.removeprefix(".")
     found = given or {"json": "jsonl"}.get(suffix, suffix)
@@ -336,6 +328,14 @@ def format_of(path: Path, wanted: Sequence[str], given: str | None = None, other
             f"{path}: the name tells no format; end it in .{', .'.join(wanted)} (.gz may follow){otherwise}"
         )
     return found
+
+
+def files_of(
+    names: str | Iterable[str], data_dir: Path, wanted: Sequence[str], given: str | None, otherwise: str
+) -> Iterator[tuple[Path, str]]:
+    """Yield path and format (see `format_of`) of each file of a split, which names one or several."""
+    for name in [names] if isinstance(names, str) else names:
+        yield data_dir / name, format_of(data_dir / name, wanted, given, otherwise)
 
 
 def file_columns(
@@ -352,12 +352,7 @@ def hub_columns(
 ) -> Iterator[tuple[str, list[Any]]]:
     """Yield place and chosen values of each row of a split of the Hub; class labels as their names.
 
-    Args:
-        name: the data set.
-        config: its configuration.
-        split: the name of a split.
-        columns: option of the section `data` -> name of a column.
-        option: the option that names the split, for messages.
+    `columns` is as for `table_columns`; `option` names the split, for messages.
     """
     from datasets import ClassLabel, load_dataset
 

@@ -5,8 +5,6 @@ gzipped. It becomes a `datasets.DatasetDict` with the columns `tokens` and `labe
 strings. Bad files are refused with file and line number. Needs `datasets` (extra `train`).
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from abc import ABC, abstractmethod
@@ -16,17 +14,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-
-try:
-    from datasets import Dataset, DatasetDict
-except ImportError as error:
-    raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
-
 from .files import (
     TOKENS_HEADER,
     DataError,
     file_columns,
-    format_of,
+    files_of,
     hub_columns,
     is_written_here,
     quoted_rows,
@@ -34,7 +26,7 @@ from .files import (
     text_lines,
 )
 from .option_checks import check_choice, check_column, check_share
-from .splits import SPLITS, check_sizes, first_samples, hold_out
+from .splits import SPLITS, Dataset, DatasetDict, SizeOptions, first_samples, hold_out
 
 
 logger = logging.getLogger(__name__)
@@ -50,7 +42,7 @@ class Item:
 
 
 @dataclass
-class LabelledDataOptions(ABC):
+class LabelledDataOptions(SizeOptions, ABC):
     """The options of both kinds of labelled data (the `data` section of a recipe).
 
     Args:
@@ -65,9 +57,6 @@ class LabelledDataOptions(ABC):
         unseen_labels: a label of validation or test data that the training data lacks: "refuse" it, or "count_wrong":
             it has no part in the loss, and whatever the model predicts there is wrong.
         label_names: label in the data -> what the model calls it; `None`: the same.
-        max_train_samples: use only the first so many training items (for trials); likewise the next two.
-        max_validation_samples: the same for validation items.
-        max_test_samples: the same for test items.
     """
 
     dataset_name: str | None = None
@@ -79,9 +68,6 @@ class LabelledDataOptions(ABC):
     validation_fraction: float | None = None
     unseen_labels: Literal["refuse", "count_wrong"] = "refuse"
     label_names: dict[str | int, str] | None = None
-    max_train_samples: int | None = None
-    max_validation_samples: int | None = None
-    max_test_samples: int | None = None
 
     formats: ClassVar[tuple[str, ...]]
 
@@ -90,7 +76,7 @@ class LabelledDataOptions(ABC):
         check_share(self, "validation_fraction")
         if self.validation_fraction is not None and self.validation is not None:
             raise ValueError(f"validation_fraction: given together with validation: {self.validation!r}")
-        check_sizes(self)
+        super().__post_init__()
         for name, column in self.columns.items():
             check_column(name, column)
         if self.label_names is not None:
@@ -258,28 +244,23 @@ def _items(options: LabelledDataOptions, names: str | list[str], split: str, dat
         hub = hub_columns(options.dataset_name, options.dataset_config, names, options.columns, f"data.{split}")
         yield from (options.item(value, labels, place) for place, (value, labels) in hub)
         return
-    for path in (data_dir / name for name in ([names] if isinstance(names, str) else names)):
-        yield from options.read(path, format_of(path, options.formats, options.format, ", or set data.format"))
+    for path, file_format in files_of(names, data_dir, options.formats, options.format, ", or set data.format"):
+        yield from options.read(path, file_format)
 
 
-def _strip_labels(items: list[Item], split: str) -> None:
-    """Strip labels of white space, and log how many had some: `pos` and `pos ` are one class."""
+def _name_labels(items: list[Item], names: Mapping[str | int, str] | None, split: str) -> None:
+    """Strip labels of white space (`pos` and `pos ` are one class), and replace them by the model's names of them."""
     changed = 0
     for item in items:
-        stripped = [label.strip() for label in item.labels]
-        changed += sum(new != old for new, old in zip(stripped, item.labels, strict=True))
-        item.labels = stripped
+        for number, (label, place) in enumerate(zip(item.labels, item.places, strict=True)):
+            stripped = label.strip()
+            changed += stripped != label
+            if names is not None and stripped not in names:
+                known = ", ".join(map(str, names))
+                raise DataError(f"{place}: label {stripped!r} is not in data.label_names ({known})")
+            item.labels[number] = stripped if names is None else names[stripped]
     if changed:
         logger.warning("%s: stripped white space from %d labels", split, changed)
-
-
-def _rename(items: list[Item], names: Mapping[str | int, str]) -> None:
-    """Replace labels by the names that the model knows them by."""
-    for item in items:
-        for number, (label, place) in enumerate(zip(item.labels, item.places, strict=True)):
-            if label not in names:
-                raise DataError(f"{place}: label {label!r} is not in data.label_names ({', '.join(map(str, names))})")
-            item.labels[number] = names[label]
 
 
 def _check_labels(items: list[Item], known: set[str], split: str, refuse: bool) -> None:
@@ -289,27 +270,22 @@ def _check_labels(items: list[Item], known: set[str], split: str, refuse: bool) 
         for label, place in zip(item.labels, item.places, strict=True):
             if label not in known:
                 unseen.setdefault(label, place)
-    if not unseen:
-        return
-    if refuse:
+    if unseen and refuse:
         label, place = next(iter(unseen.items()))
         raise DataError(
             f"{place}: label {label!r} is not in the label map, which is that of the training data "
             f"({', '.join(sorted(known))}); data.unseen_labels: count_wrong counts it as an error of the model"
         )
-    logger.warning("%s: labels that the training data lacks count as wrong: %s", split, ", ".join(sorted(unseen)))
+    if unseen:
+        logger.warning("%s: labels that the training data lacks count as wrong: %s", split, ", ".join(sorted(unseen)))
 
 
 def load_labelled_data(options: LabelledDataOptions, data_dir: str | Path = ".") -> DatasetDict:
-    """Read a recipe's labelled data.
-
-    Args:
-        options: the `data` section.
-        data_dir: folder that file names are relative to.
+    """Read the `data` section of a recipe; file names are relative to `data_dir`.
 
     Returns:
         The splits that the options name ("train", "validation", "test"), with the columns `tokens` and `labels`, or
-        `text` and `label`.
+            `text` and `label`.
 
     Raises:
         DataError: a file is missing or bad (the message names file and line), nothing is left to train on, or a label
@@ -323,9 +299,7 @@ def load_labelled_data(options: LabelledDataOptions, data_dir: str | Path = ".")
         splits[split] = list(_items(options, names, split, Path(data_dir)))
         if not splits[split]:
             raise DataError(f"data.{split}: {names!r} holds no item")
-        _strip_labels(splits[split], split)
-        if options.label_names is not None:
-            _rename(splits[split], options.label_names)
+        _name_labels(splits[split], options.label_names, split)
     if "train" not in splits:
         raise DataError("data.train: not set, wanted a file, a list of files or a split name")
     if options.validation_fraction is not None:

@@ -4,13 +4,13 @@ Finished work is never lost to a command that fails, or that was not told to rep
 the standard library.
 """
 
-from __future__ import annotations
-
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 # The formats in which matplotlib draws without another program.
@@ -18,12 +18,7 @@ PICTURE_FORMATS = ("png", "svg", "pdf", "eps", "ps", "jpg", "jpeg", "tif", "tiff
 
 
 def check_output_file(path: str | Path, option: str, overwrite: bool) -> None:
-    """Refuse a file that cannot be written, or that exists; `option` is what named it, for the message.
-
-    Raises:
-        FileExistsError: there is such a file, and `overwrite` is not set; or a folder.
-        PermissionError: its folder cannot be written.
-    """
+    """Refuse a file that cannot be written, or is there and not to be overwritten; `option` is what named it."""
     path = Path(path)
     if path.is_dir():
         raise FileExistsError(f"{option}: {path} is a folder, wanted the name of a file")
@@ -33,12 +28,7 @@ def check_output_file(path: str | Path, option: str, overwrite: bool) -> None:
 
 
 def check_output_folder(path: str | Path, option: str) -> None:
-    """Refuse a folder that cannot be made; `option` is what named it, for the message.
-
-    Raises:
-        FileExistsError: there is a file of this name, or in place of a folder above it.
-        PermissionError: it cannot be written.
-    """
+    """Refuse a folder that cannot be made; `option` is what named it."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{option}: {path} is a file, wanted a folder")
@@ -64,6 +54,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Write a UTF-8 file so that it is there with all its content, on the disk, or as it was before."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file, as `write_whole`."""
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def is_first_process() -> bool:
+    """Return whether this is the one of several processes (torchrun) that speaks and tidies up for all."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def remove(path: Path) -> None:

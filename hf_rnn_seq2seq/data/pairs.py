@@ -5,28 +5,22 @@ task, and becomes a `datasets.DatasetDict` with the string columns `source` and 
 file and line number. Needs `datasets` (extra `train`); works with any sequence-to-sequence model.
 """
 
-from __future__ import annotations
-
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeAlias
 
-
-try:
-    from datasets import Dataset, DatasetDict
-except ImportError as error:
-    raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
 from transformers import PreTrainedTokenizerBase
 
 from .dialogues import read_dialogues
-from .files import DataError, file_columns, format_of, hub_columns, text_lines
+from .files import DataError, file_columns, files_of, hub_columns, text_lines
 from .option_checks import check_choice, check_column, check_range, check_share
 from .preprocessing import Preprocessing
 from .slots import encode_with_slots, unknown_words
-from .splits import check_sizes, first_samples, without_overlap
+from .splits import Dataset, DatasetDict, SizeOptions, first_samples
 from .toy import LONGER_SPLIT, Pair, ToyOptions, toy_pairs
 
 
@@ -39,7 +33,7 @@ _PARALLEL_KEYS = {"source", "target"}
 
 
 @dataclass
-class DataOptions:
+class DataOptions(SizeOptions):
     """The data and how they are prepared (the `data` section of a recipe).
 
     Args:
@@ -68,9 +62,6 @@ class DataOptions:
         source_bpe_dropout: in training, probability that a merge is left out where sources are cut into subwords
             (Provilkov et al. 2020), for tokenizers of type bpe. Batches are then longer than `max_tokens` says.
         target_bpe_dropout: the same for targets.
-        max_train_samples: use only the first so many training lines (for trials); likewise the next two.
-        max_validation_samples: the same for validation lines.
-        max_test_samples: the same for test lines.
         toy: size of a toy task.
     """
 
@@ -93,9 +84,6 @@ class DataOptions:
     match_final_stop: bool = False
     source_bpe_dropout: float = 0.0
     target_bpe_dropout: float = 0.0
-    max_train_samples: int | None = None
-    max_validation_samples: int | None = None
-    max_test_samples: int | None = None
     toy: ToyOptions = field(default_factory=ToyOptions)
 
     def __post_init__(self) -> None:
@@ -103,7 +91,7 @@ class DataOptions:
         for name in ("source_column", "target_column"):
             check_column(name, getattr(self, name))
         check_range(self, "max_source_length", "max_target_length", least=1)
-        check_sizes(self)
+        super().__post_init__()
         check_share(self, "source_bpe_dropout", "target_bpe_dropout", zero=True)
         _ = self.preprocessing  # refuses a bad regular expression
         for name in self.test_files:
@@ -171,9 +159,8 @@ def _rows(options: DataOptions, files: Files, split: str, data_dir: Path) -> Ite
             raise DataError(f"data: parallel files are {{source: file, target: file}}, got the keys {sorted(files)}")
         yield from _parallel_rows(data_dir / files["source"], data_dir / files["target"])
         return
-    for path in (data_dir / name for name in ([files] if isinstance(files, str) else files)):
-        otherwise = ", set data.format, or give parallel text as {source: file, target: file}"
-        file_format = format_of(path, FORMATS, options.format, otherwise)
+    otherwise = ", set data.format, or give parallel text as {source: file, target: file}"
+    for path, file_format in files_of(files, data_dir, FORMATS, options.format, otherwise):
         if file_format == "dialog":
             yield from ((f"{path}, line {number}", pair) for number, *pair in read_dialogues(path))
         else:
@@ -203,15 +190,11 @@ def _rewritten(pairs: list[Pair], preprocessing: Preprocessing, split: str) -> l
 
 
 def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
-    """Read a recipe's data.
-
-    Args:
-        options: the `data` section.
-        data_dir: folder that file names are relative to.
+    """Read the `data` section of a recipe; file names are relative to `data_dir`.
 
     Returns:
         The splits that the options name ("train", "validation" and `options.test_splits`), each with the string
-        columns `source` and `target`, one row a line.
+            columns `source` and `target`, one row a line.
 
     Raises:
         DataError: a file is missing or bad (the message names file and line), or nothing is left to train on.
@@ -221,7 +204,8 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
         pairs = {split: _rewritten(rows, options.preprocessing, split) for split, rows in pairs.items()}
     if options.drop_validation_overlap and "validation" in pairs:
         total = len(pairs["validation"])
-        pairs["validation"] = without_overlap(pairs["validation"], pairs["train"])
+        trained = {source for source, _ in pairs["train"]}
+        pairs["validation"] = [pair for pair in pairs["validation"] if pair[0] not in trained]
         dropped = total - len(pairs["validation"])
         logger.info("validation: dropped %d of %d lines whose source is in train", dropped, total)
         if dropped == total:
@@ -231,11 +215,10 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
         changed = sum(new != old for new, old in zip(matched, pairs["train"], strict=True))
         logger.info("train: changed %d of %d targets to end in a full stop as their source", changed, len(matched))
         pairs["train"] = matched
-    columns = {
-        split: dict(zip(("source", "target"), map(list, zip(*rows, strict=True)), strict=True))
-        for split, rows in first_samples(pairs, options).items()
-    }
-    return DatasetDict({split: Dataset.from_dict(both) for split, both in columns.items()})
+    data = DatasetDict()
+    for split, rows in first_samples(pairs, options).items():
+        data[split] = Dataset.from_dict({"source": [s for s, _ in rows], "target": [t for _, t in rows]})
+    return data
 
 
 def stopped_as(source: str, target: str) -> str:
@@ -256,9 +239,7 @@ def vocabulary_texts(options: DataOptions, data_dir: str | Path = ".") -> list[s
 def evaluation_items(dataset: Dataset, group_references: bool) -> tuple[list[str], list[list[str]]]:
     """Return the sources of a split, which are decoded, and for each the list of its references.
 
-    Args:
-        dataset: a split with the columns `source` and `target`.
-        group_references: one item a different source, in order of first appearance, instead of one item a line.
+    With `group_references` an item is a different source, in order of first appearance, otherwise a line.
     """
     sources, targets = list(dataset["source"]), list(dataset["target"])
     if not group_references:
@@ -281,10 +262,12 @@ def encode_sources(
 
     Args:
         texts: the sources.
-        tokenizer: the source tokenizer; its post-processor appends `</s>` or not.
+        tokenizer: the source tokenizer; its post-processor appends `</s>` or not. Of one of both sides, which may
+            rewrite its sources itself, that of the sources alone: texts are encoded as they are.
         reverse: reverse the tokens of the text; an `</s>` stays at the end.
         config: the model's configuration; if it has `copy_slots`, unknown words get slots.
     """
+    tokenizer = getattr(tokenizer, "source_tokenizer", tokenizer)
     words = unknown_words(texts, tokenizer, config)
     ids = encode_with_slots(texts, tokenizer, words, config)
     if not reverse:
@@ -305,34 +288,21 @@ def encode_dataset(
     """Return a split as model inputs `input_ids`, `attention_mask`, `labels`, without pairs that are too long.
 
     Args:
-        dataset: a split with the columns `source` and `target`.
-        source_tokenizer: encodes the source, with `</s>` if it was trained so.
-        target_tokenizer: encodes the target; one `</s>` is appended here.
-        options: reversal and largest lengths.
-        name: how messages call the split.
+        dataset: a split with the columns `source` and `target`; messages call it `name`.
+        source_tokenizer, target_tokenizer: the first appends `</s>` if it was trained so; targets get theirs here.
+        options: reversal and largest lengths; a DataError if no pair is left.
         config: the model's configuration; if it has `copy_slots`, the source's unknown words get slots on both sides.
-
-    Raises:
-        DataError: every pair is too long.
     """
-    eos = target_tokenizer.eos_token_id
+    longest = [limit or math.inf for limit in (options.max_source_length, options.max_target_length)]
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
         sources = encode_sources(batch["source"], source_tokenizer, options.reverse_source, config)
         words = unknown_words(batch["source"], source_tokenizer, config)
         targets = encode_with_slots(batch["target"], target_tokenizer, words, config, add_special_tokens=False)
-        labels = [[*ids, eos] for ids in targets]
-        kept = [
-            row
-            for row in range(len(sources))
-            if (options.max_source_length is None or len(sources[row]) <= options.max_source_length)
-            and (options.max_target_length is None or len(labels[row]) <= options.max_target_length)
-        ]
-        return {
-            "input_ids": [sources[row] for row in kept],
-            "attention_mask": [[1] * len(sources[row]) for row in kept],
-            "labels": [labels[row] for row in kept],
-        }
+        labels = [[*ids, target_tokenizer.eos_token_id] for ids in targets]
+        kept = [(s, t) for s, t in zip(sources, labels, strict=True) if len(s) <= longest[0] and len(t) <= longest[1]]
+        columns = {"input_ids": [s for s, _ in kept], "attention_mask": [[1] * len(s) for s, _ in kept]}
+        return {**columns, "labels": [t for _, t in kept]}
 
     encoded = dataset.map(
         encode,

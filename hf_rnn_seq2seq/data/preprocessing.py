@@ -3,17 +3,19 @@
 A model that was trained on reversed or rewritten sources gives wrong answers to plain ones. So every folder of a
 text-to-text model holds a `preprocessing.json`, checkpoints and means of checkpoints included, and every program that
 loads the folder does what the file says. The runtime without torch, which is copied alone into an exported folder,
-has the same steps as settings there. Imports only the standard library, and `strict_yaml` for older folders.
+has the same steps as settings there. Imports only its siblings.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from .files import read_json, read_text
+from .outputs import write_json
 
 
 PREPROCESSING_FILE = "preprocessing.json"
@@ -59,35 +61,27 @@ class Preprocessing:
 
     def save(self, directory: str | Path) -> None:
         """Write the file beside a model."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
-        (Path(directory) / PREPROCESSING_FILE).write_text(text + "\n", encoding="utf-8")
+        write_json(Path(directory) / PREPROCESSING_FILE, asdict(self))
 
     @classmethod
     def load(cls, directory: str | Path) -> Preprocessing | None:
         """Return the preprocessing of a saved model, or `None` if nothing in its folder says.
 
-        Args:
-            directory: the model's folder. One without the file, which is older, has it in the `recipe.yaml` beside the
-                model, or, if it is a checkpoint, in that of its run.
-
-        Raises:
-            ValueError: the file cannot be read, or asks for something else than the options of this class.
+        A folder without the file, which is older, has it in the `recipe.yaml` beside the model, or, if it is a
+        checkpoint, in that of its run. A ValueError if it cannot be read, or asks for something else than this class
+        has.
         """
         folder = Path(directory)
         file = folder / PREPROCESSING_FILE
         if file.is_file():
-            try:
-                content = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ValueError(f"{file}: not JSON ({error})") from error
-            return cls._of(content, file)
+            return cls._of(read_json(file), file)
         run = folder.resolve().parent if re.fullmatch(r"checkpoint-\d+", folder.resolve().name) else folder
         recipe = run / RECIPE_FILE
         if not recipe.is_file():
             return None
         from .strict_yaml import read_yaml  # needs the extra `train`, as what wrote the recipe did
 
-        content = read_yaml(recipe.read_text(encoding="utf-8"), str(recipe))
+        content = read_yaml(read_text(recipe), str(recipe))
         data = (content.get("data") if isinstance(content, dict) else None) or {}
         names = {option.name for option in fields(cls)}
         return cls._of({name: value for name, value in data.items() if name in names}, recipe)

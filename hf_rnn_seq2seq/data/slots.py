@@ -14,8 +14,6 @@ A model learns to copy unknown words from training data that has some: the token
 words out (a vocabulary that both sides share counts a copied word twice), or `token_dropout` has to hide some.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -26,15 +24,11 @@ from transformers import PreTrainedTokenizerBase
 def unknown_words(texts: Sequence[Any], tokenizer: PreTrainedTokenizerBase, config: Any) -> list[list[str]]:
     """Return the unknown words of each source in order of first appearance, normalised, at most `copy_slots`.
 
-    The k-th word, counted from 0, has the id `vocab_size + k` in this source and its target.
-
-    Args:
-        texts: the sources.
-        tokenizer: of both sides; it has a vocabulary of words or of characters.
-        config: of the model: `vocab_size` and `copy_slots`. Without `copy_slots` nothing gets a slot.
+    The k-th word, counted from 0, has the id `vocab_size + k` in this source and its target. `config` is the model's;
+    without `copy_slots` nothing gets a slot.
 
     Raises:
-        ValueError: the tokenizer has subwords, or more entries than the model's vocabulary.
+        ValueError: the tokenizer (of both sides) has subwords, or more entries than the model's vocabulary.
     """
     slots = _slots(config)
     if not slots:
@@ -53,14 +47,7 @@ def encode_with_slots(
     config: Any,
     add_special_tokens: bool = True,
 ) -> list[list[int]]:
-    """Return the ids of each source, or of its target.
-
-    Args:
-        texts: the texts.
-        tokenizer: as for `unknown_words`.
-        words: the sources' `unknown_words`; other unknown words become `<unk>`.
-        config: of the model.
-        add_special_tokens: as for the tokenizer.
+    """Return the ids of each source, or of its target; unknown words that are not among the source's become `<unk>`.
 
     Raises:
         ValueError: as `unknown_words`, or there are not as many lists of words as texts.
@@ -90,13 +77,7 @@ def encode_with_slots(
 def tokens_with_slots(
     ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, words: Sequence[str], config: Any
 ) -> list[str]:
-    """Return the tokens of the ids of one source, or of its hypothesis.
-
-    Args:
-        ids: the ids.
-        tokenizer: as for `unknown_words`.
-        words: this source's `unknown_words`.
-        config: of the model.
+    """Return the tokens of the ids of one source, or of its hypothesis; `words` are this source's `unknown_words`.
 
     Raises:
         ValueError: an id is a slot for which there is no word.

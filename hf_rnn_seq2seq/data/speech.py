@@ -5,8 +5,6 @@ archive; precomputed frames come from one npz file. Bad files are refused with f
 `train` and `audio`; must not import the model files.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import random
@@ -19,15 +17,9 @@ from typing import Any
 
 import numpy as np
 
-
-try:
-    import pyarrow as pa
-    from datasets import Dataset, DatasetDict
-except ImportError as error:
-    raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
 from .files import DataError, format_of, reading, table_columns
 from .option_checks import check_range
-from .splits import SPLITS, HoldoutOptions, check_sizes, first_samples, hold_out
+from .splits import SPLITS, Dataset, DatasetDict, HoldoutOptions, SizeOptions, first_samples, hold_out
 
 
 logger = logging.getLogger(__name__)
@@ -63,7 +55,7 @@ class JoinOptions:
 
 
 @dataclass
-class SpeechDataOptions:
+class SpeechDataOptions(SizeOptions):
     """The files of a speech data set (the `data` section of a recipe).
 
     Args:
@@ -83,9 +75,6 @@ class SpeechDataOptions:
         test: likewise for those that are reported; `None`: none are.
         holdout: take the validation data out of the training data.
         join: join recordings to longer utterances.
-        max_train_samples: use only the first so many training utterances (for trials); likewise the next two.
-        max_validation_samples: the same for validation utterances.
-        max_test_samples: the same for test utterances.
     """
 
     manifest: str | dict[str, str]
@@ -102,27 +91,21 @@ class SpeechDataOptions:
     test: str | None = "test"
     holdout: HoldoutOptions | None = None
     join: JoinOptions | None = None
-    max_train_samples: int | None = None
-    max_validation_samples: int | None = None
-    max_test_samples: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.manifest, dict):
-            if "train" not in self.manifest or not set(self.manifest) <= set(SPLITS):
-                raise ValueError(f"manifest: got the keys {sorted(self.manifest)}, wanted train, validation and test")
-            if self.frames is not None:
-                raise ValueError("frames: one npz file needs one manifest, got a mapping")
+        files = self.manifest if isinstance(self.manifest, dict) else None
+        if files is not None and ("train" not in files or not set(files) <= set(SPLITS)):
+            raise ValueError(f"manifest: got the keys {sorted(files)}, wanted train, validation and test")
+        if self.frames is not None and files is not None:
+            raise ValueError("frames: one npz file needs one manifest, got a mapping")
         if self.frames is not None and self.audio is not None:
             raise ValueError("frames: given together with audio; give one of them")
-        has_validation = self.validation is not None or (
-            isinstance(self.manifest, dict) and "validation" in self.manifest
-        )
-        if self.holdout is not None and has_validation:
+        if self.holdout is not None and (self.validation is not None or "validation" in (files or ())):
             raise ValueError("holdout: there is validation data already; leave one of them out")
         by_speaker = self.join is not None or (self.holdout is not None and self.holdout.by == "speaker")
         if by_speaker and self.speaker_column is None:
             raise ValueError("speaker_column: needed by join and by holdout.by: speaker, got null")
-        check_sizes(self)
+        super().__post_init__()
 
 
 # ---- Manifests --------------------------------------------------------------------------------------------------
@@ -142,12 +125,7 @@ class Utterance:
 
 
 def read_manifest(path: Path, options: SpeechDataOptions, split: str | None = None) -> list[Utterance]:
-    """Return the utterances of a manifest, without audio.
-
-    Args:
-        path: the file.
-        options: names of the columns.
-        split: the split of all its lines; `None`: that of its `split_column`.
+    """Return the utterances of a manifest, without audio; `split` is that of all lines, `None`: of its `split_column`.
 
     Raises:
         DataError: a column is missing, a line has too few or too many, a transcript is empty.
@@ -198,16 +176,11 @@ def _archived(archive: Path, names: set[str]) -> dict[str, bytes]:
 
 
 def read_audio(utterances: Sequence[Utterance], source: Path, sampling_rate: int) -> None:
-    """Read the audio of utterances into their `input`, float32 from -1 to 1.
-
-    Args:
-        utterances: their `audio` names the files.
-        source: folder or tar archive.
-        sampling_rate: the rate that every file must have, in Hz.
+    """Read the audio of utterances, from a folder or tar archive, into their `input`, float32 from -1 to 1.
 
     Raises:
-        DataError: a file is missing, is no audio, is empty, or has another rate or several channels; the message names
-            the manifest's line.
+        DataError: a file is missing, is no audio, is empty, or has another rate (Hz) or several channels; the message
+            names the manifest's line.
     """
     try:
         import soundfile
@@ -217,38 +190,28 @@ def read_audio(utterances: Sequence[Utterance], source: Path, sampling_rate: int
     for utterance in utterances:
         where = f"{utterance.place}: {utterance.audio!r} in {source}"
         file: Any = source / utterance.audio
-        if archived is not None:
-            content = archived.get(utterance.audio)
-            file = None if content is None else io.BytesIO(content)
-        elif not file.is_file():
-            file = None
-        if file is None:
+        if not (file.is_file() if archived is None else utterance.audio in archived):
             raise DataError(f"{where}: no such audio file")
+        if archived is not None:
+            file = io.BytesIO(archived[utterance.audio])
         with reading(f"{where}: not readable as audio", "wav, flac or another format with a header"):
             samples, rate = soundfile.read(file, dtype="float32", always_2d=True)  # (N, channels)
-        if rate != sampling_rate:
-            raise DataError(
-                f"{where}: has {rate} Hz, but features.sampling_rate is {sampling_rate} Hz; resample the file, or "
-                "change the recipe"
-            )
-        if samples.shape[1] != 1:
-            raise DataError(f"{where}: has {samples.shape[1]} channels, wanted 1")
-        if not len(samples):
-            raise DataError(f"{where}: holds no samples")
-        if not np.isfinite(samples).all():
-            raise DataError(f"{where}: holds samples that are not finite")
+        own_rate = f"features.sampling_rate is {sampling_rate} Hz; resample the file, or change the recipe"
+        for wrong, what in (
+            (rate != sampling_rate, f"has {rate} Hz, but {own_rate}"),
+            (samples.shape[1] != 1, f"has {samples.shape[1]} channels, wanted 1"),
+            (not len(samples), "holds no samples"),
+            (not np.isfinite(samples).all(), "holds samples that are not finite"),
+        ):
+            if wrong:
+                raise DataError(f"{where}: {what}")
         utterance.input = samples[:, 0]
 
 
 def read_frames(utterances: Sequence[Utterance], path: Path) -> None:
-    """Read precomputed frames into the `input` of all utterances of a manifest.
+    """Read precomputed frames into the `input` of all utterances of a manifest, in its order.
 
-    Args:
-        utterances: every line of the manifest, in its order.
-        path: npz file with `feats` (frames, F) and `offsets` (utterances + 1).
-
-    Raises:
-        DataError: not such a file, or one that does not fit the manifest.
+    The npz file has `feats` (frames, F) and `offsets` (utterances + 1); a DataError says what does not fit.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file (files are looked up under --data_dir)")
@@ -277,11 +240,7 @@ def read_frames(utterances: Sequence[Utterance], path: Path) -> None:
 def hold_out_utterances(
     train: Sequence[Utterance], options: HoldoutOptions
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """Return training and validation utterances, each in the order of the manifest.
-
-    Raises:
-        DataError: one of the two would be empty.
-    """
+    """Return training and validation utterances, each in the order of the manifest."""
     units = [item.speaker if options.by == "speaker" else str(number) for number, item in enumerate(train)]
     number = max(1, round(options.fraction * len(set(units))))
     return hold_out(train, units, number, options.seed, f"data.holdout (by {options.by})")
@@ -307,6 +266,8 @@ def make_dataset(columns: Mapping[str, Sequence[Any]], arrays: Mapping[str, Sequ
 
     It is made and read without a Python object a number.
     """
+    import pyarrow as pa  # comes with datasets
+
     table = dict(columns)
     for name, rows in arrays.items():
         offsets = pa.array(np.cumsum([0, *(row.size for row in rows)]), pa.int64())
@@ -315,22 +276,12 @@ def make_dataset(columns: Mapping[str, Sequence[Any]], arrays: Mapping[str, Sequ
     return Dataset(pa.table(table))
 
 
-def _dataset(utterances: Sequence[Utterance]) -> Dataset:
-    columns = {name: [getattr(item, name) for item in utterances] for name in ("id", "speaker", "transcript")}
-    return make_dataset(columns, {"input": [item.input for item in utterances]})
-
-
 def load_speech_data(options: SpeechDataOptions, data_dir: str | Path, sampling_rate: int) -> DatasetDict:
-    """Read a recipe's data.
-
-    Args:
-        options: the `data` section.
-        data_dir: folder that file names are relative to.
-        sampling_rate: the rate that every audio file must have, in Hz.
+    """Read the `data` section of a recipe; every audio file must have the `sampling_rate`, in Hz.
 
     Returns:
         The splits, each with the columns `id`, `speaker`, `transcript` and `input`: samples (N,), or frames (S F,) one
-        after the other.
+            after the other.
 
     Raises:
         DataError: a file is missing or bad (the message names file and line), or a split is empty.
@@ -363,4 +314,8 @@ def load_speech_data(options: SpeechDataOptions, data_dir: str | Path, sampling_
     if options.join is not None:
         splits = {split: list(joined(items, options.join, split)) for split, items in splits.items()}
         splits = first_samples(splits, options)
-    return DatasetDict({split: _dataset(items) for split, items in splits.items()})
+    data = DatasetDict()
+    for split, items in splits.items():
+        columns = {name: [getattr(item, name) for item in items] for name in ("id", "speaker", "transcript")}
+        data[split] = make_dataset(columns, {"input": [item.input for item in items]})
+    return data

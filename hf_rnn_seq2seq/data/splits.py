@@ -1,15 +1,19 @@
 """Splits of a data set: their names, their sizes, and validation data that is held out of the training data.
 
-Imports only the standard library and its siblings.
+Also the one import of `datasets` (extra `train`) for all that reads data.
 """
-
-from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+
+try:
+    from datasets import Dataset as Dataset
+    from datasets import DatasetDict as DatasetDict
+except ImportError as error:
+    raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
 from .files import DataError
 from .option_checks import check_range, check_share
 
@@ -19,9 +23,22 @@ Item = TypeVar("Item")
 SPLITS = ("train", "validation", "test")
 
 
-def check_sizes(options: object) -> None:
-    """Refuse a `max_train_samples` (or of another split) below 1; ValueError."""
-    check_range(options, *(f"max_{split}_samples" for split in SPLITS), least=1)
+@dataclass(kw_only=True)
+class SizeOptions:
+    """Sizes of the splits, for trials.
+
+    Args:
+        max_train_samples: use only the first so many training items; `None`: all. Likewise the next two.
+        max_validation_samples: the same for validation items.
+        max_test_samples: the same for test items.
+    """
+
+    max_train_samples: int | None = None
+    max_validation_samples: int | None = None
+    max_test_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, *(f"max_{split}_samples" for split in SPLITS), least=1)
 
 
 def first_samples(splits: Mapping[str, list[Item]], options: object) -> dict[str, list[Item]]:
@@ -57,13 +74,8 @@ def hold_out(
 
     Args:
         items: the training data.
-        units: the unit of each item; a unit is held out as a whole.
-        number: number of units that are held out.
-        seed: seed of the choice.
-        option: the option that asks for it, for the message.
-
-    Raises:
-        DataError: one of the two would be empty.
+        units: the unit of each item; so large a `number` of them is held out, each as a whole.
+        option: the option that asks for it, for the DataError where one of the two would be empty.
     """
     names = sorted(set(units))
     if not 0 < number < len(names):
@@ -73,9 +85,3 @@ def hold_out(
     for item, unit in zip(items, units, strict=True):
         sides[unit in held].append(item)
     return sides
-
-
-def without_overlap(items: list[tuple[str, str]], train: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the (source, target) pairs whose source does not occur in the training data."""
-    trained = {source for source, _ in train}
-    return [pair for pair in items if pair[0] not in trained]

@@ -3,8 +3,6 @@
 Needs `pyyaml` (extra `train`).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Hashable
 from typing import Any
@@ -22,11 +20,7 @@ class OptionsError(DataError):
 
 
 def read_yaml(text: str, name: str) -> Any:
-    """Read YAML strictly; `name` is how an error calls it.
-
-    Raises:
-        OptionsError: not YAML, or a key given twice; the message names the line.
-    """
+    """Return what a YAML text says; an OptionsError calls it by `name` and says the line."""
     try:
         return yaml.load(text, Loader=StrictLoader)
     except yaml.YAMLError as error:

@@ -6,8 +6,7 @@ without an unknown token and decoded back exactly. Needs only `tokenizers` and `
 imports only the tokenizer classes, so that it works for any sequence-to-sequence model.
 """
 
-from __future__ import annotations
-
+import copy
 import json
 import shutil
 import unicodedata
@@ -21,6 +20,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..model.tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
+from ..model.tokenization_two_sides import RnnSeq2SeqTwoSidedTokenizer
 from ..model.tokenization_words import RnnSeq2SeqWordTokenizer
 from .files import DataError, check_text, reading
 from .option_checks import check_choice, check_range
@@ -164,10 +164,7 @@ def _reproducible_unigram(tokenizer: Tokenizer) -> models.Unigram:
 def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str = "source") -> PreTrainedTokenizerFast:
     """Return a fast tokenizer trained on texts, with ids `<unk>` 0, `<pad>` 1, `<s>` 2, `</s>` 3.
 
-    Args:
-        texts: the training texts, one string a sentence, word or line.
-        options: type, size and normalisation.
-        name: how error messages call this tokenizer, "source" or "target".
+    A text is a sentence, word or line. Errors call the tokenizer by `name`, "source" or "target".
 
     Raises:
         DataError: the texts are all empty, or one of them has no UTF-8 form.
@@ -194,11 +191,7 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
     if options.type == "unigram":
         tokenizer.model = _reproducible_unigram(tokenizer)
     if options.add_eos:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"$A {EOS_TOKEN}",
-            pair=f"$A {EOS_TOKEN} $B {EOS_TOKEN}",
-            special_tokens=[(EOS_TOKEN, SPECIAL_TOKENS.index(EOS_TOKEN))],
-        )
+        tokenizer.post_processor = _ending(SPECIAL_TOKENS.index(EOS_TOKEN))
     wrapping: dict[str, Any] = {
         "tokenizer_object": tokenizer,
         **{"unk_token": UNK_TOKEN, "pad_token": PAD_TOKEN, "bos_token": BOS_TOKEN, "eos_token": EOS_TOKEN},
@@ -216,6 +209,22 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
         max_word_length=options.max_word_length,
         character_normalization=form,
     )
+
+
+def _ending(eos_token_id: int) -> processors.PostProcessor:
+    """Return what appends `</s>` to what is encoded."""
+    return processors.TemplateProcessing(
+        single=f"$A {EOS_TOKEN}", pair=f"$A {EOS_TOKEN} $B {EOS_TOKEN}", special_tokens=[(EOS_TOKEN, eos_token_id)]
+    )
+
+
+def with_eos(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Return a tokenizer that appends `</s>`, as targets need: the same, or a copy of one that was trained without."""
+    if tokenizer("")["input_ids"]:
+        return tokenizer
+    ending = copy.deepcopy(tokenizer)
+    ending.backend_tokenizer.post_processor = _ending(tokenizer.eos_token_id)
+    return ending
 
 
 def normalized(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -253,15 +262,18 @@ def save_tokenizers(
 def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
     """Return the source and the target tokenizer of a model directory, the same object twice if they are shared.
 
-    Raises:
-        FileNotFoundError: the directory holds no `tokenizer.json`.
-        DataError: its files are damaged.
+    What is done to a source beside (`Preprocessing`) is not in them.
+    FileNotFoundError: it holds no `tokenizer.json`; DataError: its files are damaged.
     """
     if not (Path(directory) / "tokenizer.json").is_file():
         raise FileNotFoundError(f"{directory} holds no tokenizer.json: it is not a saved model of this package")
     # By its saved class; that of this package's own tokenizer, and not the code in the directory, has been registered.
     with reading(directory, "a folder with the files of a tokenizer", any_error=True):
         source = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(directory)))
+    if isinstance(source, RnnSeq2SeqTwoSidedTokenizer):  # one of both sides, which rewrites its sources
+        target = source.target_tokenizer if source.has_two_vocabularies else None
+        source = source.source_tokenizer
+        return source, source if target is None else target
     folder = Path(directory) / TARGET_TOKENIZER_FOLDER
     if not folder.is_dir():
         return source, source

@@ -6,8 +6,6 @@ formats in one. The generator is seeded: the same options give the same data eve
 standard library and its siblings.
 """
 
-from __future__ import annotations
-
 import random
 import string
 from collections.abc import Callable
@@ -121,11 +119,7 @@ class ToyOptions:
 
 
 def toy_pairs(task: str, options: ToyOptions) -> dict[str, list[Pair]]:
-    """Return the pairs of each split of a toy task; the splits share no source.
-
-    Args:
-        task: "copy", "reverse", "sort", "capital" (abCd -> C) or "date".
-        options: sizes, lengths and seed.
+    """Return the pairs of each split of a toy task (one of `TOY_TASKS`); the splits share no source.
 
     Raises:
         DataError: unknown task, not enough different strings or days, or longer dates.
@@ -183,10 +177,11 @@ def _date_pairs(wanted: int, generator: random.Random) -> list[Pair]:
 
 def _written_date(day: date, generator: random.Random) -> str:
     month, weekday = _MONTHS[day.month - 1], _WEEKDAYS[day.weekday()]
+    ending = "th" if 11 <= day.day <= 13 else {1: "st", 2: "nd", 3: "rd"}.get(day.day % 10, "th")
     text = generator.choice(_DATE_FORMATS).format(
         day=day.day,
         two_day=f"{day.day:02}",
-        ordinal=_ordinal(day.day),
+        ordinal=f"{day.day}{ending}",
         month=month,
         short_month=month[:3],
         month_number=day.month,
@@ -197,8 +192,3 @@ def _written_date(day: date, generator: random.Random) -> str:
         short_weekday=weekday[:3],
     )
     return generator.choice(_CASES)(text)
-
-
-def _ordinal(number: int) -> str:
-    ending = "th" if 11 <= number <= 13 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"

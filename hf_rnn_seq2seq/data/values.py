@@ -16,17 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-
-try:
-    from datasets import Dataset, DatasetDict
-except ImportError as error:
-    raise ImportError("reading data needs datasets: pip install 'hf_rnn_seq2seq[train]'") from error
-
 from .files import DataError, read_json, text_lines
 from .option_checks import check_range, check_share
 from .preprocessing import COLUMNS_FILE
 from .speech import make_dataset
-from .splits import SPLITS, check_sizes, first_samples, hold_out
+from .splits import SPLITS, Dataset, DatasetDict, SizeOptions, first_samples, hold_out
 from .tables import Series, TableOptions, read_table
 
 
@@ -119,7 +113,7 @@ class ValueColumns:
 
 
 @dataclass
-class ValueDataOptions(TableOptions):
+class ValueDataOptions(TableOptions, SizeOptions):
     """Series with values to predict (the `data` section of a recipe).
 
     Args:
@@ -137,9 +131,6 @@ class ValueDataOptions(TableOptions):
         rows: a sequence ends at "all" rows of a series, or at the "last" one.
         train_step: of the training data only every so-manieth sequence is read.
         toy: size of the generated data.
-        max_train_samples: use only the first so many training series (for trials); likewise the next two.
-        max_validation_samples: the same for validation series.
-        max_test_samples: the same for test series.
     """
 
     target: Literal["vector", "sequence"] = "vector"
@@ -156,15 +147,12 @@ class ValueDataOptions(TableOptions):
     rows: Literal["all", "last"] = "all"
     train_step: int = 1
     toy: SumOptions = field(default_factory=SumOptions)
-    max_train_samples: int | None = None
-    max_validation_samples: int | None = None
-    max_test_samples: int | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        TableOptions.__post_init__(self)
+        SizeOptions.__post_init__(self)
         check_share(self, "validation_fraction")
         check_range(self, "window", "train_step", least=1)
-        check_sizes(self)
         if self.target == "vector":
             for name, default in (("window", None), ("rows", "all"), ("train_step", 1)):
                 if getattr(self, name) != default:

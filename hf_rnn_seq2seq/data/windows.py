@@ -22,10 +22,10 @@ except ImportError as error:
     raise ImportError("windows need datasets: pip install 'hf_rnn_seq2seq[train]'") from error
 from .files import DataError
 from .option_checks import check_range
+from .splits import SPLITS, Dataset, DatasetDict
 from .tables import Series, TableOptions, calendar, read_table
 
 
-SPLITS = ("train", "validation", "test")
 # The quantiles that are written and drawn: the band between them holds 80 % of a distribution.
 BAND = (0.1, 0.9)
 

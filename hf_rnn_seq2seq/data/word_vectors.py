@@ -5,8 +5,6 @@ and perhaps a first line "number of words, number of values". The file is read l
 are kept. Needs only torch and transformers; works with any model.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +54,10 @@ def load_word_vectors(path: str | Path, words: Sequence[str], size: int | None =
             raise DataError(f"{path}, line {number}: {blanks} values, wanted {values} as in the first line")
         word, _, rest = line.partition(" ")
         if word in wanted and word not in vectors:
-            vectors[word] = _vector(rest, path, number)
+            for field in rest.split(" "):
+                if not _is_number(field):
+                    raise DataError(f"{path}, line {number}: {field!r} is not a finite number")
+            vectors[word] = torch.tensor([float(field) for field in rest.split(" ")])
     if number == (announced is not None):
         raise DataError(f"{path}: no vectors, wanted a line a word")
     if announced is not None and announced != number - 1:
@@ -77,21 +78,10 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _vector(values: str, path: Path, number: int) -> Tensor:
-    fields = values.split(" ")
-    for field in fields:
-        if not _is_number(field):
-            raise DataError(f"{path}, line {number}: {field!r} is not a finite number")
-    return torch.tensor([float(field) for field in fields])
-
-
 def set_word_vectors(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> float:
     """Write the vectors of a file into a model's input embeddings; words that the file lacks keep theirs.
 
-    Args:
-        model: a model with an embedding table of source words, before its training.
-        tokenizer: the tokenizer that numbers those words. Its special tokens are left alone.
-        path: as for `load_word_vectors`.
+    The tokenizer numbers the words; its special tokens are left alone. `path` is as for `load_word_vectors`.
 
     Returns:
         The coverage: the share of the tokenizer's words, special tokens not counted, that have a vector.

@@ -5,8 +5,6 @@ the target symbol t. `model.alignments(...)` gives these weights for what `gener
 matplotlib.pyplot is used or changed.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ import torch
 try:
     import numpy as np
     from matplotlib import font_manager, rcParams
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 except ImportError as error:
     raise ImportError(
@@ -75,14 +74,7 @@ def plot_attention(
     # The map keeps its scale from 0, so that an even spread of weights looks even; the bar tells the top.
     image = axes.imshow(matrix, cmap="Blues", vmin=0.0, vmax=max(matrix.max(), 1e-6), aspect="equal")
 
-    # Thin lines between cells: where many weights are near 0, they let the eye follow a row.
-    axes.set_xticks(np.arange(matrix.shape[1] + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(matrix.shape[0] + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="#d9dde3", linewidth=min(0.6, cell))
-    axes.tick_params(which="both", length=0)
-    for spine in axes.spines.values():
-        spine.set_color("#9aa3ad")
-
+    _draw_grid(axes, matrix.shape, min(0.6, cell))
     axes.xaxis.tick_top()
     # parse_math: a token may hold dollar signs and is never a formula.
     axes.set_xticks(range(len(columns)), columns, fontsize=size, fontfamily=fonts, parse_math=False)
@@ -104,6 +96,16 @@ def plot_attention(
         # tight: the labels decide how much margin there is.
         figure.savefig(path, format=picture, dpi=_SAVED_DPI, bbox_inches="tight", pad_inches=0.12)
     return figure
+
+
+def _draw_grid(axes: Axes, shape: tuple[int, ...], linewidth: float) -> None:
+    """Draw thin lines between cells: where many weights are near 0, they let the eye follow a row."""
+    axes.set_xticks(np.arange(shape[1] + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(shape[0] + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#d9dde3", linewidth=linewidth)
+    axes.tick_params(which="both", length=0)
+    for spine in axes.spines.values():
+        spine.set_color("#9aa3ad")
 
 
 def _checked(

@@ -4,8 +4,6 @@ Also the log-probabilities of given targets (one forward pass with teacher forci
 search found them. Works with any encoder-decoder of `transformers`, of ids or of vectors (speech).
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -74,8 +72,7 @@ def target_log_probabilities(
 
     Args:
         model: an encoder-decoder with `prepare_decoder_input_ids_from_labels`.
-        sources: source ids, one list an item, or vectors, one array (S, F) an item.
-        targets: target ids ending in `</s>`, as many lists.
+        sources, targets: as for `decode`; ids ending in `</s>`, as many lists.
         batch_size: items a forward pass.
     """
     was_training = model.training

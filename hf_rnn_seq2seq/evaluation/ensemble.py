@@ -1,11 +1,11 @@
 """Several trained models as one at evaluation.
 
 At each step an ensemble takes the mean of its members' distributions (Sutskever 2014, section 3.6), and works behind
-the stock `generate()`; `classifier_ensemble.py` and `speech_ensemble.py` have the other kinds. Needs torch and
-transformers.
+the stock `generate()`. Of speech models also the log-probabilities that CTC gives each next symbol are averaged
+(Watanabe 2017), so that members may reduce time by different factors. Of classifiers the probabilities are averaged;
+with a CRF emissions and transition scores, which are again a CRF: its probability of a label sequence is the
+normalised geometric mean of the members', and Viterbi stays exact. Needs torch and transformers.
 """
-
-from __future__ import annotations
 
 import copy
 import functools
@@ -17,11 +17,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.cache_utils import Cache, EncoderDecoderCache
-from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
+from transformers.generation import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers.modeling_outputs import (
+    ModelOutput,
+    Seq2SeqLMOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
 
 from ..model.checks import check_inputs
+from ..model.crf import LinearChainCRF
+from ..model.ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer
+from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from ..model.modeling_rnn_seq2seq import RnnEncoderOutput, RnnSeq2SeqForConditionalGeneration
+from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 from ..model.pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from ..model.state import check_cache_layers, new_cache
 from ..model.transformers_names import named, one_cache
@@ -183,16 +192,18 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
             ).logits.log_softmax(-1, dtype=torch.promote_types(member.dtype, torch.float32))
             for number, (member, own) in enumerate(zip(self.members, self._member_caches(past_key_values)))
         )  # each (B, T, V)
-        count = len(self.members)
-        if self.average == "probability":
-            mean = functools.reduce(torch.logaddexp, log_probabilities) - math.log(count)
-        else:
-            mean = (functools.reduce(torch.add, log_probabilities) / count).log_softmax(-1)
+        mean = self._mean(log_probabilities)
         loss = None
         if labels is not None:
             items = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
             loss = F.nll_loss(mean.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum") / items
         return Seq2SeqLMOutput(loss=loss, logits=mean, **named(past_key_values))
+
+    def _mean(self, log_probabilities: Iterable[Tensor]) -> Tensor:
+        """Return log P (B, T, V) of the average, which is normalised, of the members' log P (B, T, V)."""
+        if self.average == "probability":
+            return functools.reduce(torch.logaddexp, log_probabilities) - math.log(len(self.members))
+        return (functools.reduce(torch.add, log_probabilities) / len(self.members)).log_softmax(-1)
 
     def _member_caches(self, cache: EncoderDecoderCache | None) -> list[EncoderDecoderCache | None]:
         """Return for each member a cache of its own layers, which are those of the whole cache and not copies."""
@@ -218,4 +229,169 @@ def member_output(outputs: ModelOutput | None, member: int) -> RnnEncoderOutput 
     return RnnEncoderOutput(**own)
 
 
-__all__ = ["EnsembleModel", "RnnSeq2SeqEnsemble", "member_output"]
+class RnnSeq2SeqSpeechEnsemble(RnnSeq2SeqEnsemble):
+    """Several speech models of the same vocabulary and features, with a CTC branch all or none (else a ValueError).
+
+    `generate()` takes `ctc_weight` as `RnnSeq2SeqForSpeechSeq2Seq` does; the default is the first member's. Arguments
+    as of `RnnSeq2SeqEnsemble`.
+    """
+
+    main_input_name = "input_features"
+    member_class = RnnSeq2SeqForSpeechSeq2Seq
+
+    def __init__(
+        self,
+        models: Sequence[RnnSeq2SeqForSpeechSeq2Seq],
+        average: Literal["probability", "log_probability"] = "probability",
+    ) -> None:
+        super().__init__(models, average)
+        if len({model.config.ctc_weight > 0 for model in models}) > 1:
+            weights = [model.config.ctc_weight for model in models]
+            raise ValueError(f"members of an ensemble have a CTC branch all or none, got ctc_weight {weights}")
+
+    def _prepare_generation_config(
+        self, generation_config: GenerationConfig | None, **kwargs: Any
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        """Let a member find the weight of CTC, and refuse one out of range."""
+        return self.members[0]._prepare_generation_config(generation_config or self.generation_config, **kwargs)
+
+    def _get_logits_processor(
+        self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
+    ) -> LogitsProcessorList:
+        """Return the processors with the members' CTC scores first, as in a member."""
+        processors: LogitsProcessorList = super()._get_logits_processor(  # type: ignore[misc]
+            generation_config, *args, **kwargs
+        )
+        weight: float = generation_config.ctc_weight  # type: ignore[attr-defined]
+        if weight == 0:
+            return processors
+        inputs = kwargs["model_kwargs"]
+        repeats = max(generation_config.num_beams or 1, generation_config.num_return_sequences or 1)
+        end = generation_config.eos_token_id
+        eos_ids = end if isinstance(end, list) else [] if end is None else [end]
+        blank = self.config.pad_token_id
+        assert blank is not None
+        branches = []
+        for number, member in enumerate(self.members):
+            outputs = member_output(inputs["encoder_outputs"], number)
+            assert outputs is not None
+            logits, lengths = member._ctc_logits(outputs, inputs.get("attention_mask"))
+            scorer = CTCPrefixScorer(logits[::repeats], lengths[::repeats], blank)
+            branches.append(CTCPrefixLogitsProcessor(scorer, 1.0, generation_config.decoder_start_token_id, eos_ids))
+        processors.insert(0, _MeanCTCLogitsProcessor(branches, weight))
+        return processors
+
+
+class _MeanCTCLogitsProcessor(LogitsProcessor):
+    """The sum of (1 - w) log p of the attention and w times the mean score of processors of CTC alone."""
+
+    def __init__(self, branches: Sequence[CTCPrefixLogitsProcessor], weight: float) -> None:
+        self.branches, self.weight = branches, weight
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return new scores (B * G, V) of hypotheses (B * G, T)."""
+        ctc = torch.stack([branch(input_ids, scores) for branch in self.branches]).mean(0)
+        if self.weight == 1:
+            return ctc
+        return self.weight * ctc + (1 - self.weight) * scores.log_softmax(-1)
+
+
+# What members must have in common: what they read, and the labels by their numbers.
+_SHARED = (
+    *("input_feature_size", "vocab_size", "character_vocab_size", "pad_token_id"),
+    *("id2label", "use_crf", "problem_type"),
+)
+
+
+def _mean_values(members: Sequence[Any], *args: Any, **model_inputs: Any) -> Tensor:
+    """Return the mean of the members' values, each in the user's units by the member's own scale."""
+    if model_inputs.get("labels") is not None:
+        raise TypeError("labels: an ensemble of classifiers has no loss, wanted the inputs alone")
+    return torch.stack([member(*args, **{**model_inputs, "return_dict": True}).logits for member in members]).mean(0)
+
+
+class RnnSeq2SeqTokenClassificationEnsemble(EnsembleModel):
+    """Several taggers of the same vocabulary and labels, with a CRF all or none; or several that give values."""
+
+    member_class = RnnSeq2SeqForTokenClassification
+    shared = _SHARED
+
+    def __init__(self, models: Sequence[RnnSeq2SeqForTokenClassification]) -> None:
+        super().__init__(models)
+        if self.config.problem_type == "multi_label_classification":
+            raise ValueError(
+                "an ensemble gives each vector one label or values, got models of several labels a vector"
+            )
+
+    @torch.no_grad()
+    def forward(self, *args: Any, **model_inputs: Any) -> TokenClassifierOutput:
+        """Return the mean values as `logits` (B, S, C); arguments as of a member, without labels.
+
+        Raises:
+            ValueError: the members give labels: use `decode` and `probabilities`.
+        """
+        if self.config.problem_type != "regression":
+            raise ValueError("forward is for members that give values, use decode() or probabilities()")
+        return TokenClassifierOutput(logits=_mean_values(self.members, *args, **model_inputs))
+
+    @torch.no_grad()
+    def decode(self, *args: Any, **model_inputs: Any) -> Tensor:
+        """Return the labels (B, S) of the members together; arguments as of a member's `decode`."""
+        if self.config.use_crf:
+            crf, emissions, mask = self._mean_crf(*args, **model_inputs)
+            return crf.decode(emissions, mask)
+        mask = self._scores(0, *args, **model_inputs)[1]
+        labels = self.probabilities(*args, **model_inputs).argmax(-1)
+        return labels if mask is None else labels.masked_fill(~mask, -100)
+
+    @torch.no_grad()
+    def probabilities(self, *args: Any, **model_inputs: Any) -> Tensor:
+        """Return the probability of each label at each position, (B, S, C), zero at padding."""
+        if self.config.use_crf:
+            crf, emissions, mask = self._mean_crf(*args, **model_inputs)
+            p = crf.log_marginals(emissions, mask).exp()
+            return p if mask is None else p.masked_fill(~mask.unsqueeze(-1), 0)
+        return torch.stack([member.probabilities(*args, **model_inputs) for member in self.members]).mean(0)
+
+    def _scores(self, number: int, *args: Any, **model_inputs: Any) -> tuple[Tensor, Tensor | None]:
+        """Return a member's scores (B, S, C) of its labels, and the mask (B, S) or None."""
+        member = self.members[number]
+        outputs = member.model(*args, **model_inputs, return_dict=True)
+        return member.classifier(outputs.last_hidden_state), outputs.mask
+
+    def _mean_crf(self, *args: Any, **model_inputs: Any) -> tuple[LinearChainCRF, Tensor, Tensor | None]:
+        """Return the CRF of the mean scores, the mean emissions (B, S, C), and the mask (B, S) or None."""
+        scored = [self._scores(number, *args, **model_inputs) for number in range(len(self.members))]
+        emissions = torch.stack([scores for scores, _ in scored]).mean(0)
+        crf = LinearChainCRF(emissions.shape[-1]).to(emissions)
+        for name, parameter in crf.named_parameters():
+            parameter.copy_(torch.stack([member.crf.get_parameter(name) for member in self.members]).mean(0))
+        return crf, emissions, scored[0][1]
+
+
+class RnnSeq2SeqSequenceClassificationEnsemble(EnsembleModel):
+    """Several classifiers of whole sequences, with the same vocabulary and labels.
+
+    They give one label a sequence, or values; of models of several labels it is a ValueError.
+    """
+
+    member_class = RnnSeq2SeqForSequenceClassification
+    shared = _SHARED
+
+    def __init__(self, models: Sequence[RnnSeq2SeqForSequenceClassification]) -> None:
+        super().__init__(models)
+        if self.config.problem_type == "multi_label_classification":
+            raise ValueError(
+                "an ensemble gives one label a sequence or values, got models of several labels a sequence"
+            )
+
+    @torch.no_grad()
+    def forward(self, *args: Any, **model_inputs: Any) -> SequenceClassifierOutput:
+        """Return the log of the mean probabilities as `logits` (B, C), or the mean values; inputs alone."""
+        config = self.config
+        if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
+            return SequenceClassifierOutput(logits=_mean_values(self.members, *args, **model_inputs))
+        if model_inputs.get("labels") is not None:
+            raise TypeError("labels: an ensemble of classifiers has no loss, wanted the inputs alone")
+        logits = [member(*args, **{**model_inputs, "return_dict": True}).logits for member in self.members]
+        return SequenceClassifierOutput(logits=torch.stack([x.softmax(-1) for x in logits]).mean(0).log())

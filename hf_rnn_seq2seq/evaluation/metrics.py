@@ -6,8 +6,6 @@ the kernel inside jiwer; entities are found and counted by seqeval, which gives 
 forecast values are in value_metrics.py. A metric sees text, labels and numbers only. Needs the extra `metrics`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
@@ -392,11 +390,10 @@ METRICS: dict[str, type[OfflineMetric]] = {
 
 
 def load_metric(name: str, **options: Any) -> evaluate.Metric:
-    """Return the metric of a recipe name as an `evaluate.Metric`; its result holds the value under the same name.
+    """Return the metric of a recipe name (a key of `METRICS`) as an `evaluate.Metric`.
 
-    Args:
-        name (`str`): a key of `METRICS`.
-        **options: the arguments of the metric's class, such as `tokenize` and `lowercase` of [`Bleu`].
+    The options are the arguments of the metric's class, such as `tokenize` and `lowercase` of [`Bleu`]; the result
+    holds the value under the same name.
     """
     if name not in METRICS:
         raise ValueError(f"name must be one of {', '.join(METRICS)}, got {name!r}")

@@ -6,11 +6,8 @@ Models that belong together read the same: tokenizers, features and preprocessin
 and transformers, for the mean of weights also the extra `train`.
 """
 
-from __future__ import annotations
-
 import dataclasses
-import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +15,10 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
-from ..data.files import DataError, read_json
+from ..data.files import DataError, first_few, read_json
 from ..data.preprocessing import COLUMNS_FILE, Preprocessing
-from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers, save_tokenizers
+from ..data.processors import save_processor
+from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from ..model.pretrained import RnnSeq2SeqPreTrainedModel
@@ -43,18 +41,14 @@ _TRAINING_ONLY = {
 
 
 def load_model(model_class: Any, directory: str | Path) -> Any:
-    """Load a saved model of a given kind, with all its weights.
-
-    Args:
-        model_class: the model's class, or an Auto class of transformers.
-        directory: its folder; a checkpoint will do.
+    """Load a saved model of a class, or of an Auto class of transformers, with all its weights; a checkpoint will do.
 
     Raises:
         FileNotFoundError: the folder holds no model.
         DataError: it holds a model of another kind, or weights that are not those of its configuration.
     """
     folder = Path(directory)
-    saved = _saved_classes(folder)
+    saved = saved_classes(folder)
     if isinstance(model_class, type) and issubclass(model_class, PreTrainedModel):
         _check_kind(folder, saved, model_class.__name__)
     try:
@@ -70,31 +64,24 @@ def load_model(model_class: Any, directory: str | Path) -> Any:
         ("has weights of another shape,", [entry[0] for entry in loading["mismatched_keys"]]),
     ):
         if names:
-            raise DataError(f"{folder} {problem} {_some(names)}: wanted a saved {type(model).__name__}")
+            raise DataError(f"{folder} {problem} {first_few(sorted(names))}: wanted a saved {type(model).__name__}")
     return model
 
 
-def _saved_classes(folder: Path) -> list[str]:
+def saved_classes(folder: Path) -> list[str]:
     """Return the names of the classes that a folder says its model is of; none if it does not say."""
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no config.json: it is not the folder of a saved model")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        return list(config.get("architectures") or [])
-    except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"{file}: not the configuration of a model ({error})") from error
+    config = read_json(file)
+    if not isinstance(config, dict):
+        raise DataError(f"{file}: not the configuration of a model (a JSON {type(config).__name__})")
+    return list(config.get("architectures") or [])
 
 
 def _check_kind(folder: Path, saved: list[str], wanted: str) -> None:
     if saved and wanted not in saved:
         raise DataError(f"{folder} holds a {', '.join(saved)}, wanted a {wanted}")
-
-
-def _some(names: Collection[str]) -> str:
-    """Return the first few names of many."""
-    shown = sorted(names)
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
 
 
 def load_ensemble(
@@ -110,8 +97,7 @@ def load_ensemble(
 
     Raises:
         FileNotFoundError: a folder holds no model.
-        ValueError: no directories, a model of another kind, or models of different vocabularies, special ids, labels,
-            tokenizers, features or preprocessing.
+        ValueError: no directories, a model of another kind, or models that differ in what they read or label.
     """
     _check_folders(directories)
     ensemble = kind([load_model(kind.member_class, directory) for directory in directories], **options)
@@ -128,13 +114,7 @@ def average_models(
     """Save the mean of the weights of several checkpoints of one run (Junczys-Dowmunt et al. 2016), and return it.
 
     Models trained from different seeds have no useful mean, although they have the same parameters: make them an
-    ensemble.
-
-    Args:
-        directories: the checkpoints' folders.
-        output_dir: the model goes here, with configuration, generation configuration, tokenizers and preprocessing of
-            the first.
-        model_class: the class of the checkpoints.
+    ensemble. The folder also gets configuration, generation configuration, tokenizers and preprocessing of the first.
 
     Raises:
         FileNotFoundError: a folder holds no model, or the first no tokenizer.
@@ -165,9 +145,7 @@ def average_models(
     model.load_state_dict(average_checkpoints(directories), strict=False)
     model.save_pretrained(str(output_dir))
     if tokenizers is not None:
-        save_tokenizers(output_dir, *tokenizers)
-    if preprocessing is not None:
-        preprocessing.save(output_dir)
+        save_processor(output_dir, *tokenizers, preprocessing)
     return model
 
 
@@ -176,7 +154,7 @@ def _check_folders(directories: Sequence[str | Path]) -> None:
     if not directories:
         raise ValueError("directories: got none, wanted at least one")
     for directory in directories:
-        _saved_classes(Path(directory))
+        saved_classes(Path(directory))
 
 
 def _check_inputs(directories: Sequence[str | Path]) -> None:
@@ -200,7 +178,8 @@ def _reading(folder: Path) -> dict[str, dict[str, Any]]:
         "reads other columns than": _json(folder / COLUMNS_FILE),
         "reads its sources otherwise than": dataclasses.asdict(Preprocessing.load(folder) or Preprocessing()),
         "has another tokenizer.json than": _tokenizer_rules(folder / "tokenizer.json"),
-        f"has another {target} than": _tokenizer_rules(folder / target),
+        # Targets get their `</s>` whether or not its own rules append one.
+        f"has another {target} than": {**_tokenizer_rules(folder / target), "post_processor": None},
     }
 
 

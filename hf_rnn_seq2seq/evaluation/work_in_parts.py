@@ -5,8 +5,6 @@ that of the list, and the output is the same whoever did which part. Several pro
 `train`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -22,7 +20,7 @@ from torch import distributed
 from transformers.utils import logging as transformers_logging
 
 from ..data.files import read_json
-from ..data.outputs import replacing
+from ..data.outputs import write_json, write_whole
 
 
 logger = logging.getLogger(__name__)
@@ -57,17 +55,12 @@ def work_in_parts(
     with any number of processes.
 
     Args:
-        items: what there is to do.
-        work: turns consecutive items into as many lines. It must depend on them alone: then the output is the same
-            byte by byte, whether or not there was a kill.
-        output_file: where the lines go.
+        items, output_file: what there is to do, and where the lines go.
+        work: turns consecutive items into as many lines, which depend on them alone: then the output is the same byte
+            by byte, whether or not there was a kill.
         job: what else the lines depend on, as JSON can say it; parts of another job are not mixed in.
         part_size: items of a part: what a kill can cost each process.
-        overwrite: start again, whatever is there.
-
-    Raises:
-        FileExistsError: the output is there already, or parts of another job, and `overwrite` is not set.
-        ValueError: `part_size` is below 1, or `work` gave another number of lines, or a line with a line end in it.
+        overwrite: start again, whatever is there; else an output, or parts of another job, is a FileExistsError.
     """
     if part_size < 1:
         raise ValueError(f"part_size: got {part_size}, wanted at least 1")
@@ -98,7 +91,7 @@ def work_in_parts(
             raise ValueError(f"work: got {len(lines)} lines for {len(chunk)} items, wanted one each")
         if any("\n" in line for line in lines):
             raise ValueError(f"work: a line of part {part} has a line end in it")
-        _write_whole(_part_file(folder, part), "".join(line + "\n" for line in lines))
+        write_whole(_part_file(folder, part), "".join(line + "\n" for line in lines))
         progress.update(len(chunk))
     progress.close()
     if processes > 1:
@@ -130,15 +123,7 @@ def _begin(folder: Path, output_file: Path, job: Mapping[str, Any], overwrite: b
     elif output_file.exists() and not overwrite:
         raise FileExistsError(f"{output_file} is there already: overwrite it, or name another output")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(record, json.dumps(job, indent=2) + "\n")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there with all its content, or not at all."""
-    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
+    write_json(record, job)
 
 
 def _finish(folder: Path, output_file: Path, number: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .option_rules import check_names, contradictions, without_effect
+from .option_rules import check_names, contradictions, without_effect, without_own_pipelines
 from .presets import PRESETS
 from .special_ids import KeepsSpecialIds
 
@@ -242,6 +242,9 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         check_names(self, kwargs)
+        if not __name__.startswith("transformers_modules"):
+            # Pipelines whose code lies in a folder are for those without the package, which has registered its own.
+            kwargs = without_own_pipelines(kwargs)
         super().__post_init__(**kwargs)
         # Options that follow from others are filled in only if they were not given, so a saved file says everything.
         if self.bridge_type is None:

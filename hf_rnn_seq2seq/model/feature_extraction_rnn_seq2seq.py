@@ -5,7 +5,7 @@ N samples, S frames, F numbers a frame.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
 
     def __init__(
         self,
-        feature_type: str = "log_mel",
+        feature_type: Literal["log_mel", "mfcc", "none"] = "log_mel",
         sampling_rate: int = 16000,
         num_mel_bins: int = 40,
         num_cepstra: int = 13,
@@ -84,7 +84,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         dither: float = 0.0,
         delta_order: int = 0,
         delta_window: int = 2,
-        normalization: str = "utterance",
+        normalization: Literal["none", "utterance", "speaker", "global"] = "utterance",
         mean: list[float] | None = None,
         std: list[float] | None = None,
         stack: int = 1,

@@ -20,7 +20,8 @@ from .bridge import context_vector, last_output
 from .checks import check_tensor, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .crf import LinearChainCRF
-from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
+from .encoder import RnnEncoderOutput
+from .modeling_encoder import ENCODER_OF_FOLDER, RnnSeq2SeqEncoderModel
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .values import REGRESSION_LOSSES, ValueScale, observed_loss, without_counts
 
@@ -45,29 +46,6 @@ class AttentionPooling(nn.Module):
         return context.squeeze(1)
 
 
-class RnnSeq2SeqEncoderModel(RnnSeq2SeqPreTrainedModel):
-    """The encoder alone, under the parameter names that it has in `RnnSeq2SeqModel`."""
-
-    # What a whole model has beside the encoder. The classifiers inherit this from their part.
-    _keys_to_ignore_on_load_unexpected = [r"^(model\.)?(bridge|decoder)\.", r"^(lm|ctc)_head\."]
-
-    def __init__(self, config: RnnSeq2SeqConfig):
-        super().__init__(config)
-        self.encoder = RnnSeq2SeqEncoder(config)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The encoder's table; `NotImplementedError` if there is none, since the input is vectors."""
-        return self.encoder.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
-        self.encoder.embed_tokens = value
-
-    def forward(self, *args: Any, **kwargs: Any) -> RnnEncoderOutput:
-        """Takes and returns what `RnnSeq2SeqEncoder.forward` does."""
-        return self.encoder(*args, **kwargs)
-
-
 class RnnSeq2SeqClassifier(RnnSeq2SeqPreTrainedModel):
     """
     What the two classifiers share: the encoder, the output layer, and a forward around their scores and loss.
@@ -79,6 +57,7 @@ class RnnSeq2SeqClassifier(RnnSeq2SeqPreTrainedModel):
     output_class: type[TokenClassifierOutput | SequenceClassifierOutput]
     # A regression of before there was a scale begins with the identity.
     _keys_to_ignore_on_load_missing = [r"^output_scale\."]
+    _also_loads = {"AutoModel": "modeling_encoder.RnnSeq2SeqEncoderModel", **ENCODER_OF_FOLDER}
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)

@@ -22,8 +22,10 @@ from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
 from .fast import chunked_loss, logits_wait, replaceable, steps_that_count, with_later_logits
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
 from .loss import cross_entropy, shift_tokens_right
+from .modeling_encoder import ENCODER_OF_FOLDER, MayBeEncoder
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState
+from .registration import pipelines_of_folder
 from .scheduled_sampling import ScheduledSampling
 from .state import DecoderState, SourceMemory, check_cache_layers, load_source, load_state, new_cache, save_source
 from .transformers_names import CACHE_NAME, named, one_cache
@@ -37,8 +39,10 @@ _HANDED_ON = (
 
 
 @replaceable()
-class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
+class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):  # type: ignore[misc]
     """Encoder, bridge and decoder without an output layer."""
+
+    _also_loads = ENCODER_OF_FOLDER
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
@@ -101,8 +105,11 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
             choose_input: Scheduled sampling; see `RnnSeq2SeqForConditionalGeneration`.
             character_ids (`torch.LongTensor` of shape `(batch_size, source_length, word_length)`, *optional*): With
                 `character_vocab_size`: the characters of each word, then `pad_token_id`.
-            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, input_feature_size)`,
-                *optional*): Source vectors in place of ids, of a model with `input_feature_size`.
+            input_features (`torch.FloatTensor` of shape `(batch_size, source_length, feature_size)`, *optional*):
+                Source vectors in place of ids, of a model with `input_feature_size`.
+
+        Returns:
+            What the decoder gives; without any of its inputs, what the encoder does: features of the source.
         """
         config = self.config
         past_key_values = one_cache(past_key_values, cache)
@@ -111,6 +118,11 @@ class RnnSeq2SeqModel(RnnSeq2SeqPreTrainedModel):
         if past_key_values is not None:
             check_cache_layers(past_key_values, config.decoder_layers)
         target = (decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask)
+        if all(given is None for given in (*target, choose_input, encoder_outputs, past_key_values)):
+            return self.encoder(
+                input_ids, attention_mask, inputs_embeds, input_features=input_features, character_ids=character_ids,
+                output_hidden_states=output_hidden_states, return_dict=True,
+            )  # fmt: skip
         check_target(config, past_key_values, *target, attention_mask)
         if output_attentions is None:
             output_attentions = config.output_attentions
@@ -227,6 +239,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
     """
 
     use_fast_generation = True
+    _also_loads = {"AutoModel": "modeling_rnn_seq2seq.RnnSeq2SeqModel", **ENCODER_OF_FOLDER}
+    _ships_pipelines = pipelines_of_folder()
 
     def __init__(self, config: RnnSeq2SeqConfig):
         super().__init__(config)
@@ -333,6 +347,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             sampling = self._scheduled_sampling(decoder_input_ids)
             if made and (skip_logits or later) and decoder_attention_mask is None and sampling is None:
                 decoder_attention_mask = steps_that_count(self.model, labels)
+        if decoder_input_ids is None and decoder_inputs_embeds is None:
+            raise ValueError("give exactly one of decoder_input_ids (or labels) and decoder_inputs_embeds")
         outputs = self.model(
             input_ids,
             attention_mask=attention_mask,

@@ -162,15 +162,15 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
     ) -> RnnSeq2SeqTSPredictionOutput:
         """
         Args:
-            past_values (`torch.FloatTensor` of shape `(batch_size, past_length, channels)`, or without the last axis
-                for one channel): Up to `context_length` steps; the last one is that before the forecast.
-            past_time_features (`torch.FloatTensor` of shape `(batch_size, past_length, num_time_features)`,
-                *optional*): What is known of each step.
+            past_values (`torch.FloatTensor` of shape `(batch_size, past_length, channels)`): Up to `context_length`
+                steps; the last one is that before the forecast. Without the last axis for one channel.
+            past_time_features (`torch.FloatTensor` `(batch_size, past_length, num_time_features)`, *optional*): What
+                is known of each step.
             past_observed_mask (`torch.Tensor` of the shape of `past_values`, *optional*): 0 where a value is missing;
                 what stands there, NaN or a number, changes nothing. Steps without any value before the first observed
                 one are padding, and change nothing either.
-            static_categorical_features (`torch.LongTensor` of shape `(batch_size, num_static_categorical_features)`,
-                *optional*): Classes of the series.
+            static_categorical_features (`torch.LongTensor` `(batch_size, num_static_categorical_features)`): Classes
+                of the series, *optional*.
             static_real_features (`torch.FloatTensor` of shape `(batch_size, num_static_real_features)`, *optional*):
                 Numbers of the series.
             future_values (`torch.FloatTensor` of shape `(batch_size, prediction_length, channels)`, *optional*): What

@@ -28,6 +28,17 @@ _FOREIGN_KEYWORDS = frozenset(
 )
 
 
+# The pipeline of the models that generate.
+GENERATION_TASK = "seq2seq-generation"
+
+
+def without_own_pipelines(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a configuration without the entry of this family's pipeline."""
+    pipelines = {name: at for name, at in (options.get("custom_pipelines") or {}).items() if name != GENERATION_TASK}
+    options = {name: value for name, value in options.items() if name != "custom_pipelines"}
+    return {**options, "custom_pipelines": pipelines} if pipelines else options
+
+
 def check_names(config: Any, names: dict[str, Any]) -> None:
     """
     Refuse an unknown name of what is no field of the configuration, unless it is read from what was saved: that, be it

@@ -43,6 +43,10 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _tied_weights_keys: dict[str, str] = {}  # target -> source; each model sets it as its configuration says
     _trained_with: list[Any] | None = None
+    # What else loads of its folder where the package is not: Auto class -> class, and where its code is.
+    _also_loads: dict[str, str] = {}
+    # Pipelines whose code lies beside it, as the configuration of a folder names them.
+    _ships_pipelines: dict[str, Any] = {}
 
     def __init__(self, config: RnnSeq2SeqConfig, *inputs: Any, **kwargs: Any):
         super().__init__(config, *inputs, **kwargs)
@@ -98,13 +102,23 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save; where one of several tied tables was set apart, each is written as it is."""
+        if self._auto_class is not None:
+            self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **self._also_loads}
         tied = self.get_expanded_tied_weights_keys(all_submodels=True)
         if any(_weight(self, target) is not _weight(self, source) for target, source in tied.items()):
             # Else a name left out, since its values are also there under another one, is tied to a third on loading.
             state = kwargs.get("state_dict") or self.state_dict()
             names = {*tied, *tied.values()} & state.keys()
             kwargs["state_dict"] = {**state, **{name: state[name].clone() for name in names}}
-        super().save_pretrained(save_directory, *args, **kwargs)
+        named = {name: dict(entry) for name, entry in self._ships_pipelines.items()}
+        before = getattr(self.config, "custom_pipelines", None)
+        if named and self._auto_class is not None:
+            self.config.custom_pipelines = {**(before or {}), **named}
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            if before is None:
+                self.config.__dict__.pop("custom_pipelines", None)
 
     def check_labels_are_left(
         self, labels: Tensor | None, num_items_in_batch: Tensor | int | None, *decoder_inputs: Tensor | None

@@ -4,16 +4,15 @@ Refused by argparse, with the name of the argument, before anything is read or c
 library.
 """
 
-from __future__ import annotations
-
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..data.files import DataError, sentence
-from ..data.outputs import picture_format
+from ..data.outputs import is_first_process, picture_format
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -67,12 +66,16 @@ def _check_parents(path: Path) -> None:
             return
 
 
+def start_logging() -> None:
+    """Show on stderr what is done, and when."""
+    level = logging.INFO if is_first_process() else logging.WARNING
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
+
+
 @contextmanager
 def one_sentence(*more: type[Exception]) -> Iterator[None]:
-    """End the program with one sentence and status 1 where options, files or data cannot be used.
-
-    Args:
-        more: other errors that say what cannot be used.
+    """End the program with one sentence and status 1 where options, files or data, or what `more` errors name, cannot
+    be used.
     """
     try:
         yield

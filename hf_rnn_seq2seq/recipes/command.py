@@ -3,11 +3,7 @@
 Needs the extras `train` and `metrics`.
 """
 
-from __future__ import annotations
-
 import argparse
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +11,7 @@ from typing import Any
 
 import transformers
 
-from .arguments import file_to_write, folder_to_write, one_sentence
+from .arguments import file_to_write, folder_to_write, one_sentence, start_logging
 from .recipe import build_recipe, read_recipe, with_task
 from .run import run_recipe
 from .run_folder import check_output
@@ -23,7 +19,7 @@ from .suite import SECTION, Run, expand, run_suite
 from .task import Task, task_class
 
 
-def _parser(description: str | None, program: str | None) -> argparse.ArgumentParser:
+def _arguments(description: str | None, program: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -54,7 +50,14 @@ def _parser(description: str | None, program: str | None) -> argparse.ArgumentPa
         help="with --eval_only: take the mean of the weights, not an ensemble, and save it in output_dir",
     )
     parser.add_argument("--results", type=file_to_write, metavar="FILE", help="write the metrics to this JSON file")
-    return parser
+    args = parser.parse_args(arguments)
+    if args.average and len(args.eval_only) < 2:
+        parser.error("--average needs two or more checkpoints after --eval_only")
+    if args.average and args.output_dir is None:
+        parser.error("--average needs --output_dir, a folder for the mean")
+    if args.resume and (args.overwrite or args.eval_only):
+        parser.error(f"--resume: leave out {'--overwrite' if args.overwrite else '--eval_only'}, or --resume")
+    return args
 
 
 def main(
@@ -68,25 +71,12 @@ def main(
     Args:
         task: the only kind of output that is taken, also where the recipe does not say its task; `None`: the recipe's.
         description: what `--help` says of the script.
-        arguments: what follows the program's name; `None`: those that the program was started with.
-        program: the program's name; `None`: it is a script.
-
-    Returns:
-        The metrics.
+        arguments, program: what follows the program's name, and that; `None`: as this process was started.
     """
-    parser = _parser(description, program)
-    args = parser.parse_args(arguments)
-    # Under torchrun the first process speaks for all.
-    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
+    args = _arguments(description, program, arguments)
+    start_logging()
     # The bars of saving a file of a few megabytes; the Trainer has its own.
     transformers.utils.logging.disable_progress_bar()
-    if args.average and len(args.eval_only) < 2:
-        parser.error("--average needs two or more checkpoints after --eval_only")
-    if args.average and args.output_dir is None:
-        parser.error("--average needs --output_dir, a folder for the mean")
-    if args.resume and (args.overwrite or args.eval_only):
-        parser.error(f"--resume: leave out {'--overwrite' if args.overwrite else '--eval_only'}, or --resume")
     started = ["python", sys.argv[0]] if program is None else program.split()
     command = [*started, *(sys.argv[1:] if arguments is None else arguments)]
     name = Path(args.recipe).stem

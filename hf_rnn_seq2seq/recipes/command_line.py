@@ -1,15 +1,15 @@
-"""The command `hf-rnn-seq2seq`: run a recipe, predict with a saved model, export it, list and copy recipes.
+"""The command `hf-rnn-seq2seq`: run a recipe, predict with a saved model, export, serve or show it, list recipes.
 
     hf-rnn-seq2seq recipes                               # the recipes that come with the package
     hf-rnn-seq2seq recipes copy g2p_cmudict .            # one to change
     hf-rnn-seq2seq run g2p_cmudict.yaml --data_dir DIR   # the model in runs/g2p_cmudict
     hf-rnn-seq2seq predict runs/g2p_cmudict encoder
     hf-rnn-seq2seq export runs/g2p_cmudict exported
+    hf-rnn-seq2seq serve exported                        # over HTTP
+    hf-rnn-seq2seq demo runs/g2p_cmudict                 # a page to try it
 
 Each has its own --help. `scripts/` has the same programs for a checkout.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ from .library import copy_recipe, library_folder, recipe_sentences
 
 
 PROGRAM = "hf-rnn-seq2seq"
-COMMANDS = ("run", "predict", "export", "recipes")
+COMMANDS = ("run", "predict", "export", "serve", "demo", "recipes")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,6 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         predict(rest, program)
     elif command == "export":
         export(rest, program)
+    elif command == "serve":
+        from ..sharing.server import main as serve
+
+        serve(rest, program)
+    elif command == "demo":
+        from ..sharing.demo import main as demo
+
+        demo(rest, program)
     else:
         recipes(rest, program)
 

@@ -4,8 +4,6 @@ A sentence is read as its words joined by blanks, so that `pipeline("token-class
 the training saw. Where a tokenizer cuts a word into pieces, the label is that of the first piece.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -16,13 +14,7 @@ from ..data.files import DataError
 
 
 class Labeller:
-    """A classifier, or an ensemble of several, and its tokenizer.
-
-    Attributes:
-        model: what labels.
-        tokenizer: what reads texts and sentences.
-        batch_size: how many of them are labelled at a time.
-    """
+    """A classifier, or an ensemble of several, with its tokenizer, labelling `batch_size` texts at a time."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -57,11 +49,7 @@ class Labeller:
         return batch
 
     def batches(self, encoded: Sequence[Mapping[str, Any]]) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-        """The rows of batches, and the model's inputs, in evaluation mode; rows of like length go together.
-
-        Args:
-            encoded: what the tokenizer gave for each item.
-        """
+        """Yield the rows of batches, and the model's inputs, in evaluation mode; rows of like length go together."""
         order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]["input_ids"]))
         training = self.model.training
         self.model.eval()
@@ -75,11 +63,7 @@ class Labeller:
             self.model.train(training)
 
     def tokenize(self, texts: list[str], name: str) -> list[dict[str, Any]]:
-        """The model's inputs of each text, neither padded nor tensors.
-
-        Raises:
-            DataError: the tokenizer finds nothing in a text.
-        """
+        """Return the model's inputs of each text, neither padded nor tensors; a text without a token is refused."""
         inputs = self.tokenizer(texts)
         rows = [dict(zip(inputs, values, strict=True)) for values in zip(*inputs.values(), strict=True)]
         for number, (row, text) in enumerate(zip(rows, texts, strict=True), start=1):
@@ -88,10 +72,9 @@ class Labeller:
         return rows
 
     def word_starts(self, sentences: Sequence[Sequence[str]], name: str) -> list[list[int]]:
-        """For each sentence the number of the token that each word begins with.
+        """Return for each sentence the number of the token that each word begins with.
 
-        Raises:
-            DataError: nothing is left of a word, for instance after Unicode normalisation.
+        Nothing may be left of a word, for instance after Unicode normalisation: that is a DataError.
         """
         inputs = self.tokenizer([" ".join(words) for words in sentences])
         found: list[list[int]] = []

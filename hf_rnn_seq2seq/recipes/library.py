@@ -3,13 +3,11 @@
 Needs only the standard library.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
 from ..data.files import DataError, read_text
-from ..data.outputs import check_output_file, replacing
+from ..data.outputs import check_output_file, write_whole
 
 
 def library_folder() -> Path:
@@ -46,6 +44,5 @@ def copy_recipe(name: str, folder: str | Path) -> Path:
         raise DataError(f"got the recipe {name!r}, wanted one of {', '.join(names)}")
     copy = Path(folder) / f"{name}.yaml"
     check_output_file(copy, "the copy", overwrite=False)
-    with replacing(copy) as file:
-        file.write_text(read_text(library_folder() / copy.name), encoding="utf-8")
+    write_whole(copy, read_text(library_folder() / copy.name))
     return copy

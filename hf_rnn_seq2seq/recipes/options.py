@@ -1,11 +1,8 @@
 """Options: turning mappings into dataclasses with every key and type checked.
 
-What `recipe.py` is made with; knows nothing of recipes. Not by the validators of huggingface_hub, which check the
-model's configuration: they refuse 1 where a number is wanted, take any text for an enumeration (fields of
-`Seq2SeqTrainingArguments` are such), and their messages have no path of keys.
+What `recipe.py` is made with; knows nothing of recipes. Types are checked by huggingface_hub, as those of the model's
+configuration are.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import difflib
@@ -14,7 +11,11 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from functools import reduce
+from operator import or_
 from typing import Any, Literal, TypeVar, Union
+
+from huggingface_hub.dataclasses import type_validator
 
 from ..data.strict_yaml import OptionsError, read_yaml, write_yaml
 
@@ -28,88 +29,59 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
-def _alternatives(arguments: tuple[Any, ...]) -> list[Any]:
-    """The members of a union. transformers writes `SomeEnum | str` where it takes the enum's values as text."""
-    enumerated = any(isinstance(argument, type) and issubclass(argument, Enum) for argument in arguments)
-    return [argument for argument in arguments if not (enumerated and argument is str)]
+def _is_enum(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Enum)
 
 
-def _matches(value: Any, hint: Any) -> bool:
-    """Whether a YAML value fits a type annotation."""
+def _in_yaml(hint: Any) -> Any:
+    """Return the annotation of a value as YAML has it: 1 is a number, too, and an enumeration is one of its values."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_matches(value, argument) for argument in _alternatives(arguments))
-    if origin is Literal:
-        return value in arguments
-    if origin is list:
-        return isinstance(value, list) and all(_matches(item, arguments[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(
-            _matches(key, arguments[0]) and _matches(item, arguments[1]) for key, item in value.items()
-        )
-    if hint is None or hint is type(None):
-        return value is None
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return value in [member.value for member in hint]
-    return isinstance(value, hint)
+        return int | float
+    if _is_enum(hint):
+        return Literal[tuple(member.value for member in hint)]
+    if origin in (Union, types.UnionType):
+        # transformers writes `SomeEnum | str` where it takes the enum's values as text.
+        enumerated = any(map(_is_enum, arguments))
+        return reduce(or_, (_in_yaml(member) for member in arguments if not (enumerated and member is str)))
+    return origin[tuple(map(_in_yaml, arguments))] if origin in (list, dict) else hint
 
 
 def _describe(hint: Any) -> str:
-    """A type annotation in words."""
+    """Return an annotation from `_in_yaml` in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        # "a number" says what "a whole number" says, and more.
-        words = dict.fromkeys(_describe(argument) for argument in _alternatives(arguments))
-        if "a number" in words:
+        words = dict.fromkeys(map(_describe, arguments))
+        if "a number" in words:  # says what "a whole number" says, and more
             words.pop("a whole number", None)
         return " or ".join(words)
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin is list:
         return f"a list, each {_describe(arguments[0])}"
-    if origin is dict or hint is dict:
-        return "a mapping"
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return "one of " + ", ".join(str(member.value) for member in hint)
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "null"}
-    return names.get(hint, getattr(hint, "__name__", str(hint)))
+    names[dict] = "a mapping"
+    return names.get(origin or hint, getattr(hint, "__name__", str(hint)))
 
 
 def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], path: str, reserved: Mapping[str, str]) -> None:
-    """Refuse unknown keys, keys set elsewhere (`reserved`: where) and values of other types than `hints` says.
-
-    Raises:
-        OptionsError: as said; it names `path`, the section.
-    """
+    """Refuse unknown keys, keys set elsewhere (`reserved`: where) and values of other types than `hints` says."""
     for name, value in values.items():
         if name in reserved:
             raise OptionsError(f"{path}.{name}: cannot be set in a recipe; {reserved[name]}")
         if name not in hints:
             known = [known for known in hints if known not in reserved]
             raise OptionsError(f"{path}.{name}: unknown key{nearest(str(name), known)}")
-        if not _matches(value, hints[name]):
-            raise OptionsError(
-                f"{path}.{name}: wanted {_describe(hints[name])}, got {value!r} (type {type(value).__name__})"
-            )
+        wanted = _in_yaml(hints[name])
+        try:
+            type_validator(name, value, wanted)
+        except TypeError as error:
+            got = f"{value!r} (type {type(value).__name__})"
+            raise OptionsError(f"{path}.{name}: wanted {_describe(wanted)}, got {got}") from error
 
 
 def check_least(values: Mapping[str, Any], least: Mapping[str, float], path: str) -> None:
-    """Refuse numbers below the least that makes sense, and infinite ones.
-
-    Args:
-        values: the keys given, of the right types.
-        least: key -> its smallest value.
-        path: the section, for messages.
-
-    Raises:
-        OptionsError: as said.
-    """
+    """Refuse numbers below the `least` (key -> its smallest value), and infinite ones; `path` is the section."""
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise OptionsError(f"{path}.{name}: got {value}, wanted a finite number")
@@ -117,21 +89,10 @@ def check_least(values: Mapping[str, Any], least: Mapping[str, float], path: str
             raise OptionsError(f"{path}.{name}: got {value}, wanted at least {least[name]}")
 
 
-def _dataclass_in(hint: Any) -> Any:
-    """The dataclass that an annotation holds, or `None`."""
-    for candidate in (hint, *typing.get_args(hint)):
-        if dataclasses.is_dataclass(candidate):
-            return candidate
-    return None
-
-
 def build_options(cls: type[T], values: Any, path: str) -> T:
-    """An options dataclass from a mapping, nested ones included; `path` is the section, for messages.
+    """Return an options dataclass of a mapping, nested ones included; `path` is the section, for messages.
 
     The dataclass's `__post_init__` starts its messages with the name of the option.
-
-    Raises:
-        OptionsError: an unknown key, a wrong type, or a value that the dataclass refuses.
     """
     if not isinstance(values, dict):
         raise OptionsError(f"{path}: wanted a mapping of keys, got {values!r} (type {type(values).__name__})")
@@ -139,7 +100,8 @@ def build_options(cls: type[T], values: Any, path: str) -> T:
     built: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     for name, value in values.items():
-        nested = _dataclass_in(hints.get(name))
+        hint = hints.get(name)
+        nested: Any = next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))), None)
         if nested is not None and value is not None:
             built[name] = build_options(nested, value, f"{path}.{name}")
         else:
@@ -148,7 +110,7 @@ def build_options(cls: type[T], values: Any, path: str) -> T:
     for option in dataclasses.fields(cls):  # type: ignore[arg-type]  # T is a dataclass
         required = option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING
         if required and option.name not in values:
-            raise OptionsError(f"{path}.{option.name}: missing, wanted {_describe(hints[option.name])}")
+            raise OptionsError(f"{path}.{option.name}: missing, wanted {_describe(_in_yaml(hints[option.name]))}")
     try:
         return cls(**built, **plain)
     except ValueError as error:

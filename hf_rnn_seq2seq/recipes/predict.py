@@ -19,18 +19,15 @@ the labels of the words (.txt), or {"source": ..., "predictions": [...]}, best f
 forecaster: {"id": ..., "times": [...], "forecast": {column: [...]}, "quantiles": {"0.1": ..., "0.9": ...}}.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import hashlib
 import json
-import logging
-import os
 import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,7 +40,6 @@ from ..data.files import (
     check_text,
     input_lines,
     json_columns,
-    read_json,
     reading,
     split_blanks,
     table_columns,
@@ -57,23 +53,19 @@ from ..data.speech import Utterance, read_audio, read_frames
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
 from ..evaluation.attention_plot import plot_attention
 from ..evaluation.decoding import Hypothesis, decode
-from ..evaluation.saved_model import load_model
+from ..evaluation.saved_model import load_model, saved_classes
 from ..evaluation.work_in_parts import start_processes, work_in_parts
 from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
-from .arguments import file_to_write, one_sentence, picture_to_write, whole_number
+from .arguments import file_to_write, one_sentence, picture_to_write, start_logging, whole_number
 from .labelling import Labeller
 from .predict_series import predict_series_file, reads_series
 from .predict_values import predict_value_file, reads_tables
 
 
 class Predictor(ABC):
-    """A saved model with what reads its inputs.
-
-    Args:
-        args: `model_dir`, and the options of the command line.
-    """
+    """A saved model with what reads its inputs; `args` has `model_dir`, and the options of the command line."""
 
     # The field of .jsonl that has the inputs, if --column does not say.
     field: ClassVar[str] = "source"
@@ -302,21 +294,16 @@ PREDICTORS: dict[str, type[Predictor]] = {
 
 def predictor_class(model_dir: str | Path) -> type[Predictor]:
     """Return what runs the model in a folder; whether there is one is found out when it is loaded."""
-    try:
-        saved = read_json(Path(model_dir) / "config.json")["architectures"][0]
-    except (OSError, LookupError, TypeError, ValueError):
-        return TextPredictor
-    return PREDICTORS.get(saved, TextPredictor)
+    with suppress(OSError, ValueError):
+        return next((PREDICTORS[name] for name in saved_classes(Path(model_dir)) if name in PREDICTORS), TextPredictor)
+    return TextPredictor
 
 
 def read_inputs(path: Path, column: str | None, kind: type[Predictor]) -> list[Any]:
-    """Read the inputs of a file.
+    """Return the inputs of a file, made of its values by a `kind`.
 
-    Args:
-        path: the file.
-        column: name of the field or column, or the column's number from 1 on; `None`: the kind's field of objects, the
-            first of columns.
-        kind: what makes inputs of values.
+    `column` is the name of the field or column, or the column's number from 1 on; `None`: the kind's field of objects,
+    the first of columns.
     """
     rows: Iterator[tuple[int, list[Any]]]
     ending = path.name.removesuffix(".gz").rpartition(".")[2]
@@ -361,18 +348,19 @@ def predict_file(args: argparse.Namespace) -> None:
                 lines.append(json.dumps(predictor.record(item, hypotheses), ensure_ascii=False))
         return lines
 
-    model_dir = Path(args.model_dir)
+    job = {name: getattr(args, name) for name in ("num_beams", "num_return_sequences", "batch_size", "scores")}
+    job["model"] = _digest(Path(args.model_dir))
+    work_in_parts(items, work, args.output_file, job=job, part_size=args.part_size, overwrite=args.overwrite)
+
+
+def _digest(model_dir: Path) -> str:
+    """Return what changes with any file of a model that its predictions depend on."""
     folders = (model_dir, model_dir / TARGET_TOKENIZER_FOLDER)
     patterns = ("*.safetensors", "*config.json", "tokenizer.json", PREPROCESSING_FILE, "recipe.yaml")
-    files = sorted(file for folder in folders for pattern in patterns for file in folder.glob(pattern))
     digest = hashlib.sha256()
-    for file in files:
+    for file in sorted(file for folder in folders for pattern in patterns for file in folder.glob(pattern)):
         digest.update(file.read_bytes())
-    job: dict[str, Any] = {
-        "model": digest.hexdigest(),
-        **{name: getattr(args, name) for name in ("num_beams", "num_return_sequences", "batch_size", "scores")},
-    }
-    work_in_parts(items, work, args.output_file, job=job, part_size=args.part_size, overwrite=args.overwrite)
+    return digest.hexdigest()
 
 
 def predict_texts(args: argparse.Namespace, texts: list[str]) -> None:
@@ -442,9 +430,7 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
     """Run the command line.
 
-    Args:
-        arguments: what follows the program's name; `None`: those that the program was started with.
-        program: the program's name; `None`: it is a script.
+    `arguments` is what follows the program's name; `None`: as this process was started, likewise `program`.
     """
     parser = _parser(program)
     args = parser.parse_args(arguments)
@@ -463,8 +449,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
             parser.error("--column: got '', wanted a name, or a number from 1 on")
         if args.output_file.resolve() == args.input_file.resolve():
             parser.error(f"--output_file: got {args.output_file}, which is the input file; name another one")
-        level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
-        logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
+        start_logging()
         with one_sentence(ValueError):
             table_program(args.model_dir, predict_file)(args)
         return

@@ -7,8 +7,6 @@ this package, `RnnSeq2SeqConfig`, `Seq2SeqTrainingArguments` and `GenerationConf
 `metrics`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Iterable, Mapping
@@ -20,6 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, Seq2SeqTrainingArguments
 
 from ..data.files import read_text
+from ..data.option_checks import check_range
 from ..data.pairs import DataOptions
 from ..data.tokenizers import TokenizerOptions
 from ..evaluation.metrics import METRICS, load_metric
@@ -30,32 +29,19 @@ from .options import OptionsError, build_options, check_least, check_types, near
 
 # Settings that follow from something else, and where to make them instead.
 _SET_BY_TOKENIZERS = "it follows from the tokenizers"
+_SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 _RESERVED: dict[str, dict[str, str]] = {
-    "model": {
-        name: _SET_BY_TOKENIZERS
-        for name in (
-            "vocab_size",
-            "decoder_vocab_size",
-            "character_vocab_size",
-            "pad_token_id",
-            "bos_token_id",
-            "eos_token_id",
-            "decoder_start_token_id",
-            "is_encoder_decoder",
-        )
-    }
-    | {
-        name: "it follows from the data"
-        for name in (
-            "input_feature_size",
-            "num_labels",
-            "id2label",
-            "label2id",
-            "prediction_length",
-            "context_length",
-            "num_time_features",
-        )
-    },
+    "model": dict.fromkeys(
+        ["vocab_size", "decoder_vocab_size", "character_vocab_size", "is_encoder_decoder", *_SPECIAL_IDS],
+        _SET_BY_TOKENIZERS,
+    )
+    | dict.fromkeys(
+        [
+            *("input_feature_size", "num_labels", "id2label", "label2id"),
+            *("prediction_length", "context_length", "num_time_features"),
+        ],
+        "it follows from the data",
+    ),
     "training": {
         "output_dir": "give --output_dir",
         "resume_from_checkpoint": "give --resume",
@@ -76,10 +62,8 @@ _RESERVED: dict[str, dict[str, str]] = {
         "label_names": "the pipeline makes the columns",
         "use_liger_kernel": "it has no kernels for RNNs",
     },
-    "generation": {
-        name: _SET_BY_TOKENIZERS for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
-    }
-    | {name: "the pipeline sets it" for name in ("return_dict_in_generate", "transformers_version")},
+    "generation": dict.fromkeys(_SPECIAL_IDS, _SET_BY_TOKENIZERS)
+    | dict.fromkeys(["return_dict_in_generate", "transformers_version"], "the pipeline sets it"),
 }
 
 
@@ -149,12 +133,8 @@ class PipelineOptions:
     average_which: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "early_stopping_patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: got {value}, wanted at least 1 or null")
-        if self.average_checkpoints < 0:
-            raise ValueError(f"average_checkpoints: got {self.average_checkpoints}, wanted 0 or more")
+        check_range(self, "max_tokens", "early_stopping_patience", least=1)
+        check_range(self, "average_checkpoints", least=0)
 
 
 @dataclass
@@ -178,10 +158,8 @@ class EvaluationOptions:
     splits: list[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: got {self.batch_size}, wanted at least 1")
-        if self.validation_samples is not None and self.validation_samples < 0:
-            raise ValueError(f"validation_samples: got {self.validation_samples}, wanted 0 or more, or null for all")
+        check_range(self, "batch_size", least=1)
+        check_range(self, "validation_samples", least=0)
         for reported, (name, options) in self.metric_specs.items():
             if reported in _TAKEN_NAMES or reported.startswith(("eval_", "validation_")):
                 taken = f"{', '.join(_TAKEN_NAMES)} and what begins with eval_ or validation_"
@@ -237,8 +215,7 @@ class RecipeKind:
 
     Args:
         task: what recipes of this kind say in the key `task`.
-        data: options class of the section `data`.
-        tokenizer: options class of the section `tokenizer`; its method `stand_in_sizes()` gives the sizes that a
+        data, tokenizer: options classes of these sections; `stand_in_sizes()` of the second gives the sizes that a
             model's configuration takes from the tokenizers, for checking a recipe before they exist.
         generates: whether there is a section `generation`.
         generation: options of generation beside those of `GenerationConfig`, and their types.
@@ -269,14 +246,11 @@ class Recipe:
 
     Args:
         name: stem of the recipe's file name; names the results file.
-        data: what is read, of the kind's class.
-        tokenizer: how the vocabularies are made, of the kind's class.
+        data, tokenizer: what is read, and how the vocabularies are made, of the kind's classes.
         model: options of `RnnSeq2SeqConfig`, and optionally `preset`.
-        training: fields of `Seq2SeqTrainingArguments`.
-        pipeline: the other keys of the section `training`.
+        training, pipeline: fields of `Seq2SeqTrainingArguments`, and the other keys of that section.
         generation: fields of `GenerationConfig`, used for the reported splits.
-        evaluation: metrics and selection.
-        card: texts of the model card, or `None`.
+        evaluation, card: metrics and selection; texts of the model card, or `None`.
         content: the recipe as written, overrides and `task` included.
         more: the other sections of the kind.
     """
@@ -299,13 +273,9 @@ class Recipe:
         return int(self.training.get("seed", Seq2SeqTrainingArguments.seed))
 
     def model_config(self, **fixed: Any) -> RnnSeq2SeqConfig:
-        """The model's configuration.
+        """Return the model's configuration; RecipeError if its options contradict each other or are out of range.
 
-        Args:
-            fixed: what follows from the data: `vocab_size`, `decoder_vocab_size`, `pad_token_id` and the like.
-
-        Raises:
-            RecipeError: the options of the section `model` contradict each other or are out of range.
+        `fixed` is what follows from the data: `vocab_size`, `decoder_vocab_size`, `pad_token_id` and the like.
         """
         options = {**self.model, **fixed}
         preset = options.pop("preset", None)
@@ -335,24 +305,19 @@ def _generation_hints() -> dict[str, Any]:
 
 
 def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Change a recipe's content in place as `--set section.key=value` says; the value is read as YAML.
-
-    Raises:
-        RecipeError: a text without "=", or a path through something that is not a mapping.
-    """
+    """Change a recipe's content in place as `--set section.key=value` says; the value is read as YAML."""
     for override in overrides:
         path, equals, text = override.partition("=")
-        keys = path.split(".")
-        if not equals or len(keys) < 2 or not all(keys):
+        *keys, last = path.split(".")
+        if not equals or not keys or not all([*keys, last]):
             raise RecipeError(f"--set {override}: wanted section.key=value")
         place = content
-        for key in keys[:-1]:
-            if place.get(key) is None:
-                place[key] = {}
+        for key in keys:
+            place[key] = {} if place.get(key) is None else place[key]
             place = place[key]
             if not isinstance(place, dict):
                 raise RecipeError(f"--set {override}: {key} is not a mapping")
-        place[keys[-1]] = read_yaml(text, f"--set {override}")
+        place[last] = read_yaml(text, f"--set {override}")
     return content
 
 
@@ -374,11 +339,7 @@ def _check_subwords(data: DataOptions, tokenizers: TokenizerSection, config: Rnn
 
 
 def with_task(content: dict[str, Any], kind: RecipeKind) -> dict[str, Any]:
-    """Return a recipe's content with its task as the first key, which recipes older than the key lack.
-
-    Raises:
-        RecipeError: it is a recipe of another task.
-    """
+    """Return a recipe's content with its task as the first key, which recipes older than the key lack."""
     if content.get("task", kind.task) != kind.task:
         raise RecipeError(
             f"task: got {content['task']!r}, wanted {kind.task}, which is all that is run here; scripts/run.py runs "
@@ -410,12 +371,12 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
     pipeline = {key: value for key, value in sections["training"].items() if key in own_names}
     training = {key: value for key, value in sections["training"].items() if key not in own_names}
     training_hints = {option.name: option.type for option in dataclasses.fields(Seq2SeqTrainingArguments)}
-    # The first spellings are hints for the nearest-name search only; they were split off above.
-    check_types(training, {**dict.fromkeys(own_names, Any), **training_hints}, "training", _RESERVED["training"])
-    model_hints = {"preset": str, **inspect.get_annotations(RnnSeq2SeqConfig)}
-    check_types(sections["model"], model_hints, "model", _RESERVED["model"])
-    generation_hints = {**_generation_hints(), **kind.generation}
-    check_types(sections["generation"], generation_hints, "generation", _RESERVED["generation"])
+    for section, values, hints in (
+        ("training", training, {**dict.fromkeys(own_names, Any), **training_hints}),  # own: for the nearest name only
+        ("model", sections["model"], {"preset": str, **inspect.get_annotations(RnnSeq2SeqConfig)}),
+        ("generation", sections["generation"], {**_generation_hints(), **kind.generation}),
+    ):
+        check_types(values, hints, section, _RESERVED[section])
     for section, least in _LEAST.items():
         given = {name: value for name, value in sections[section].items() if (name, value) != ("max_steps", -1)}
         check_least(given, least, section)  # -1 steps: the Trainer's word for no limit
@@ -445,13 +406,7 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
 
 
 def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """A recipe file's content with overrides such as "training.num_train_epochs=1", not checked further.
-
-    Raises:
-        OptionsError: not YAML, not a mapping, or an override that leads nowhere.
-        DataError: a folder, or not UTF-8.
-        FileNotFoundError: no such file.
-    """
+    """Return a recipe file's content with overrides such as "training.num_train_epochs=1", not checked further."""
     content = read_yaml(read_text(path), str(path))
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: wanted a mapping of sections, got {type(content).__name__}")

@@ -4,23 +4,21 @@ The kinds of output are `task.Task`s; `command.py` is the command line of `run_r
 recipe: run twice on a CPU, it gives the same numbers. Needs the extras `train` and `metrics`.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import logging
-import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
 
 from ..data.files import reading
-from ..data.outputs import remove, replacing
+from ..data.outputs import is_first_process, remove, replacing
+from ..data.splits import DatasetDict
 from ..sharing.card import save_model_card
 from ..sharing.results import write_results
 from ..training.checkpoints import (
@@ -39,20 +37,13 @@ from .scoring import greater_is_better
 from .task import Scores, Task, TrainingReport
 
 
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-
-
 logger = logging.getLogger(__name__)
 
 
 def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: bool) -> Seq2SeqTrainingArguments:
-    """The Trainer's arguments: the recipe's over this package's defaults; checkpoints go to `output_dir`.
+    """Return the Trainer's arguments: the recipe's over this package's defaults; checkpoints go to `output_dir`.
 
     Without validation data there is no best checkpoint, and the last one counts.
-
-    Raises:
-        RecipeError: the Trainer refuses them, or they do not fit averaging.
     """
     pipeline = recipe.pipeline
     averages = pipeline.average_checkpoints > 1
@@ -123,11 +114,7 @@ def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
 
 
 def make_trainer(task: Task, data: DatasetDict, output_dir: str | Path) -> RecipeTrainer:
-    """Build a task's model and what trains it. Writes nothing, but finds out all that can be wrong before a training.
-
-    Raises:
-        RecipeError: the section `training` cannot be used.
-    """
+    """Build a task's model and what trains it; writes nothing, but finds out all that can be wrong."""
     recipe = task.recipe
     arguments = training_arguments(recipe, output_dir, "validation" in data)
     task.build(data)
@@ -293,8 +280,7 @@ def run_recipe(
     """Train, evaluate and predict as a task's recipe says.
 
     Args:
-        task: one kind of output for one recipe.
-        data_dir: folder that the recipe's file names are relative to.
+        task, data_dir: one kind of output for one recipe; the folder that its file names are relative to.
         output_dir: the model with tokenizers and card, `recipe.yaml`, checkpoints and `predictions_<split>.tsv` go
             here.
         resume: go on from the last checkpoint in `output_dir`, if there is one.
@@ -302,8 +288,7 @@ def run_recipe(
         eval_only: do not train; evaluate the model saved in this directory, or the ensemble of several, and write no
             card.
         average: evaluate the mean of the weights in those directories, which is saved in `output_dir`.
-        results: the results file, or `None` to write none.
-        command: what was typed, for the results file.
+        results, command: the results file, or `None`, and what was typed, for it.
 
     Returns:
         The metrics: those of the test data under plain names, of the validation data as `validation_<name>`.
@@ -318,17 +303,15 @@ def run_recipe(
         recipe, output_dir, resume=resume, overwrite=overwrite, eval_only=eval_only, average=average, results=results
     )
     finished = resume and checkpoint is None and TrainingReport.load(output_dir) is not None
-    if (eval_only or finished) and os.environ.get("RANK", "0") != "0":
+    if (eval_only or finished) and not is_first_process():
         return {}  # one process evaluates what is trained
     data = task.load_data(data_dir)
     _reported_splits(recipe, data)  # refused before the training, not after it
-    report: TrainingReport | None
+    report = TrainingReport.load([*eval_only, output_dir][0]) if eval_only or finished else None
     if eval_only:
-        report = TrainingReport.load(eval_only[0])
         scores = _evaluate_saved(task, data, eval_only, output_dir, average)
     else:
         if finished:
-            report = TrainingReport.load(output_dir)
             logger.info("the run in %s has no checkpoint left to go on from, and is finished", output_dir)
             _load(task, data, [output_dir])
         else:
@@ -340,15 +323,9 @@ def run_recipe(
         scores = evaluate(task, data, output_dir)
     if recipe.card is not None and not eval_only and report is not None:
         task.draw(output_dir)
-        save_model_card(
-            output_dir,
-            task.model,
-            **asdict(recipe.card),
-            metrics=scores.numbers,
-            recipe=f"{recipe.name}.yaml",
-            training_summary=_training_summary(recipe, report),
-            **task.card_fields(),
-        )
+        of_run = {"recipe": f"{recipe.name}.yaml", "training_summary": _training_summary(recipe, report)}
+        fields = {**asdict(recipe.card), **of_run, **task.card_fields()}
+        save_model_card(output_dir, task.model, metrics=scores.numbers, **fields)
     if results is not None and scores.numbers:
         write_results(
             results,

@@ -5,10 +5,7 @@ aside in the folder, and it comes back if the new run fails before it has a chec
 `train`.
 """
 
-from __future__ import annotations
-
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +14,8 @@ from typing import Any
 
 import torch
 
-from ..data.outputs import check_output_file, check_output_folder, remove, replacing
+from ..data.files import first_few, read_text
+from ..data.outputs import check_output_file, check_output_folder, is_first_process, remove, write_whole
 from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, RECIPE_FILE
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..training.checkpoints import checkpoints_of, last_whole_checkpoint
@@ -40,7 +38,7 @@ SERIES_FILE, FORECAST_PICTURE = "series.json", "forecast.png"
 # What a run leaves, beside its checkpoints, its recipe, and a card.
 _FINISHED = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "config.json", "generation_config.json"),
-    *("tokenizer*.json", "special_tokens_map.json", "preprocessor_config.json"),
+    *("tokenizer*.json", "special_tokens_map.json", "*processor_config.json"),
     *(COLUMNS_FILE, VALUES_PICTURE, SERIES_FILE, FORECAST_PICTURE),
     *(PREPROCESSING_FILE, TARGET_TOKENIZER_FOLDER, "training_args.bin", REPORT_FILE, PREDICTIONS),
 )
@@ -79,19 +77,12 @@ def check_output(
     average: bool = False,
     results: str | Path | None = None,
 ) -> Path | None:
-    """Refuse to write where something would be lost. Changes nothing.
+    """Refuse to write where something would be lost; return the checkpoint to go on from, or `None`. Changes nothing.
 
-    Args:
-        recipe: of the run to begin or to go on with.
-        output_dir: its folder.
-        resume, overwrite, eval_only, average, results: as for `run.run_recipe`.
-
-    Returns:
-        The checkpoint to go on from, or `None`.
+    Arguments as for `run.run_recipe`.
 
     Raises:
-        FileExistsError: there is finished work, and neither `resume` nor `overwrite` is set; or a file is in the way.
-        PermissionError: it cannot be written.
+        FileExistsError, PermissionError: finished work or a file is in the way, or the folder cannot be written.
         RecipeError: the run to go on with is another one, or `output_dir` holds a model to average.
     """
     folder = Path(output_dir)
@@ -109,20 +100,20 @@ def check_output(
 def _check_training(recipe: Recipe, folder: Path, resume: bool, overwrite: bool) -> Path | None:
     """Refuse a training that would mix two runs, or replace one; the checkpoint to go on from."""
     work = finished_work(folder, with_card=recipe.card is not None)
-    if resume and checkpoints_of(folder):
-        _check_same_run(recipe, folder, _FREE_AT_RESUME)
-        return last_whole_checkpoint(folder)
-    if resume and TrainingReport.load(folder) is not None:
-        # Its checkpoints are gone, or it never had any: it is finished, or nothing can be done.
-        _check_same_run(recipe, folder, _FREE_AT_RESUME - _LENGTH)
-        return None
+    goes_on = bool(checkpoints_of(folder))
+    if resume and (goes_on or TrainingReport.load(folder) is not None):
+        # A run without checkpoints, which are gone or never were, is finished, or nothing can be done.
+        differing = differences(recipe, folder, _FREE_AT_RESUME if goes_on else _FREE_AT_RESUME - _LENGTH)
+        if differing:
+            raise RecipeError(f"--resume: the run in {folder} has another recipe: {', '.join(differing)}")
+        return last_whole_checkpoint(folder) if goes_on else None
     if work and resume:
         raise FileExistsError(
             f"{folder} holds {_named(work)}, but no checkpoint to go on from: give --overwrite to start again, or "
             "another --output_dir"
         )
     if not overwrite and (work or ((folder / EARLIER_FOLDER).exists() and not resume)):
-        what = "checkpoints" if checkpoints_of(folder) else _named(work or [folder / EARLIER_FOLDER])
+        what = "checkpoints" if goes_on else _named(work or [folder / EARLIER_FOLDER])
         raise FileExistsError(
             f"{folder} holds {what} of an earlier run: give --resume to go on, --overwrite to start again, or another "
             "--output_dir"
@@ -146,14 +137,7 @@ def _check_evaluation(folder: Path, models: Sequence[str | Path], average: bool,
 
 
 def _named(paths: Sequence[Path]) -> str:
-    names = [path.name for path in paths]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _check_same_run(recipe: Recipe, folder: Path, free: frozenset[str]) -> None:
-    differing = differences(recipe, folder, free)
-    if differing:
-        raise RecipeError(f"--resume: the run in {folder} has another recipe: {', '.join(differing)}")
+    return first_few([path.name for path in paths])
 
 
 def differences(recipe: Recipe, folder: Path, free: frozenset[str] = _FREE_AT_RESUME - _LENGTH) -> list[str]:
@@ -164,7 +148,7 @@ def differences(recipe: Recipe, folder: Path, free: frozenset[str] = _FREE_AT_RE
     written = folder / RECIPE_FILE
     if not written.is_file():
         return []
-    before = read_yaml(written.read_text(encoding="utf-8"), str(written))
+    before = read_yaml(read_text(written), str(written))
     old, new = (
         {name: options or {} for name, options in content.items() if name not in _NOT_TRAINED_SECTIONS}
         for content in ({"task": recipe.content["task"], **before}, recipe.content)  # an old one does not say its task
@@ -192,7 +176,7 @@ def taking_over(recipe: Recipe, output_dir: str | Path, goes_on: bool) -> Iterat
     folder = Path(output_dir)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()  # every process has looked at the folder before one changes it
-    if os.environ.get("RANK", "0") != "0":  # of several processes (torchrun says which this is) one tidies up for all
+    if not is_first_process():
         yield
         return
     if not goes_on:
@@ -220,8 +204,7 @@ def _set_aside(folder: Path, recipe: Recipe) -> None:
         aside.mkdir()
         for path in before:
             path.rename(aside / path.name)
-    with replacing(folder / RECIPE_FILE) as file:
-        file.write_text(recipe.to_yaml(), encoding="utf-8")
+    write_whole(folder / RECIPE_FILE, recipe.to_yaml())
 
 
 def _put_back(folder: Path) -> None:

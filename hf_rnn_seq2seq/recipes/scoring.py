@@ -4,13 +4,11 @@ The metrics themselves are in `metrics.py`, the search in the model's `generate(
 `metrics`.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -18,14 +16,11 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from ..data.files import PAIRS_HEADER, DataError, sentence, write_table
 from ..data.pairs import encode_sources, evaluation_items
 from ..data.slots import encode_with_slots, unknown_words
+from ..data.splits import Dataset
 from ..data.tokenizers import normalized
 from ..evaluation.decoding import Hypothesis, decode, target_log_probabilities
 from ..evaluation.metrics import load_metric
 from .recipe import Recipe, RecipeError
-
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 
 # Metrics of which less is better; of the others more is.
@@ -41,15 +36,10 @@ def greater_is_better(recipe: Recipe) -> bool:
 
 
 def check_metrics(recipe: Recipe, predictions: Sequence[Any], references: Sequence[Any]) -> None:
-    """Refuse metrics that cannot count such predictions and references: before the training, not after it.
+    """Refuse metrics that cannot count such references: before the training, not after it.
 
-    Args:
-        recipe: its metrics. Perplexity is not looked at, unless the predictions are labels.
-        predictions: right ones.
-        references: as the metrics get them.
-
-    Raises:
-        DataError: entity F1 of labels that mark no entities, a word error rate of no words, and the like.
+    Perplexity is not looked at, unless the predictions are labels. A DataError says what is wrong: entity F1 of labels
+    that mark no entities, a word error rate of no words.
     """
     for reported, (name, options) in recipe.evaluation.metric_specs.items():
         if name == "perplexity" and predictions is not references:
@@ -66,15 +56,12 @@ def compute_metrics(
     references: Sequence[Any],
     perplexity_inputs: Callable[[], tuple[Sequence[Any], Sequence[Any]]] | None = None,
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Compute a recipe's metrics.
+    """Compute a recipe's metrics: reported name -> number, and what the metrics say besides (BLEU's signature).
 
     Args:
         recipe: names them.
         predictions, references: as the metrics take them.
         perplexity_inputs: what perplexity takes in their place, computed where it is asked for.
-
-    Returns:
-        Reported name -> number, and what the metrics say besides (BLEU's signature).
     """
     numbers: dict[str, float] = {}
     details: dict[str, str] = {}
@@ -98,8 +85,7 @@ class Scorer:
     Args:
         recipe: metrics, batch size, search and source reversal.
         model: an encoder-decoder with `generate()`.
-        source_tokenizer: encodes sources.
-        target_tokenizer: encodes references and decodes hypotheses.
+        source_tokenizer, target_tokenizer: encode sources and references; the second decodes hypotheses.
     """
 
     recipe: Recipe
@@ -135,11 +121,7 @@ class Scorer:
         return greedy
 
     def try_search(self, split: Dataset) -> None:
-        """Decode two items with the recipe's search, and draw no random numbers that a training would miss.
-
-        Raises:
-            RecipeError: `generate()` refuses the section `generation`, or fails with it.
-        """
+        """Decode two items with the recipe's search, and draw no random numbers that a training would miss."""
         sources, _ = self.items(split.select(range(min(2, len(split)))))
         training = self.model.training
         try:
@@ -170,7 +152,7 @@ class Scorer:
     def metrics(
         self, sources: Sequence[Any], references: Sequence[Sequence[str]], predictions: Sequence[str]
     ) -> tuple[dict[str, float], dict[str, str]]:
-        """The recipe's metrics, and what they say besides.
+        """Return the recipe's metrics, and what they say besides.
 
         The best hypotheses are compared with the references in the form that the target tokenizer gives both. Only
         perplexity looks at the sources, and it is that of the first references.

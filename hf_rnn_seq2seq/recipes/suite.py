@@ -4,12 +4,8 @@ The section `runs` of a recipe says which runs there are; `expand` writes them o
 has each done by a function and sums up their results files. Knows nothing of tasks and models.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
-import math
-import os
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..data.files import read_text
+from ..data.outputs import is_first_process, write_whole
 from ..sharing.results import VALIDATION_PREFIX, Results, read_results, write_results
 from .options import OptionsError, check_types, nearest, read_yaml, write_yaml
 
@@ -48,23 +45,16 @@ class Run:
 
 
 def expand(content: Mapping[str, Any]) -> list[Run]:
-    """The runs of a recipe with the section `runs`.
+    """Return the runs of a recipe with the section `runs`, the seeds changing fastest.
 
     The section holds `seeds`, a list of numbers for `training.seed`, or `for`, a mapping from the names of variables
     to lists of values, or both; every combination is a run. In the run of the value ady, the text `{language}` becomes
     ady in all texts of the recipe; a text that is nothing but `{language}` becomes the value itself, which may be a
-    number. What the runs of one value need otherwise stands in `with`, by the value's name in the folders: `with:
-    {task5: {training: {max_steps: 9000}}}`.
-
-    Args:
-        content: the recipe as read from YAML.
-
-    Returns:
-        The runs, the seeds changing fastest.
+    number. What the runs of one value need otherwise stands in `with`, by the value's name in the folders:
+    `with: {task5: {training: {max_steps: 9000}}}`.
 
     Raises:
-        OptionsError: a key or a value of the section that cannot be used, a variable that no text mentions, `with` for
-            a value that no run has, or `training.seed` beside `runs.seeds`.
+        OptionsError: a key or a value that cannot be used, or a variable that no text mentions.
     """
     section = content.get(SECTION)
     if not isinstance(section, dict) or not (section.get("seeds") or section.get("for")):
@@ -137,22 +127,15 @@ def run_suite(
     command: Sequence[str] = (),
     check: Callable[[Run, Path], object] | None = None,
 ) -> dict[str, float]:
-    """Have every run of a recipe done, and sum up.
+    """Have every run of a recipe done, and return what they give together, see `summary`.
 
     Args:
-        content: the recipe with its section `runs`.
-        name: of the recipe, for the results file.
-        run_one: does a run; called with it, its folder `output_dir/<name of the run>` (which exists), and the results
-            file that it has to write there. Only called for runs that are not finished.
+        content, name: the recipe with its section `runs`, and its name.
+        run_one: does a run that is not finished; called with it, its folder `output_dir/<name of the run>`, and the
+            results file that it has to write there.
         output_dir: where the folders of the runs go.
-        resume: go on where an earlier call stopped: runs with a results file are finished.
-        overwrite: do all runs, whatever is there.
-        results: the results file of the suite, or `None` to write none.
-        command: what was typed, for the results file.
+        resume, overwrite, results, command: as for `run.run_recipe`; runs with a results file are finished.
         check: refuses a run that cannot be done in its folder; called with every run to do, before the first one.
-
-    Returns:
-        The metrics, see `summary`. Empty in all but the first of several processes (torchrun).
 
     Raises:
         OptionsError: as `expand`, or a run to resume is of another recipe.
@@ -161,41 +144,18 @@ def run_suite(
     runs = expand(content)
     folders = {run.name: Path(output_dir) / run.name for run in runs}
     # All of this before the first run, so that nothing is refused after hours, and all processes see the same.
-    finished = set()
+    finished = {run.name for run in runs if _is_finished(run, folders[run.name], resume, overwrite)}
     for run in runs:
-        if overwrite or not any((folders[run.name] / name).is_file() for name in (RUN_FILE, RESULTS_FILE)):
-            continue
-        if not resume:
-            raise FileExistsError(
-                f"{folders[run.name]} holds an earlier run: give --resume to go on, --overwrite to start again, or "
-                "another --output_dir"
-            )
-        written = folders[run.name] / RUN_FILE
-        if (folders[run.name] / RESULTS_FILE).is_file() and written.is_file():
-            before = read_yaml(read_text(written), str(written))
-            if isinstance(before, dict) and "task" in run.content:
-                before = {"task": run.content["task"], **before}  # older ones do not say it
-            if before != run.content:
-                raise OptionsError(f"--resume: the run in {folders[run.name]} has another recipe")
-            finished.add(run.name)
-    if check is not None:
-        for run in runs:
-            if run.name not in finished:
-                check(run, folders[run.name])
-    first_process = os.environ.get("RANK", "0") == "0"
+        if check is not None and run.name not in finished:
+            check(run, folders[run.name])
     for number, run in enumerate(runs, start=1):
         words = ", ".join(f"{variable}={value}" for variable, value in run.values.items())
         done = " was finished before" if run.name in finished else ""
         logger.info("run %d of %d: %s%s", number, len(runs), words, done)
         if run.name not in finished:
-            folder = folders[run.name]
-            if first_process:
-                folder.mkdir(parents=True, exist_ok=True)
-            with _results_replaced(folder, first_process):
-                run_one(run, folder, folder / RESULTS_FILE)
-            if first_process:
-                (folder / RUN_FILE).write_text(write_yaml(run.content), encoding="utf-8")
-    if not first_process:
+            with _replacing_run(run, folders[run.name]):
+                run_one(run, folders[run.name], folders[run.name] / RESULTS_FILE)
+    if not is_first_process():
         return {}
     done_runs = [(run, read_results(folders[run.name] / RESULTS_FILE)) for run in runs]
     metrics = summary(done_runs)
@@ -215,18 +175,39 @@ def run_suite(
     return metrics
 
 
+def _is_finished(run: Run, folder: Path, resume: bool, overwrite: bool) -> bool:
+    """Return whether a run was done before; refuse one that would be replaced, or that is of another recipe."""
+    written, results = folder / RUN_FILE, folder / RESULTS_FILE
+    if overwrite or not (written.is_file() or results.is_file()):
+        return False
+    if not resume:
+        raise FileExistsError(
+            f"{folder} holds an earlier run: give --resume to go on, --overwrite to start again, or another "
+            "--output_dir"
+        )
+    if not (written.is_file() and results.is_file()):
+        return False
+    before = read_yaml(read_text(written), str(written))
+    if isinstance(before, dict) and "task" in run.content:
+        before = {"task": run.content["task"], **before}  # older ones do not say it
+    if before != run.content:
+        raise OptionsError(f"--resume: the run in {folder} has another recipe")
+    return True
+
+
 def earlier_results(folder: Path) -> Path:
     """Where the results of an earlier run are while its successor is being done."""
     return folder / f"{RESULTS_FILE}.earlier"
 
 
 @contextmanager
-def _results_replaced(folder: Path, first_process: bool) -> Iterator[None]:
+def _replacing_run(run: Run, folder: Path) -> Iterator[None]:
     """The time of a run: an earlier one's results are not taken for its own, and come back if they still hold."""
-    results, earlier = folder / RESULTS_FILE, earlier_results(folder)
-    if not first_process:
+    if not is_first_process():
         yield
         return
+    results, earlier = folder / RESULTS_FILE, earlier_results(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     if results.is_file():
         results.replace(earlier)
     try:
@@ -237,18 +218,14 @@ def _results_replaced(folder: Path, first_process: bool) -> Iterator[None]:
             earlier.replace(results)
         raise
     earlier.unlink(missing_ok=True)
+    write_whole(folder / RUN_FILE, write_yaml(run.content))
 
 
 def summary(done: Sequence[tuple[Run, Results]]) -> dict[str, float]:
-    """What the runs give together.
+    """Return the mean over the runs of every metric that all of them have.
 
-    Args:
-        done: the runs and their results.
-
-    Returns:
-        Under the plain name of every metric that all runs have: its mean over the runs. With several seeds, as
-        `<name>_std`: the sample standard deviation, over the seeds, of the mean over the other runs. With `for`, as
-        `<value>_<name>`: the mean of the runs of that value; not for metrics of the validation data.
+    With several seeds also `<name>_std`: the sample standard deviation, over the seeds, of the mean over the other
+    runs. With `for`, as `<value>_<name>`: the mean of the runs of that value; not for metrics of the validation data.
     """
     names = [name for name in done[0][1].metrics if all(name in result.metrics for _, result in done)]
     metrics = {}
@@ -272,7 +249,7 @@ def _grouped(done: Sequence[tuple[Run, Results]], key: Callable[[Run], str]) -> 
 
 
 def _mean(name: str, results: Sequence[Results]) -> float:
-    return math.fsum(result.metrics[name] for result in results) / len(results)
+    return statistics.fmean(result.metrics[name] for result in results)
 
 
 def _details(done: Sequence[tuple[Run, Results]]) -> dict[str, str]:

@@ -5,23 +5,20 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from ..data.files import read_json, reading
+from ..data.outputs import write_json
+from ..data.splits import Dataset, DatasetDict
 from ..evaluation.saved_model import average_models, load_ensemble, load_model
 from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind, build_recipe, read_recipe
-
-
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
 
 
 REPORT_FILE = "training_report.json"
@@ -53,12 +50,8 @@ class Scores:
 class TrainingReport:
     """How a training went.
 
-    Args:
-        seconds: seconds of training, evaluations and those before a resume included.
-        weights: which weights the model has, in words.
-        epochs: epochs trained.
-        updates: updates of the weights.
-        items: items in the training data.
+    `seconds` are those of evaluations and those before a resume, too; `weights` says in words which the model has;
+    `updates` are those of the weights, `items` the training data.
     """
 
     seconds: float
@@ -69,7 +62,7 @@ class TrainingReport:
 
     def save(self, directory: str | Path) -> None:
         """Write it beside the model, for those who evaluate that later."""
-        (Path(directory) / REPORT_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_json(Path(directory) / REPORT_FILE, asdict(self))
 
     @classmethod
     def load(cls, directory: str | Path) -> TrainingReport | None:
@@ -82,11 +75,7 @@ class TrainingReport:
 
 
 def task_class(name: Any) -> type[Task]:
-    """Return the class of the task that a recipe names.
-
-    Raises:
-        RecipeError: it names none, or an unknown one.
-    """
+    """Return the class of the task that a recipe names."""
     if not isinstance(name, str) or name not in TASKS:
         got = "missing" if name is None else f"got {name!r}"
         raise RecipeError(f"task: {got}, wanted one of {', '.join(TASKS)}")
@@ -105,10 +94,8 @@ def _eval_only() -> Iterator[None]:
 
 
 class Task(ABC):
-    """One kind of output, for one recipe. After `build` or `load` it holds the model.
-
-    Args:
-        recipe: the recipe; its sections are those of `kind`.
+    """One kind of output, for one recipe, whose sections are those of `kind`. After `build` or `load` it holds the
+    model.
     """
 
     kind: ClassVar[RecipeKind]
@@ -193,11 +180,8 @@ class Task(ABC):
 
 
 def load_task(path: str | Path, overrides: Iterable[str] = ()) -> Task:
-    """Read and check a recipe file, with overrides, and return the task that it says: what `run_recipe` runs.
-
-    Raises:
-        OptionsError: not YAML, or anything that `build_recipe` refuses.
-        FileNotFoundError: no such file.
+    """Return the task of a recipe file, checked, with overrides: what `run_recipe` runs; OptionsError if it cannot be
+    used.
     """
     content = read_recipe(path, overrides)
     task = task_class(content.get("task"))

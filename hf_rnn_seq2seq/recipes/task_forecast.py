@@ -18,6 +18,7 @@ import torch
 from transformers import set_seed
 
 from ..data.files import read_json, reading, table_line
+from ..data.splits import Dataset, DatasetDict
 from ..data.tables import TableOptions
 from ..data.windows import BAND, ForecastDataOptions, ForecastWindows, load_windows
 from ..evaluation.metrics import load_metric
@@ -32,7 +33,6 @@ from .task import Scores, Task
 
 if TYPE_CHECKING:
     import evaluate as evaluate_library
-    from datasets import Dataset, DatasetDict
 
 logger = logging.getLogger(__name__)
 

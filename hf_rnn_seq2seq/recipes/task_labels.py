@@ -3,14 +3,12 @@
 Tokenizer, label map, an encoder trained elsewhere, prediction and scores. Needs the extras `train` and `metrics`.
 """
 
-from __future__ import annotations
-
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import set_seed
@@ -18,21 +16,18 @@ from transformers import set_seed
 from ..data.files import TEXTS_HEADER, TOKENS_HEADER, DataError, table_line
 from ..data.labels import SequenceLabelDataOptions, TokenLabelDataOptions, label_map, load_labelled_data
 from ..data.preprocessing import Preprocessing
+from ..data.splits import Dataset, DatasetDict
 from ..data.tokenizers import TokenizerOptions, load_tokenizers, train_tokenizer
 from ..data.word_vectors import set_word_vectors
-from ..evaluation.classifier_ensemble import RnnSeq2SeqSequenceClassificationEnsemble as SequenceEnsemble
-from ..evaluation.classifier_ensemble import RnnSeq2SeqTokenClassificationEnsemble as TokenEnsemble
 from ..evaluation.decoding import IGNORE_INDEX
+from ..evaluation.ensemble import RnnSeq2SeqSequenceClassificationEnsemble as SequenceEnsemble
+from ..evaluation.ensemble import RnnSeq2SeqTokenClassificationEnsemble as TokenEnsemble
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from .labelling import Labeller
 from .recipe import RecipeError, RecipeKind
 from .scoring import check_metrics, compute_metrics, evenly_taken
 from .task import Scores, Task
-
-
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
 
 
 logger = logging.getLogger(__name__)
@@ -99,6 +94,10 @@ class ClassificationTask(Labeller, Task):
     def predict(self, split: Dataset) -> list[Any]:
         """The model's labels for each item of a split, of the same form as `references`."""
 
+    def _labels(self, split: Dataset) -> list[str]:
+        items = self.references(split)
+        return label_map(label for item in items for label in ([item] if isinstance(item, str) else item))
+
     def load_data(self, data_dir: str | Path) -> DatasetDict:
         self.data_dir = Path(data_dir)
         data = load_labelled_data(self.recipe.data, data_dir)
@@ -107,14 +106,10 @@ class ClassificationTask(Labeller, Task):
         return data
 
     def build(self, data: DatasetDict) -> None:
-        references = self.references(data["train"])
-        labels = label_map(label for item in references for label in ([item] if isinstance(item, str) else item))
+        labels = self._labels(data["train"])
         if len(labels) < 2:
             raise DataError(f"data.train: the only label is {labels[0]!r}, wanted at least two")
-        names: dict[str, Any] = {
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: number for number, label in enumerate(labels)},
-        }
+        names = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
         encoder = self.recipe.more["pretrained"].encoder
         set_seed(self.recipe.seed)
         if encoder is not None:
@@ -164,9 +159,7 @@ class ClassificationTask(Labeller, Task):
 
     def check_data(self, data: DatasetDict) -> None:
         for split in data if self.recipe.data.unseen_labels == "refuse" else ["train"]:
-            references = self.references(data[split])
-            labels = label_map(label for item in references for label in ([item] if isinstance(item, str) else item))
-            unknown = [label for label in labels if label not in self.label2id]
+            unknown = [label for label in self._labels(data[split]) if label not in self.label2id]
             if unknown:
                 raise DataError(
                     f"data.{split}: has the labels {', '.join(unknown)}, which the model does not know; its labels "
@@ -179,24 +172,19 @@ class ClassificationTask(Labeller, Task):
     def lengths(self, encoded: Dataset) -> list[tuple[int, int]]:
         return [(length, length) for length in map(len, encoded["input_ids"])]
 
-    def metrics(self, references: list[Any], predictions: list[Any]) -> Scores:
-        """The recipe's metrics."""
-        return Scores(*compute_metrics(self.recipe, predictions, references))
-
     def validation_scorer(self, validation: Dataset) -> Callable[[], dict[str, float]] | None:
         options = self.recipe.evaluation
         if not options.metric_specs or options.validation_samples == 0:
             return None
         taken = validation.select(evenly_taken(len(validation), options.validation_samples))
         references = self.references(taken)
-        return lambda: dict(self.metrics(references, self.predict(taken)).numbers)
+        return lambda: compute_metrics(self.recipe, self.predict(taken), references)[0]
 
     def evaluate(self, split: Dataset, predictions: Path) -> Scores:
         predicted = self.predict(split)
-        references = self.references(split)
         with predictions.open("w", encoding="utf-8", newline="") as handle:
             handle.writelines(self.prediction_lines(split, predicted))
-        return self.metrics(references, predicted)
+        return Scores(*compute_metrics(self.recipe, predicted, self.references(split)))
 
     @abstractmethod
     def prediction_lines(self, split: Dataset, predicted: list[Any]) -> Iterator[str]:
@@ -262,9 +250,9 @@ class SequenceClassificationTask(ClassificationTask):
     def encode(self, split: Dataset, name: str) -> Dataset:
         rows = self.tokenize(self.texts(split), name)
         ids = self.label2id
-        for row, label in zip(rows, split["label"], strict=True):
-            row["labels"] = ids.get(label, IGNORE_INDEX)
-        return type(split).from_list(rows)
+        return type(split).from_list(
+            [{**row, "labels": ids.get(label, IGNORE_INDEX)} for row, label in zip(rows, split["label"], strict=True)]
+        )
 
     def collate(self, rows: list[dict[str, Any]]) -> Mapping[str, Any]:
         return self.pad(rows)

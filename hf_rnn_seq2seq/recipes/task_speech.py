@@ -4,37 +4,34 @@ The budget `training.max_tokens` counts vectors of the encoder's input (frames, 
 target tokens on the other. Needs the extras `train`, `metrics` and, for audio, `audio`.
 """
 
-from __future__ import annotations
-
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from ..data.files import TRANSCRIPTS_HEADER, write_table
+from ..data.processors import save_processor
 from ..data.speech import SpeechDataOptions, load_speech_data, make_dataset
+from ..data.splits import Dataset, DatasetDict
 from ..data.tokenizers import TokenizerOptions, load_tokenizers, train_tokenizer
 from ..evaluation.decoding import IGNORE_INDEX
-from ..evaluation.speech_ensemble import RnnSeq2SeqSpeechEnsemble
+from ..evaluation.ensemble import RnnSeq2SeqSpeechEnsemble
 from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 from ..training.augmentation import SpecAugmentOptions, spec_augment
 from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind
 from .scoring import Scorer, check_metrics
-from .task import Scores, Task
-from .task_text import generation_config, token_ids
-
-
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+from .task import Scores
+from .task_text import SearchingTask, generation_config, token_ids
 
 
 @dataclass
@@ -46,39 +43,29 @@ class TargetTokenizerOptions(TokenizerOptions):
         return {"vocab_size": 1000, "input_feature_size": 1}
 
 
+# Name, type and default of what a recipe says of the extractor: its arguments but those that are fitted, or follow.
+_EXTRACTOR_OPTIONS = [
+    (argument.name, argument.annotation, argument.default)
+    for argument in inspect.signature(RnnSeq2SeqFeatureExtractor).parameters.values()
+    if argument.name not in ("mean", "std", "padding_value", "kwargs")
+]
+
+
 @dataclass
-class FeatureOptions:
-    """What the encoder reads (the section `features`): the arguments of `RnnSeq2SeqFeatureExtractor`, and SpecAugment.
-
-    Args:
-        spec_augment: in training, blank bands and stretches (Park et al. 2019); `None`: no. The features should be
-            normalised.
-    """
-
-    feature_type: Literal["log_mel", "mfcc", "none"] = "log_mel"
-    sampling_rate: int = 16000
-    num_mel_bins: int = 40
-    num_cepstra: int = 13
-    frame_size: int | None = None
-    frame_length: float = 25.0
-    frame_shift: float = 10.0
-    low_frequency: float = 20.0
-    high_frequency: float | None = None
-    preemphasis: float = 0.97
-    dither: float = 0.0
-    delta_order: int = 0
-    delta_window: int = 2
-    normalization: Literal["none", "utterance", "speaker", "global"] = "utterance"
-    stack: int = 1
+class _FeatureOptions:
     spec_augment: SpecAugmentOptions | None = None
 
     def __post_init__(self) -> None:
         self.extractor()  # refuses what does not go together
 
     def extractor(self) -> RnnSeq2SeqFeatureExtractor:
-        """The feature extractor, not fitted."""
-        names = [option.name for option in dataclasses.fields(self) if option.name != "spec_augment"]
-        return RnnSeq2SeqFeatureExtractor(**{name: getattr(self, name) for name in names})
+        """Return the feature extractor, not fitted."""
+        return RnnSeq2SeqFeatureExtractor(**{name: getattr(self, name) for name, _, _ in _EXTRACTOR_OPTIONS})
+
+
+# The section `features`, what the encoder reads: arguments of `RnnSeq2SeqFeatureExtractor`, and `spec_augment`: in
+# training, blank bands and stretches (Park et al. 2019); `None`: no. The features should be normalised.
+FeatureOptions = dataclasses.make_dataclass("FeatureOptions", _EXTRACTOR_OPTIONS, bases=(_FeatureOptions,))
 
 
 # Audio to text.
@@ -94,11 +81,7 @@ SPEECH = RecipeKind(
 
 @dataclass
 class SpeechScorer(Scorer):
-    """Decodes utterances, which are arrays of features, and scores them with the recipe's metrics.
-
-    Args:
-        features: turns a split into its features.
-    """
+    """Decodes and scores utterances, which are arrays of features; `features` turns a split into them."""
 
     features: Callable[[Dataset], list[np.ndarray]] = lambda split: []
 
@@ -111,12 +94,7 @@ class SpeechScorer(Scorer):
         return list(sources)
 
 
-def write_transcripts(path: Path, ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> None:
-    """Write a tab-separated file with a header, one line an utterance: id, reference, hypothesis."""
-    write_table(path, TRANSCRIPTS_HEADER, list(zip(ids, references, hypotheses, strict=True)))
-
-
-class SpeechTask(Task):
+class SpeechTask(SearchingTask):
     """What is said, of audio or of vectors computed from it."""
 
     kind = SPEECH
@@ -136,11 +114,9 @@ class SpeechTask(Task):
             )
 
     @property
-    def options(self) -> FeatureOptions:
+    def options(self) -> Any:
         """The section `features`."""
-        options = self.recipe.more["features"]
-        assert isinstance(options, FeatureOptions)
-        return options
+        return self.recipe.more["features"]
 
     def load_data(self, data_dir: str | Path) -> DatasetDict:
         data = load_speech_data(self.recipe.data, data_dir, self.options.sampling_rate)
@@ -166,9 +142,6 @@ class SpeechTask(Task):
         self.model = RnnSeq2SeqForSpeechSeq2Seq(config)
         self.model.generation_config = generation_config(self.recipe, self.tokenizer, longest)
 
-    def try_predicting(self, split: Dataset) -> None:
-        self.scorer.try_search(split)
-
     def load_processors(self, directory: str | Path) -> None:
         self.tokenizer = load_tokenizers(directory)[0]
         if not (Path(directory) / FEATURE_EXTRACTOR_NAME).is_file():
@@ -176,17 +149,17 @@ class SpeechTask(Task):
                 f"{directory} holds no {FEATURE_EXTRACTOR_NAME}: nothing says what the model reads"
             )
         self.extractor = RnnSeq2SeqFeatureExtractor.from_pretrained(str(directory))
-        for option in dataclasses.fields(self.options):
-            wanted, saved = getattr(self.options, option.name), getattr(self.extractor, option.name, None)
-            if option.name != "spec_augment" and wanted != saved:
+        for name, _, _ in _EXTRACTOR_OPTIONS:
+            wanted, saved = getattr(self.options, name), getattr(self.extractor, name, None)
+            if wanted != saved:
                 raise OptionsError(
-                    f"features.{option.name}: the recipe says {wanted!r}, but the model in {directory} was trained "
+                    f"features.{name}: the recipe says {wanted!r}, but the model in {directory} was trained "
                     f"with {saved!r}; give the recipe the model's value"
                 )
 
     def save_processors(self, directory: str | Path) -> None:
-        self.tokenizer.save_pretrained(directory)
-        self.extractor.save_pretrained(directory)
+        tokenizer = cast(PreTrainedTokenizerFast, self.tokenizer)
+        save_processor(directory, tokenizer, feature_extractor=self.extractor)
 
     def _labels(self, split: Dataset) -> list[list[int]]:
         """Target ids with one `</s>` each."""
@@ -240,13 +213,10 @@ class SpeechTask(Task):
         """What decodes with the model as it is now."""
         return SpeechScorer(self.recipe, self.model, self.tokenizer, self.tokenizer, self.features)
 
-    def validation_scorer(self, validation: Dataset) -> Callable[[], dict[str, float]] | None:
-        return self.scorer.validation_scorer(validation)
-
     def evaluate(self, split: Dataset, predictions: Path) -> Scores:
         scorer = self.scorer
         sources, references = scorer.items(split)
-        references = scorer.normalized(references)
         hypotheses = [ranked[0].text for ranked in scorer.hypotheses(sources, scorer.search())]
-        write_transcripts(predictions, list(split["id"]), [items[0] for items in references], hypotheses)
+        wanted = [items[0] for items in scorer.normalized(references)]
+        write_table(predictions, TRANSCRIPTS_HEADER, zip(split["id"], wanted, hypotheses, strict=True))
         return Scores(*scorer.metrics(sources, references, hypotheses))

@@ -3,18 +3,20 @@
 The scores of decoded text are computed by `scoring.Scorer`. Needs the extras `train` and `metrics`.
 """
 
-from __future__ import annotations
-
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
 
 from ..data.pairs import encode_dataset, evaluation_items, load_data, pair_lengths, vocabulary_texts
 from ..data.preprocessing import Preprocessing
-from ..data.tokenizers import load_tokenizers, save_tokenizers, train_tokenizer
+from ..data.processors import save_processor
+from ..data.splits import Dataset, DatasetDict
+from ..data.tokenizers import load_tokenizers, train_tokenizer
 from ..evaluation.ensemble import RnnSeq2SeqEnsemble
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from ..training.augmentation import BpeDropout
@@ -23,10 +25,6 @@ from .options import OptionsError
 from .recipe import SEQ2SEQ, Recipe
 from .scoring import Scorer, check_metrics, write_predictions
 from .task import Scores, Task
-
-
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
 
 
 def build_tokenizers(
@@ -46,12 +44,8 @@ def build_tokenizers(
 
 def token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """The special ids that a model's configurations name, from the tokenizer of its target side."""
-    return {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "decoder_start_token_id": tokenizer.bos_token_id,
-    }
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    return {**ids, "decoder_start_token_id": tokenizer.bos_token_id}
 
 
 def generation_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, longest_target: int) -> GenerationConfig:
@@ -85,7 +79,22 @@ def build_model(
     return model
 
 
-class Seq2SeqTask(Task):
+class SearchingTask(Task):
+    """A task whose model has `generate()`."""
+
+    @property
+    @abstractmethod
+    def scorer(self) -> Scorer:
+        """What decodes with the model as it is now."""
+
+    def try_predicting(self, split: Dataset) -> None:
+        self.scorer.try_search(split)
+
+    def validation_scorer(self, validation: Dataset) -> Callable[[], dict[str, float]] | None:
+        return self.scorer.validation_scorer(validation)
+
+
+class Seq2SeqTask(SearchingTask):
     """A sequence whose length the model decides, of a text (translation, dialogue, inflection, pronunciation)."""
 
     kind = SEQ2SEQ
@@ -112,9 +121,6 @@ class Seq2SeqTask(Task):
         longest = max(len(ids) + 1 for ids in targets if limit is None or len(ids) < limit)
         self.model = build_model(self.recipe, self.source_tokenizer, self.target_tokenizer, longest)
 
-    def try_predicting(self, split: Dataset) -> None:
-        self.scorer.try_search(split)
-
     def load_processors(self, directory: str | Path) -> None:
         self.source_tokenizer, self.target_tokenizer = load_tokenizers(directory)
         # A model that does not say how it reads its sources is believed.
@@ -126,9 +132,8 @@ class Seq2SeqTask(Task):
             )
 
     def save_processors(self, directory: str | Path) -> None:
-        tokenizers = cast("list[PreTrainedTokenizerFast]", [self.source_tokenizer, self.target_tokenizer])
-        save_tokenizers(directory, *tokenizers)
-        self.recipe.data.preprocessing.save(directory)
+        source, target = cast("list[PreTrainedTokenizerFast]", [self.source_tokenizer, self.target_tokenizer])
+        save_processor(directory, source, target, self.recipe.data.preprocessing)
 
     def encode(self, split: Dataset, name: str) -> Dataset:
         tokenizers = self.source_tokenizer, self.target_tokenizer
@@ -166,11 +171,7 @@ class Seq2SeqTask(Task):
 
     @property
     def scorer(self) -> Scorer:
-        """What decodes with the model as it is now."""
         return Scorer(self.recipe, self.model, self.source_tokenizer, self.target_tokenizer)
-
-    def validation_scorer(self, validation: Dataset) -> Callable[[], dict[str, float]] | None:
-        return self.scorer.validation_scorer(validation)
 
     def evaluate(self, split: Dataset, predictions: Path) -> Scores:
         scorer = self.scorer
@@ -180,5 +181,4 @@ class Seq2SeqTask(Task):
         return Scores(*scorer.metrics(sources, references, [hypotheses[0].text for hypotheses in ranked]))
 
     def card_fields(self) -> dict[str, Any]:
-        data = self.recipe.data
-        return {"reverse_source": data.reverse_source, "source_replacements": data.source_replacements}
+        return asdict(self.recipe.data.preprocessing)

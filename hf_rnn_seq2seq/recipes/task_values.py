@@ -11,16 +11,17 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import set_seed
 
 from ..data.files import table_line
+from ..data.splits import Dataset, DatasetDict
 from ..data.values import ValueColumns, ValueDataOptions, Windows, arrays, load_value_data
-from ..evaluation.classifier_ensemble import RnnSeq2SeqSequenceClassificationEnsemble as SequenceEnsemble
-from ..evaluation.classifier_ensemble import RnnSeq2SeqTokenClassificationEnsemble as TokenEnsemble
+from ..evaluation.ensemble import RnnSeq2SeqSequenceClassificationEnsemble as SequenceEnsemble
+from ..evaluation.ensemble import RnnSeq2SeqTokenClassificationEnsemble as TokenEnsemble
 from ..evaluation.value_metrics import VALUE_METRICS
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from ..training.batches import pad_value_rows
@@ -30,9 +31,6 @@ from .run_folder import VALUES_PICTURE
 from .scoring import compute_metrics, evenly_taken
 from .task import Scores, Task
 
-
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
 
 logger = logging.getLogger(__name__)
 

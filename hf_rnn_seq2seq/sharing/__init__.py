@@ -1,22 +1,17 @@
-"""Model cards, exports, and the runtime that needs no torch."""
+"""Model cards, exports, the runtime that needs no torch, its server, and the demo."""
 
-from importlib import import_module
-from typing import Any
-
-
-_PUBLIC = {  # public name -> the file that defines it
-    "create_model_card": "card",
-    "save_model_card": "card",
-    "export_model": "export",
-    "RnnSeq2SeqRuntime": "runtime",
-    "RnnSeriesRuntime": "runtime_series",
-    "RnnValuesRuntime": "runtime_values",
-}
-__all__ = list(_PUBLIC)
+from ..data.doors import door
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: each file may need another extra."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+__all__, __getattr__ = door(
+    __name__,
+    {
+        "card": "create_model_card save_model_card",
+        "export": "export_model",
+        "runtime": "RnnSeq2SeqRuntime",
+        "runtime_series": "RnnSeriesRuntime",
+        "runtime_values": "RnnValuesRuntime",
+        "server": "serve",
+        "demo": "build_demo launch_demo write_space",
+    },
+)

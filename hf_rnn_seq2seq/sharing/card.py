@@ -6,8 +6,6 @@ own files, and neither the card nor the target tokenizer of a model with two voc
 Hub's metadata and what the template asks; `card_text.py` has the words. The modeling files are not imported.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -21,7 +19,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from transformers import PreTrainedModel
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
-from ..data.outputs import replacing
+from ..data.files import read_json
+from ..data.outputs import write_whole
 from ..data.preprocessing import Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
@@ -211,7 +210,7 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
     """Return what the template's section on use asks about a model."""
     reads_text = config.input_feature_size is None
     if reads_text:
-        prepared = preprocessing.reverse_source or config.copy_slots
+        prepared = preprocessing != Preprocessing() or config.copy_slots
         source, unit = "input_ids" if prepared else "**inputs", "each input symbol"
     else:
         source = "**inputs" if kind == "speech_seq2seq" else "input_features=input_features"
@@ -245,6 +244,17 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
         "alignment_source": source,
         "alignment_unit": unit,
     }
+
+
+def _check_needed(datasets: Sequence[str], metrics: Mapping[str, float], **needed: object) -> None:
+    """Refuse empty fields, and metrics without a data set."""
+    for name, value in needed.items():
+        if not value:
+            raise ValueError(f"{name} must not be empty, the Hub and the card's readers need it")
+    if isinstance(datasets, str) or not all(datasets):
+        raise ValueError(f"datasets must be a list of names, got {datasets!r}")
+    if metrics and not datasets:
+        raise ValueError("datasets must name the data that the metrics were measured on, got an empty list")
 
 
 def create_model_card(
@@ -294,14 +304,7 @@ def create_model_card(
         TypeError: a model of another family, or one without an output layer.
     """
     languages = [language] if isinstance(language, str) else list(language)
-    needed = {"title": title, "language": all(languages) and languages, "task": task, "license": license}
-    for name, value in needed.items():
-        if not value:
-            raise ValueError(f"{name} must not be empty, the Hub and the card's readers need it")
-    if isinstance(datasets, str) or not all(datasets):
-        raise ValueError(f"datasets must be a list of names, got {datasets!r}")
-    if metrics and not datasets:
-        raise ValueError("datasets must name the data that the metrics were measured on, got an empty list")
+    _check_needed(datasets, metrics, title=title, language=all(languages) and languages, task=task, license=license)
     config = cast(RnnSeq2SeqConfig, model.config)
     if config.model_type != RnnSeq2SeqConfig.model_type:
         raise TypeError(f"model must be one of hf_rnn_seq2seq, got model_type={config.model_type!r}")
@@ -337,19 +340,15 @@ def create_model_card(
 def save_model_card(directory: str | os.PathLike[str], model: PreTrainedModel, **fields: Any) -> Path:
     """Write the card of a saved model as `README.md`, which is what the Hub shows, and return its path.
 
-    Args:
-        directory (`str` or `os.PathLike`): the folder that `model.save_pretrained` wrote; a feature extractor there
-            gives the `sampling_rate` of a speech model.
-        model (`PreTrainedModel`): the model.
-        **fields: the keyword arguments of [`create_model_card`].
+    `fields` are the keyword arguments of [`create_model_card`]; a feature extractor in the model's folder gives the
+    `sampling_rate` of a speech model.
     """
     path = Path(directory) / "README.md"
     extractor = Path(directory) / FEATURE_EXTRACTOR_NAME
     if extractor.is_file():
-        options = json.loads(extractor.read_text(encoding="utf-8"))
+        options = read_json(extractor)
         reads_audio = options["feature_type"] != "none"
         fields = {"sampling_rate": options["sampling_rate"] if reads_audio else None, **fields}
     card = create_model_card(model, **fields)
-    with replacing(path) as file:
-        file.write_text(card, encoding="utf-8")
+    write_whole(path, card)
     return path

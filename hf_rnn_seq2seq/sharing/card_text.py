@@ -4,8 +4,6 @@ Everything follows from the configuration and from the kind of model. Markdown; 
 The modeling files are not imported.
 """
 
-from __future__ import annotations
-
 from importlib import resources
 from typing import Literal, TypeAlias
 

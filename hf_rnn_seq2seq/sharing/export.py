@@ -4,17 +4,14 @@
 earlier export stays whole until all files are there. Needs the extra `export`.
 """
 
-from __future__ import annotations
-
 import dataclasses
-import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from ..data.files import read_json
-from ..data.outputs import check_output_folder, remove
+from ..data.outputs import check_output_folder, remove, write_json
 from ..data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..evaluation.saved_model import load_model
@@ -116,15 +113,19 @@ def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any
     for name in tokenizers:
         (output_dir / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(model_dir / name, output_dir / name)
-    _write_json(output_dir / runtime.GENERATION_CONFIG, generation)
-    _write_json(
+    write_json(output_dir / runtime.GENERATION_CONFIG, generation)
+    options_file = model_dir / "tokenizer_config.json"
+    write_json(
         output_dir / runtime.RUNTIME_CONFIG,
         {
             "format": runtime.FORMAT,
             **options,
             "source_tokenizer": tokenizers[0] if tokenizers else None,
             "target_tokenizer": tokenizers[-1] if tokenizers else None,
-            "split_special_tokens": _splits_special_tokens(model_dir),
+            # whether "</s>" in a text is text; plain tokenizers take it for the end of the sequence
+            "split_special_tokens": bool(
+                options_file.is_file() and read_json(options_file).get("split_special_tokens")
+            ),
         },
     )
     shutil.copyfile(runtime.__file__, output_dir / runtime.COPIED_AS)
@@ -141,13 +142,3 @@ def _preprocessing_of(model_dir: Path, reverse_source: bool | None) -> Preproces
             "and that is how the model was trained; leave it out"
         )
     return dataclasses.replace(saved, reverse_source=bool(reverse_source))
-
-
-def _splits_special_tokens(model_dir: Path) -> bool:
-    """Return whether "</s>" in a text is text; plain tokenizers take it for the end of the sequence."""
-    file = model_dir / "tokenizer_config.json"
-    return file.is_file() and bool(read_json(file).get("split_special_tokens", False))
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -5,8 +5,6 @@ step. Both are traced from the model itself with free batch and length; only a r
 operator of its kind, which onnxruntime runs fused and can quantise. Needs the extra `export`.
 """
 
-from __future__ import annotations
-
 import copy
 import tempfile
 import warnings
@@ -49,21 +47,13 @@ _NOT_EXPORTED = {"input_feature_size": None, "time_reduction": 1, "character_voc
 def write_graphs(
     model: RnnSeq2SeqForConditionalGeneration, output_dir: str | Path, quantize: str | None = None
 ) -> None:
-    """Write `encoder.onnx` and `decoder_step.onnx`.
+    """Write `encoder.onnx` and `decoder_step.onnx` into a folder; ValueError for an option that cannot be exported.
 
     The encoder's inputs are `input_ids` and `attention_mask`, (B, S) int64, padded on the right; its outputs are the
     decoder's inputs by the same names: `state.*`, which each step gives back as `new_state.*`, and `source.*`, which
     stay. A step is of N rows, as many for each source, those of a source side by side: `state.*` are (N, .), and
     `source.*` stay (B, .) however many hypotheses read them. The decoder also reads `previous_ids` (N,), if the model
     does, and returns `log_probabilities` (N, V) and, if it attends, `attention` (N, S).
-
-    Args:
-        model: the model; it is not changed.
-        output_dir: an existing folder.
-        quantize: as in `export_model`.
-
-    Raises:
-        ValueError: `quantize` is unknown, or the model has an option that cannot be exported.
     """
     if quantize not in (None, "int8"):
         raise ValueError(f"quantize must be 'int8' or None; got {quantize!r}")

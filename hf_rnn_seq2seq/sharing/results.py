@@ -4,12 +4,10 @@ A number is worth printing only with what is needed to get it again: the command
 hardware. Only the standard library and torch are imported.
 """
 
-from __future__ import annotations
-
-import json
 import math
 import os
 import platform
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -21,8 +19,8 @@ from typing import Any
 
 import torch
 
-from ..data.files import read_text
-from ..data.outputs import replacing
+from ..data.files import read_json
+from ..data.outputs import write_json
 
 
 # Marks a metric of the validation data; one without it is of the test data.
@@ -46,16 +44,12 @@ class Results:
     """The numbers of a recipe, and what they were measured on.
 
     Args:
-        recipe (`str`): name of the recipe, the file's stem.
-        command (`str`): what was typed; without absolute paths, see [`portable_command`].
-        seeds (`list[int]`): the seeds of the runs behind the metrics.
-        metrics (`dict[str, float]`): name -> number, in percent unless the metric has another unit.
-        parameters (`int`): number of the model's parameters, tied ones counted once.
-        training_seconds (`float`): wall-clock time of training, evaluation during it included.
-        hardware (`dict`): `cpu` (its model), `cores` (that the process may use), `gpu` (name, or None if unused).
-        versions (`dict[str, str]`): of Python and of the installed packages that decide the numbers.
-        date (`str`): when the file was written, ISO 8601, UTC.
-        details (`dict[str, str]`): what belongs to a metric and is no number, such as BLEU's signature.
+        recipe, command, seeds: the recipe's name; what was typed (see [`portable_command`]); the seeds of the runs.
+        metrics, details: name -> number, in percent unless the metric has another unit; what belongs to a metric and
+            is no number, such as BLEU's signature.
+        parameters, training_seconds: tied parameters counted once; wall-clock time, evaluation included.
+        hardware: `cpu` (its model), `cores` (that the process may use), `gpu` (name, or None if unused).
+        versions, date: of Python and of the installed packages that decide the numbers; ISO 8601, UTC.
     """
 
     recipe: str
@@ -85,11 +79,9 @@ class Results:
 
 
 def portable_command(arguments: Sequence[str]) -> str:
-    """Return the command as one line to publish: absolute paths are made relative, or cut to their last part.
+    """Return a program and its arguments as one line: absolute paths are made relative, or cut to their last part.
 
-    Args:
-        arguments (`Sequence[str]`): the program and its arguments, such as `["python", *sys.argv]`. In
-            `--name=/a/path` the part after the equals sign counts.
+    In `--name=/a/path` the part after the equals sign counts.
     """
     return shlex.join(_portable_argument(argument) for argument in arguments)
 
@@ -107,10 +99,8 @@ def _portable_argument(argument: str) -> str:
 
 
 def describe_hardware(device: torch.device | str | None = None) -> dict[str, Any]:
-    """Return the CPU's model, the cores this process may use, and the GPU's name; nothing that names the machine.
-
-    Args:
-        device (`torch.device` or `str`, *optional*): what the model ran on. None: the GPU if there is one.
+    """Return the CPU's model, the cores this process may use, and the name of the GPU (of `device`); not the
+    machine's.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -123,11 +113,9 @@ def describe_hardware(device: torch.device | str | None = None) -> dict[str, Any
 def _cpu_model() -> str:
     # The standard library knows only the architecture on Linux and macOS.
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name" and value.strip():
-                return value.strip()
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    if model := re.search(r"^model name\s*:\s*(\S.*?)\s*$", text, re.MULTILINE):
+        return model[1]
     if platform.system() == "Darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
@@ -138,17 +126,12 @@ def _cpu_model() -> str:
 
 def installed_versions() -> dict[str, str]:
     """Return the versions of Python and of those packages that decide the numbers and are installed."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    found = {package: next(iter(metadata.distributions(name=package)), None) for package in _PACKAGES}
+    return {"python": platform.python_version(), **{name: part.version for name, part in found.items() if part}}
 
 
 def write_results(
-    path: str | os.PathLike[str],
+    path: str | Path,
     *,
     recipe: str,
     command: Sequence[str],
@@ -159,14 +142,12 @@ def write_results(
     device: torch.device | str | None = None,
     details: Mapping[str, str] | None = None,
 ) -> Results:
-    """Write a results file, with hardware, versions and date filled in.
+    """Write a results file, with hardware, versions and date filled in; arguments as those of [`Results`].
 
     Args:
-        path (`str` or `os.PathLike`): the file; its folder is made if need be. It is replaced in one step, so a
-            broken run leaves the old file.
-        command (`Sequence[str]`): the program and its arguments; see [`portable_command`].
-        device (`torch.device` or `str`, *optional*): what the model ran on. None: the GPU if there is one.
-        recipe, seeds, metrics, parameters, training_seconds, details: see [`Results`].
+        path: the file; its folder is made if need be. A broken run leaves the old file.
+        command: the program and its arguments; see [`portable_command`].
+        device: what the model ran on. None: the GPU if there is one.
 
     Raises:
         ValueError: a metric that is no finite number, or nothing to write.
@@ -183,21 +164,13 @@ def write_results(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         details=dict(details or {}),
     )
-    with replacing(Path(path)) as file:
-        file.write_text(json.dumps(asdict(results), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, asdict(results))
     return results
 
 
-def read_results(path: str | os.PathLike[str]) -> Results:
-    """Read a results file.
-
-    Raises:
-        ValueError: no JSON, or keys missing or unknown; the message names the file.
-    """
-    try:
-        content = json.loads(read_text(Path(path)))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON, {error.msg}") from None
+def read_results(path: str | Path) -> Results:
+    """Read a results file; ValueError, which names it, for no JSON, or keys missing or unknown."""
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must hold an object, got {type(content).__name__}")
     known = {entry.name for entry in fields(Results)}

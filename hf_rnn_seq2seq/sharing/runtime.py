@@ -185,9 +185,7 @@ class RnnSeq2SeqRuntime:
     def from_pretrained(cls, folder: str | Path, num_threads: int = 1) -> RnnSeq2SeqRuntime:
         """Load what `export_model` wrote.
 
-        Args:
-            folder: the exported folder.
-            num_threads: threads inside an operator. Small matrices are fastest with one.
+        `num_threads` are those inside an operator; small matrices are fastest with one.
 
         Raises:
             FileNotFoundError: the folder is not an exported model.
@@ -238,7 +236,7 @@ class RnnSeq2SeqRuntime:
         search = GenerationOptions.of(self.generation, options)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        ids = self._encode(sources)
+        ids = self.encode(sources)
         rng = np.random.default_rng(search.seed)
         found: list[list[Hypothesis]] = [[] for _ in ids]
         order = sorted(range(len(ids)), key=lambda item: -len(ids[item]))
@@ -260,7 +258,7 @@ class RnnSeq2SeqRuntime:
         search = GenerationOptions.of(self.generation, {"num_beams": 1, "num_return_sequences": 1, **options})
         if search.num_beams > 1 or search.num_return_sequences > 1:
             raise ValueError("a stream is of one hypothesis: num_beams and num_return_sequences must be 1")
-        sources = self._encode([source])
+        sources = self.encode([source])
         for _, (token,), _ in self._walk(sources, search, np.random.default_rng(search.seed)):
             if token in search.eos_ids:
                 return
@@ -282,7 +280,8 @@ class RnnSeq2SeqRuntime:
         if len(text) > shown:
             yield text[shown:]
 
-    def _encode(self, sources: Source | Sequence[Source]) -> list[list[int]]:
+    def encode(self, sources: Source | Sequence[Source]) -> list[list[int]]:
+        """Return the ids of texts (or one); of ids, those. A ValueError: one is empty or not in the vocabulary."""
         several: Sequence[Any] = [sources] if isinstance(sources, str) else sources
         if len(several) and isinstance(several[0], int):
             raise ValueError("sources must be a text, or a list of texts or of lists of ids; got a list of ids")

@@ -18,7 +18,8 @@ import numpy as np
 try:
     import onnxruntime
 except ImportError as error:
-    raise ImportError("the runtime needs onnxruntime: pip install onnxruntime numpy") from error
+    advice = "pip install onnxruntime numpy, or pip install 'hf_rnn_seq2seq[export]'"
+    raise ImportError(f"the runtime needs '{error.name}': {advice}") from error
 
 
 FORMAT = 1  # of the exported folder; a reader refuses others

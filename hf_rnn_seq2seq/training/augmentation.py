@@ -6,8 +6,6 @@ stretches of time; the time warping, which the paper found to matter least, is l
 generator, which checkpoints keep. Needs only `torch`, `tokenizers` and `transformers`.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Sequence
@@ -48,9 +46,7 @@ class BpeDropout:
     def __call__(self, rows: Sequence[Sequence[int]], reverse: bool = False) -> list[list[int]]:
         """Return rows of ids of the same texts, cut anew and mostly longer; special tokens keep their places.
 
-        Args:
-            rows: ids of texts, without padding.
-            reverse: the rows are texts whose tokens stand in reverse order.
+        `rows` are without padding; with `reverse` their tokens stand in reverse order.
         """
         generator = random.Random(int(torch.randint(2**62, ())))
         if reverse:
@@ -116,12 +112,8 @@ def _interval(largest: int, total: int) -> slice:
 def spec_augment(features: Tensor, lengths: Tensor, options: SpecAugmentOptions, bands: int) -> Tensor:
     """Return a copy of features (B, S, F) with parts of each utterance zero, the mean of normalised features.
 
-    Args:
-        features: (B, S, F).
-        lengths: (B,) real frames of each, to the left.
-        options: how much is masked.
-        bands: number of frequencies; F is a multiple of it if there are deltas or stacked frames, which lose the same
-            bands.
+    `lengths` (B,) are the real frames of each, to the left. `bands` is the number of frequencies; F is a multiple of
+    it if there are deltas or stacked frames, which lose the same bands.
     """
     masked = features.unflatten(-1, (-1, bands)).clone()  # (B, S, F / bands, bands)
     for utterance, length in zip(masked, lengths.tolist(), strict=True):

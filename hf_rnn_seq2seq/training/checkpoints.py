@@ -5,8 +5,6 @@ and a disk may lose a file or change a bit; the Trainer would refuse to go on, o
 takes the newest undamaged checkpoint. Averaging: Junczys-Dowmunt et al. 2016.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -19,6 +17,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..data.outputs import write_json
 
 
 logger = logging.getLogger(__name__)
@@ -54,12 +54,7 @@ def seal(checkpoint: str | Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     sums = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
-    unfinished = folder / f"{SEAL_FILE}.tmp"
-    with unfinished.open("w", encoding="utf-8") as file:
-        json.dump(sums, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(folder / SEAL_FILE)
+    write_json(folder / SEAL_FILE, sums)
 
 
 def damage_of(checkpoint: str | Path) -> str | None:
@@ -82,10 +77,8 @@ def damage_of(checkpoint: str | Path) -> str | None:
 def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
     """Return the newest checkpoint that a run can be resumed from; log the damage of each newer one.
 
-    One is skipped as well if the best checkpoint of its time is damaged, which the run would take in the end.
-
-    Raises:
-        FileNotFoundError: there are checkpoints, and all are damaged.
+    One is skipped as well if the best checkpoint of its time is damaged, which the run would take in the end. If there
+    are checkpoints, and all are damaged, it is a FileNotFoundError.
     """
     checkpoints = checkpoints_of(output_dir)
     for checkpoint in reversed(checkpoints):
@@ -138,11 +131,7 @@ class FindBestCheckpoint(TrainerCallback):
 def rank_checkpoints(output_dir: str | Path, state: TrainerState, metric: str, greater_is_better: bool) -> list[Path]:
     """Return a run's checkpoints that were evaluated, best first by a logged metric, earlier first if equal.
 
-    Args:
-        output_dir: folder of the run.
-        state: holds the metrics of every evaluation.
-        metric: name as logged, for instance "eval_loss".
-        greater_is_better: direction of the metric.
+    `state` holds the metrics of every evaluation; `metric` is named as logged, for instance "eval_loss".
     """
     sign = -1 if greater_is_better else 1
     values = {entry["step"]: sign * entry[metric] for entry in state.log_history if metric in entry}
@@ -168,9 +157,6 @@ class KeepBestCheckpoints(TrainerCallback):
 
 def average_checkpoints(checkpoints: Sequence[str | Path]) -> dict[str, torch.Tensor]:
     """Return the mean of the weights of several checkpoints (Junczys-Dowmunt et al. 2016), summed in float64.
-
-    Args:
-        checkpoints: directories with a `model.safetensors` of the same model.
 
     Raises:
         ValueError: no checkpoints, or their parameters differ in name or shape.

@@ -4,8 +4,6 @@ The schedule, and the callback that sets it on the model before each update; `mo
 the inputs of each step.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -3,8 +3,6 @@
 Beside it a clock that goes on after a resume. Needs the extra `train`.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path

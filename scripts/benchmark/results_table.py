@@ -1,7 +1,7 @@
-"""The README's table of all results files, `scripts/results/<recipe>.json`.
+"""The table of all results files in docs/results.md, `scripts/results/<recipe>.json`.
 
-`python scripts/benchmark/results_table.py README.md scripts/results` rewrites the table between two comments of a
-file, and with `--check` says whether it is up to date.
+`python scripts/benchmark/results_table.py docs/results.md scripts/results` rewrites the table between two comments of
+a file, and with `--check` says whether it is up to date.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ def _comments(block: str) -> tuple[str, str]:
 
 
 BEGIN, END = _comments("results")
-# Not of a recipe: `speed.py` reads it.
-SPEED_FILE = "benchmark.json"
+SPEED_FILE = "benchmark.json"  # which speed.py reads
+# Not of a recipe, like what serving.py and studies/accelerations.py write.
+_OTHERS = (SPEED_FILE, "serving.json", "accelerations.json")
 # What others reached, beside the results files: a recipe's name, a tabulator, numbers and their source, one a line.
 PUBLISHED_FILE = "published.tsv"
 _NO_RESULTS = "*No results yet.*"
@@ -33,7 +34,7 @@ _NO_RESULTS = "*No results yet.*"
 
 
 def results_table(folder: str | os.PathLike[str]) -> str:
-    """Return the markdown table of all results files of a folder, sorted by recipe; `SPEED_FILE` is none of them.
+    """Return the markdown table of all results files of a folder, sorted by recipe; the two of speed are none of them.
 
     Numbers of other people's models stand beside ours if the folder has a `PUBLISHED_FILE`.
 
@@ -42,7 +43,7 @@ def results_table(folder: str | os.PathLike[str]) -> str:
     """
     if not Path(folder).is_dir():
         raise ValueError(f"folder must be a folder of results files, got {folder}")
-    paths = sorted(path for path in Path(folder).glob("*.json") if path.name != SPEED_FILE)
+    paths = sorted(path for path in Path(folder).glob("*.json") if path.name not in _OTHERS)
     results = [read_results(path) for path in paths]
     if not results:
         return _NO_RESULTS

@@ -5,7 +5,7 @@
     python scripts/benchmark/run.py --results benchmark.json --picture benchmark.png
     python scripts/benchmark/run.py --only latency,start --models B
     python scripts/benchmark/run.py --device cuda --dtype bfloat16
-    python scripts/benchmark/speed.py README.md scripts/results/benchmark.json    # the tables of the README
+    python scripts/benchmark/speed.py docs/speed.md scripts/results/benchmark.json    # the tables of docs/speed.md
 
 Two models, random: A translates sentences (8000 symbols, 2 layers, H 512), B pronounces words (64 symbols, 1 layer,
 H 256). On the CPU with one thread the seconds are those that this process computed for, so other processes disturb

@@ -1,9 +1,9 @@
-"""The results file of `scripts/benchmark/run.py`, and the tables of it in the README.
+"""The results file of `scripts/benchmark/run.py`, and the tables of it in docs/speed.md.
 
-A rate is kept of every round, so that ratios can be taken within a round. `python scripts/benchmark/speed.py README.md
-scripts/results/benchmark.json` rewrites the tables between two comments of a file, `--check` says whether they are up
-to date. Speeds beside other toolkits come from a file of another benchmark, see `read_peers`. Must not be imported by
-the model files.
+A rate is kept of every round, so that ratios can be taken within a round. `python scripts/benchmark/speed.py
+docs/speed.md scripts/results/benchmark.json` rewrites the tables between two comments of a file, `--check` says
+whether they are up to date. Speeds beside other toolkits come from a file of another benchmark, see `read_peers`. Must
+not be imported by the model files.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from tiny import randomize
 from torch import Tensor
 
 from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, save_tokenizers, train_tokenizer
-from hf_rnn_seq2seq.evaluation.classifier_ensemble import (
+from hf_rnn_seq2seq.evaluation.ensemble import (
     RnnSeq2SeqSequenceClassificationEnsemble,
     RnnSeq2SeqTokenClassificationEnsemble,
 )

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_rnn_seq2seq.evaluation.metrics import METRICS, Bleu, Chrf, StringErrorRate, load_metric
+from hf_rnn_seq2seq.evaluation.value_metrics import VALUE_METRICS
 
 
 PREDICTIONS = ["The cat sat on mat.", "A Dog barks", "nothing in common", ""]
@@ -256,9 +257,14 @@ def test_no_metric_needs_the_network(name, monkeypatch):
     text = {"predictions": ["a b", "c d"], "references": [["a b"], ["c d", "c"]]}
     numbers = {"predictions": [[0.0, 0.0], [0.0]], "references": [[4, 5], [6]]}
     labels = {"predictions": [["B-x", "O"], ["O"]], "references": [["B-x", "O"], ["O"]]}
-    items = {"perplexity": numbers, "accuracy": labels, "macro_f1": labels, "entity_f1": labels}.get(name, text)
-    result = load_metric(name).compute(**items)
-    best = {"wer": 0, "cer": 0, "per": 0, "g2p_wer": 0, "perplexity": 1, "bleu": 0}.get(name, 100)  # BLEU: no 4-gram
+    values = {"predictions": [[[1.0], [2.0]]], "references": [[[1.0], [2.0]]]}
+    samples = {"predictions": [[[1.0, 2.0], [1.0, 2.0]]], "references": [[1.0, 2.0]]}
+    with_past = {"predictions": [[[1.0], [2.0]]], "references": [[[0.0], [5.0], [1.0], [2.0]]]}
+    items = {"perplexity": numbers, "accuracy": labels, "macro_f1": labels, "entity_f1": labels}
+    items |= dict.fromkeys(VALUE_METRICS, values) | {"mase": with_past, "crps": samples, "coverage": samples}
+    result = load_metric(name).compute(**items.get(name, text))
+    least = {**dict.fromkeys(("wer", "cer", "per", "g2p_wer", "bleu", *VALUE_METRICS), 0), "perplexity": 1}
+    best = {**least, "coverage": 100}.get(name, 100)  # BLEU: no 4-gram
     assert result[name] == pytest.approx(best)
 
 

@@ -12,7 +12,7 @@ from test_speech_model import END, SIZE, SUPPRESS, batch, speech_model
 from tiny import randomize, trim
 from torch import Tensor
 
-from hf_rnn_seq2seq.evaluation.speech_ensemble import RnnSeq2SeqSpeechEnsemble
+from hf_rnn_seq2seq.evaluation.ensemble import RnnSeq2SeqSpeechEnsemble
 from hf_rnn_seq2seq.model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 
 

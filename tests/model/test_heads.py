@@ -466,7 +466,8 @@ class Hidden:
 sys.meta_path.insert(0, Hidden())
 import numpy as np, torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
-for auto, name in ((AutoModelForTokenClassification, "tagger"), (AutoModelForSequenceClassification, "classifier")):
+tokens, sequences = AutoModelForTokenClassification, AutoModelForSequenceClassification
+for auto, name in ((tokens, "tagger"), (sequences, "classifier"), (tokens, "values"), (sequences, "value")):
     model = auto.from_pretrained(f"{sys.argv[1]}/{name}", trust_remote_code=True).eval()
     assert type(model).__module__.startswith("transformers_modules")
     with torch.no_grad():
@@ -479,7 +480,11 @@ def test_saved_classifiers_carry_their_code(tmp_path: Path) -> None:
     models = {
         "tagger": tiny_tagger(torch.float32, use_crf=True),
         "classifier": tiny_classifier(torch.float32, classifier_pooling="attention"),
+        "values": tiny_tagger(torch.float32, problem_type="regression"),
+        "value": tiny_classifier(torch.float32, problem_type="regression"),
     }
+    for name in ("values", "value"):
+        models[name].output_scale.fit(torch.tensor([[1.0], [70.0]]).expand(2, LABELS))
     for name, model in models.items():
         model.save_pretrained(tmp_path / name)
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}

@@ -275,7 +275,8 @@ def test_the_searches_were_tested_with_this_transformers() -> None:
 THEIR_CLASSES = (
     transformers.PreTrainedModel, transformers.PreTrainedConfig, GenerationMixin, GenerationConfig, Trainer,
     transformers.PreTrainedTokenizerFast, SequenceFeatureExtractor, transformers.TrainerCallback,
-    GradientCheckpointingLayer, Cache, CacheLayerMixin, StaticLayer, DynamicCache, EncoderDecoderCache,
+    transformers.Pipeline, GradientCheckpointingLayer, Cache, CacheLayerMixin, StaticLayer, DynamicCache,
+    EncoderDecoderCache,
 )  # fmt: skip
 # Private names of others: named tuples, the autograd engine, dynamo, oneDNN, accelerate.
 NOT_OF_TRANSFORMERS = {
@@ -302,8 +303,9 @@ def test_the_table_has_every_private_name_of_transformers_that_the_package_uses(
     theirs = {name for kind in THEIR_CLASSES for name in dir(kind)} - set(dir(nn.Module))
     torch_has = set(dir(nn.Linear(1, 1))) | NOT_OF_TRANSFORMERS
     found = {name for name in private if name in theirs or (name not in defined and name not in torch_has)}
-    # set on a configuration of transformers, and read only there
-    found |= {name for name in private if name == "_from_model_config"}
+    # set on a configuration of transformers, or looked for by name, and read only there
+    by_name = ("_from_model_config", "_switch_to_input_mode", "_switch_to_target_mode")
+    found |= {name for name in private if name in by_name}
     assert found == {row.name for row in PRIVATE_NAMES}
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tiny import LIVELY, tiny_model, tiny_tokenizer
 from transformers import GenerationConfig
 
-from hf_rnn_seq2seq.data.files import PAIRS_HEADER, TEXTS_HEADER, TRANSCRIPTS_HEADER, table_columns
+from hf_rnn_seq2seq.data.files import PAIRS_HEADER, TEXTS_HEADER, TRANSCRIPTS_HEADER, table_columns, write_table
 from hf_rnn_seq2seq.data.labels import SequenceLabelDataOptions, TokenLabelDataOptions, load_labelled_data
 from hf_rnn_seq2seq.data.pairs import DataOptions, load_data
 from hf_rnn_seq2seq.data.preprocessing import Preprocessing
@@ -29,7 +29,6 @@ from hf_rnn_seq2seq.evaluation.decoding import Hypothesis
 from hf_rnn_seq2seq.recipes.predict import TextPredictor, main, read_inputs
 from hf_rnn_seq2seq.recipes.scoring import write_predictions
 from hf_rnn_seq2seq.recipes.task_labels import SequenceClassificationTask, TokenClassificationTask
-from hf_rnn_seq2seq.recipes.task_speech import write_transcripts
 from hf_rnn_seq2seq.sharing.export import export_model
 from hf_rnn_seq2seq.sharing.runtime import RnnSeq2SeqRuntime
 
@@ -85,7 +84,7 @@ def test_predictions_of_texts_read_back_exactly(rows: list[tuple[str, str, list[
 @given(rows=st.lists(st.tuples(texts, texts, texts), max_size=4))
 def test_transcripts_read_back_exactly(rows: list[tuple[str, str, str]], tmp_path: Path) -> None:
     path = tmp_path / "predictions_test.tsv"
-    write_transcripts(path, *([row[column] for row in rows] for column in range(3)))
+    write_table(path, TRANSCRIPTS_HEADER, rows)
     columns: dict[str, str | int] = {name: name for name in TRANSCRIPTS_HEADER}
     assert [tuple(row) for _, row in table_columns(path, "tsv", columns, header=None)] == rows
     assert by_csv(path) == [list(TRANSCRIPTS_HEADER), *map(list, rows)]

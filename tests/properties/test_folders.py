@@ -206,7 +206,7 @@ def test_a_file_that_asks_for_something_else_is_refused_by_name(
     model = tmp_path / "model"
     shutil.copytree(prepared["reversed"], model)
     (model / PREPROCESSING_FILE).write_text(text)
-    with pytest.raises(ValueError, match=rf"{PREPROCESSING_FILE}: .*{message}"):
+    with pytest.raises(ValueError, match=rf"{PREPROCESSING_FILE}.*: .*{message}"):
         Preprocessing.load(model)
     with pytest.raises(ValueError, match=PREPROCESSING_FILE):
         export_model(model, tmp_path / "exported")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, TrainerState
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, TrainerState, pipeline
 
 from hf_rnn_seq2seq.evaluation.decoding import Hypothesis
 from hf_rnn_seq2seq.recipes.command import main as run_command
@@ -207,6 +207,10 @@ def test_what_a_run_leaves_behind(run: tuple[Path, dict[str, float]]) -> None:
     sequences = model.generate(**tokenizer([rows[0]["source"]], return_tensors="pt"))
     assert target_tokenizer.batch_decode(sequences, skip_special_tokens=True) == [rows[0]["prediction"]]
     assert model.generation_config.num_beams == 2
+    write = pipeline("seq2seq-generation", model=str(out))
+    assert [hypotheses[0]["generated_text"] for hypotheses in write([row["source"] for row in rows[:8:2]])] == [
+        row["prediction"] for row in rows[:8:2]
+    ]
 
 
 def test_the_mean_of_the_best_checkpoints_competes_with_the_best(
