@@ -176,7 +176,9 @@ def test_missing_values_change_no_forecast_loss_or_gradient(way: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "option, loss", [("squared", F.mse_loss), ("absolute", F.l1_loss), ("huber", F.huber_loss)], ids=["squared", "absolute", "huber"]
+    "option, loss",
+    [("squared", F.mse_loss), ("absolute", F.l1_loss), ("huber", F.huber_loss)],
+    ids=["squared", "absolute", "huber"],
 )
 def test_losses_are_torchs_of_standardised_values(option: str, loss: Any) -> None:
     model, inputs, future = forecaster("cho", regression_loss=option), series(), futures()
