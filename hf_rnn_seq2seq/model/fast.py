@@ -147,7 +147,7 @@ def only_trails(mask: Tensor | None) -> bool:
 
 def read_words(encoder: Any, words: Tensor) -> Tensor | None:
     """Return the vectors (N, H) of a `CharacterEncoder` for words (N, W): distinct ones are read once."""
-    if words.device.type != "cpu" or len(words) < ENOUGH_WORDS or not may_look(encoder, by="words"):
+    if words.device.type != "cpu" or not may_look(encoder, by="words") or len(words) < ENOUGH_WORDS:
         return None
     from .fast_words import read_each_once
 

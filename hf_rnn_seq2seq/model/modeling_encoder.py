@@ -46,12 +46,15 @@ class MayBeEncoder:
     """Loading of a whole model as `AutoModel` asks for it, of whatever a folder holds."""
 
     @classmethod
-    def from_pretrained(cls, path: Any, *args: Any, config: Any = None, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, config: Any = None, **kwargs: Any) -> Any:
         """Load the model; of a folder that holds an encoder and no decoder, the encoder."""
         saved = getattr(config, "architectures", None) or ()
         if any(name in _ENCODER_ONLY for name in saved):
-            return RnnSeq2SeqEncoderModel.from_pretrained(path, *args, config=config, **kwargs)
-        return super().from_pretrained(path, *args, config=config, **kwargs)  # type: ignore[misc]
+            return RnnSeq2SeqEncoderModel.from_pretrained(
+                pretrained_model_name_or_path, *args, config=config, **kwargs
+            )
+        inherited: Any = super()
+        return inherited.from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
 
 
 __all__ = ["RnnSeq2SeqEncoderModel"]

@@ -140,6 +140,8 @@ PRIVATE_NAMES = (
     PrivateName(_MODEL, "_can_compile_fullgraph", None, "pretrained", "set: it can"),
     PrivateName(_MODEL, "_keys_to_ignore_on_load_unexpected", None, "modeling_encoder, modeling_rnn_seq2seq",
                 "set: an encoder, and so a classifier, takes that of a whole model"),
+    PrivateName(_MODEL, "_keys_to_ignore_on_load_missing", None, "modeling_classification",
+                "set: a regression saved before there was a scale begins with the identity"),
     PrivateName(_MODEL, "_auto_class", None, "pretrained, processing_rnn_seq2seq",
                 "read: whether code is saved along, so that a folder can say what it is of"),
     PrivateName(_MODEL, "_resize_token_embeddings", "new_num_tokens pad_to_multiple_of mean_resizing",

@@ -304,7 +304,7 @@ def test_an_encoder_of_a_whole_model_loads_and_only_the_head_is_new(
     # The configuration of the saved classifier names no class whose code is not saved with it.
     model.save_pretrained(tmp_path / "tagger")
     saved = json.loads((tmp_path / "tagger/config.json").read_text(encoding="utf-8"))["auto_map"]
-    assert set(saved) == {"AutoConfig", "AutoModelForTokenClassification"}
+    assert set(saved) == {"AutoConfig", "AutoModel", "AutoModelForTextEncoding", "AutoModelForTokenClassification"}
     assert all((tmp_path / "tagger" / f"{at.split('.')[0]}.py").is_file() for at in saved.values())
 
 

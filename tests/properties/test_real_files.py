@@ -421,7 +421,8 @@ def test_a_metric_has_a_name_of_its_own(name: str) -> None:
 @pytest.mark.parametrize("metric", sorted(METRICS))
 def test_the_better_direction_is_the_metrics_own_whatever_its_name(metric: str) -> None:
     evaluation = {"metrics": {"my_loss": metric}, "best_metric": "my_loss"}
-    wanted = metric not in ("wer", "cer", "per", "g2p_wer", "perplexity")
+    values = ("mse", "rmse", "mae", "mase", "smape", "crps", "phm")
+    wanted = metric not in ("wer", "cer", "per", "g2p_wer", "perplexity", *values)
     assert greater_is_better(build_recipe({"data": {"train": "x"}, "evaluation": evaluation}, "r")) == wanted
 
 

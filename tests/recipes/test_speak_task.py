@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from test_speech_task import CONTENT as SPEECH
-from test_speech_task import RATE, folder  # noqa: F401 - a fixture
+from test_task_speech import CONTENT as SPEECH
+from test_task_speech import RATE, folder  # noqa: F401 - a fixture
 from transformers import AutoModelForTextToSpectrogram
 
 from hf_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
