@@ -39,7 +39,7 @@ _HANDED_ON = (
 
 
 @replaceable()
-class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):  # type: ignore[misc]
+class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):
     """Encoder, bridge and decoder without an output layer."""
 
     _also_loads = ENCODER_OF_FOLDER

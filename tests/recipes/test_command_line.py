@@ -46,9 +46,7 @@ def test_a_script_of_one_task_refuses_the_recipes_of_others(tmp_path: Path) -> N
     unnamed = tmp_path / "unnamed.yaml"
     for task, message in ((None, "missing"), ("translation", "got 'translation'")):
         unnamed.write_text(write_yaml({**({} if task is None else {"task": task}), "data": {"train": "x.tsv"}}))
-        with pytest.raises(
-            SystemExit, match=f"error: task: {message}, wanted one of seq2seq, speech, speak, token_class"
-        ):
+        with pytest.raises(SystemExit, match=f"error: task: {message}, wanted one of seq2seq, speech, speak, token"):
             run_command(None, None, [str(unnamed), "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 

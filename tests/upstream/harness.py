@@ -66,9 +66,6 @@ DEVIATIONS: dict[tuple[str, str], str] = {
         "upstream asks the configuration, which is that of the whole model, whether there are a decoder's too."
     ),
     ("UpstreamClassifierTests", "test_retain_grad_hidden_states_attentions"): "Likewise.",
-    ("UpstreamClassifierTests", "test_load_with_mismatched_shapes"): (
-        "Run with is_encoder_decoder=True: what it loads with `AutoModel` is the whole model, which needs a target."
-    ),
     ("UpstreamSpeechTests", "_prepare_for_class"): (
         "Adds labels, which upstream makes for no speech model, and takes out the ids (see the next lines)."
     ),
@@ -238,10 +235,6 @@ class UpstreamClassifierTests(UpstreamTests):
     def test_retain_grad_hidden_states_attentions(self) -> None:
         self.model_tester.says_encoder = True
         super().test_retain_grad_hidden_states_attentions()
-
-    def test_load_with_mismatched_shapes(self) -> None:
-        self.is_encoder_decoder = True
-        super().test_load_with_mismatched_shapes()
 
 
 class UpstreamSpeechTests(UpstreamGenerationTests):
