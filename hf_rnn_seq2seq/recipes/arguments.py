@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..data.files import DataError, sentence
-from ..data.outputs import is_first_process, picture_format
+from ..data.outputs import check_output_file, is_first_process, picture_format
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -56,6 +56,16 @@ def picture_to_write(text: str) -> Path:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return path
+
+
+def check_files_to_write(parser: argparse.ArgumentParser, args: argparse.Namespace, *options: str) -> None:
+    """End the program where the file of an option that was given is there, and --overwrite was not."""
+    try:
+        for option in options:
+            if getattr(args, option):
+                check_output_file(getattr(args, option), f"--{option}", args.overwrite)
+    except OSError as error:
+        parser.error(str(error))
 
 
 def _check_parents(path: Path) -> None:

@@ -23,12 +23,9 @@ from ..data.windows import BAND, ForecastDataOptions, ForecastWindows, forecast_
 from ..evaluation.saved_model import load_model
 from ..evaluation.work_in_parts import start_processes, work_in_parts
 from ..model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction
+from .predict_tables import check_arguments
 from .run_folder import SERIES_FILE
 from .task_forecast import load_series_options
-
-
-# Options of the command line that mean nothing here, and what they are where they are not given.
-_REFUSED = {"num_beams": None, "num_return_sequences": 1, "attention": None, "column": None, "scores": False}
 
 
 def reads_series(model_dir: str | Path) -> bool:
@@ -43,14 +40,7 @@ def predict_series_file(args: argparse.Namespace) -> None:
         DataError: the table cannot be read (the message names file, row and column), an option has no meaning here,
             or the output is no .jsonl.
     """
-    for name, default in _REFUSED.items():
-        if getattr(args, name) != default:
-            got = getattr(args, name)
-            raise DataError(f"--{name}: got {got}, but the model in {args.model_dir} forecasts; leave it out")
-    if args.input_file is None:
-        raise DataError(f"the model in {args.model_dir} reads tables: give --input_file and --output_file")
-    if args.output_file.suffix != ".jsonl":
-        raise DataError(f"--output_file: got {args.output_file}, wanted a .jsonl: a series has many values")
+    check_arguments(args, "forecasts")
     device = start_processes()
     model: Any = load_model(RnnSeq2SeqForTimeSeriesPrediction, args.model_dir).to(device)
     windows = read_series(args.input_file, args.model_dir, model.config)

@@ -15,18 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.files import DataError
 from ..data.preprocessing import COLUMNS_FILE
 from ..data.values import ValueColumns
 from ..evaluation.saved_model import load_model
 from ..evaluation.work_in_parts import start_processes, work_in_parts
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
+from .predict_tables import check_arguments
 from .task_values import predict_values
 
 
 _CLASSES = {"vector": RnnSeq2SeqForTokenClassification, "sequence": RnnSeq2SeqForSequenceClassification}
-# Options of the command line that mean nothing here, and what they are where they are not given.
-_REFUSED = {"num_beams": None, "num_return_sequences": 1, "attention": None, "column": None, "scores": False}
 
 
 def reads_tables(model_dir: str | Path) -> bool:
@@ -41,14 +39,7 @@ def predict_value_file(args: argparse.Namespace) -> None:
         DataError: the table cannot be read (the message names file, row and column), an option has no meaning here,
             or the output is no .jsonl.
     """
-    for name, default in _REFUSED.items():
-        if getattr(args, name) != default:
-            got = getattr(args, name)
-            raise DataError(f"--{name}: got {got}, but the model in {args.model_dir} gives values; leave it out")
-    if args.input_file is None:
-        raise DataError(f"the model in {args.model_dir} reads tables: give --input_file and --output_file")
-    if args.output_file.suffix != ".jsonl":
-        raise DataError(f"--output_file: got {args.output_file}, wanted a .jsonl: a series has many values")
+    check_arguments(args, "gives values")
     columns = ValueColumns.load(args.model_dir)
     series = columns.read(args.input_file)
     device = start_processes()

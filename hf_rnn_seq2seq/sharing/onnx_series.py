@@ -7,9 +7,6 @@ fixed, are all in it. The folder also gets a copy of `runtime_series.py`, which 
 from __future__ import annotations
 
 import copy
-import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ..data.files import read_json
-from ..data.outputs import check_output_folder, remove
 from ..evaluation.saved_model import load_model
 from ..model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction
 from ..model.padding import Padding
 from . import runtime_series
+from .one_graph import check_one_graph, write_one_graph
 from .onnx_graphs import quantized, trace_graph, use_right_padding
-
-
-_FILES = (runtime_series.GRAPH, runtime_series.CONFIG, runtime_series.COPIED_AS)
 
 
 def is_forecaster(model_dir: str | Path) -> bool:
@@ -54,41 +48,23 @@ def export_series(
         ValueError: `quantize` is unknown, or the model has an option that cannot be exported.
     """
     model_dir, output_dir = Path(model_dir), Path(output_dir)
-    if quantize not in (None, "int8"):
-        raise ValueError(f"quantize must be 'int8' or None; got {quantize!r}")
-    check_output_folder(output_dir, "output_dir")
-    there = [name for name in _FILES if (output_dir / name).exists()]
-    if there and (not overwrite or len(there) < len(_FILES)):
-        raise FileExistsError(
-            f"output_dir: {output_dir} holds {', '.join(there)}: give --overwrite to replace an earlier export, or "
-            "name another folder"
-        )
+    check_one_graph(output_dir, runtime_series, quantize, overwrite)
     model = load_model(RnnSeq2SeqForTimeSeriesPrediction, model_dir)
     config = model.config
     if config.time_reduction > 1:
         raise ValueError(f"time_reduction={config.time_reduction} cannot be exported")
     settings = {
-        "format": runtime_series.FORMAT,
         "channels": config.input_feature_size,
         "context_length": config.context_length,
         "prediction_length": config.prediction_length,
         "distribution_output": config.distribution_output,
         "quantize": quantize,
     }
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f"{output_dir.name}.") as folder:
-        _write_graph(model, Path(folder), quantize)
-        (Path(folder) / runtime_series.CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        shutil.copyfile(runtime_series.__file__, Path(folder) / runtime_series.COPIED_AS)
-        output_dir.mkdir(exist_ok=True)
-        for name in _FILES:
-            if (output_dir / name).exists():
-                remove(output_dir / name)
-            (Path(folder) / name).replace(output_dir / name)
+    write_one_graph(output_dir, runtime_series, settings, lambda file: _write_graph(model, file, quantize))
     return output_dir
 
 
-def _write_graph(model: Any, folder: Path, quantize: str | None) -> None:
+def _write_graph(model: Any, graph: Path, quantize: str | None) -> None:
     model = copy.deepcopy(model).cpu().float().eval()
     stack = model.model.encoder.rnn
     use_right_padding(stack)
@@ -101,7 +77,7 @@ def _write_graph(model: Any, folder: Path, quantize: str | None) -> None:
     if model.distribution_output is not None:
         outputs += [*(f"params.{name}" for name in model.distribution_output.args_dim), "loc", "scale"]
     axes = {name: {0: "batch"} for name in (*inputs, *outputs)}
-    with torch.no_grad(), quantized(folder / runtime_series.GRAPH, quantize) as file:
+    with torch.no_grad(), quantized(graph, quantize) as file:
         trace_graph(_Forecast(model, list(inputs)), inputs, outputs, axes, file)
 
 

@@ -7,9 +7,6 @@ it. The folder also gets a copy of `runtime_values.py`, which runs it. Needs the
 from __future__ import annotations
 
 import copy
-import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ..data.files import read_json
-from ..data.outputs import check_output_folder, remove
 from ..data.preprocessing import COLUMNS_FILE
 from ..evaluation.saved_model import load_model
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from . import runtime_values
+from .one_graph import check_one_graph, write_one_graph
 from .onnx_graphs import quantized, trace_graph, use_right_padding
 
 
@@ -29,7 +26,6 @@ _CLASSES: dict[str, Any] = {
     "RnnSeq2SeqForTokenClassification": RnnSeq2SeqForTokenClassification,
     "RnnSeq2SeqForSequenceClassification": RnnSeq2SeqForSequenceClassification,
 }
-_FILES = (runtime_values.GRAPH, runtime_values.CONFIG, runtime_values.COPIED_AS)
 
 
 def value_class(model_dir: str | Path) -> Any:
@@ -59,15 +55,7 @@ def export_values(
         ValueError: `quantize` is unknown, or the model has an option that cannot be exported.
     """
     model_dir, output_dir = Path(model_dir), Path(output_dir)
-    if quantize not in (None, "int8"):
-        raise ValueError(f"quantize must be 'int8' or None; got {quantize!r}")
-    check_output_folder(output_dir, "output_dir")
-    there = [name for name in _FILES if (output_dir / name).exists()]
-    if there and (not overwrite or len(there) < len(_FILES)):
-        raise FileExistsError(
-            f"output_dir: {output_dir} holds {', '.join(there)}: give --overwrite to replace an earlier export, or "
-            "name another folder"
-        )
+    check_one_graph(output_dir, runtime_values, quantize, overwrite)
     model = load_model(value_class(model_dir), model_dir)
     config = model.config
     for name, wanted in (("time_reduction", 1), ("character_vocab_size", None)):
@@ -75,28 +63,17 @@ def export_values(
             raise ValueError(f"{name}={getattr(config, name)} cannot be exported")
     columns = model_dir / COLUMNS_FILE
     settings = {
-        "format": runtime_values.FORMAT,
         "each_vector": isinstance(model, RnnSeq2SeqForTokenClassification),
         "vector_size": config.input_feature_size,
         "values": [config.id2label[number] for number in range(config.num_labels)],
         "features": read_json(columns)["features"] if columns.is_file() else None,
         "quantize": quantize,
     }
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f"{output_dir.name}.") as folder:
-        _write_graph(model, Path(folder), quantize)
-        text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-        (Path(folder) / runtime_values.CONFIG).write_text(text, encoding="utf-8")
-        shutil.copyfile(runtime_values.__file__, Path(folder) / runtime_values.COPIED_AS)
-        output_dir.mkdir(exist_ok=True)
-        for name in _FILES:
-            if (output_dir / name).exists():
-                remove(output_dir / name)
-            (Path(folder) / name).replace(output_dir / name)
+    write_one_graph(output_dir, runtime_values, settings, lambda file: _write_graph(model, file, quantize))
     return output_dir
 
 
-def _write_graph(model: Any, folder: Path, quantize: str | None) -> None:
+def _write_graph(model: Any, graph: Path, quantize: str | None) -> None:
     model = copy.deepcopy(model).cpu().float().eval()
     use_right_padding(model.model.encoder.rnn)
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
@@ -107,7 +84,7 @@ def _write_graph(model: Any, folder: Path, quantize: str | None) -> None:
     axes = {given: {0: "batch", 1: "source_length"} for given in inputs}
     each = isinstance(model, RnnSeq2SeqForTokenClassification)
     axes["values"] = {0: "batch", 1: "source_length"} if each else {0: "batch"}
-    with torch.no_grad(), quantized(folder / runtime_values.GRAPH, quantize) as file:
+    with torch.no_grad(), quantized(graph, quantize) as file:
         trace_graph(_Values(model, name), inputs, ["values"], axes, file)
 
 

@@ -35,8 +35,8 @@ from rounds import PARTS, Benchmark
 from transformers.utils import logging as transformers_logging
 from workload import SHAPES
 
-from hf_rnn_seq2seq.data.outputs import check_output_file, picture_format, replacing
-from hf_rnn_seq2seq.recipes.arguments import file_to_write, picture_to_write
+from hf_rnn_seq2seq.data.outputs import picture_format, replacing
+from hf_rnn_seq2seq.recipes.arguments import check_files_to_write, file_to_write, picture_to_write
 from hf_rnn_seq2seq.sharing.results import describe_hardware, installed_versions, portable_command
 
 
@@ -83,12 +83,7 @@ def main(arguments: list[str] | None = None) -> speed.Speed:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace such files if they are there")
     args = parser.parse_args(arguments)
-    try:
-        for option in ("results", "picture"):
-            if getattr(args, option):
-                check_output_file(getattr(args, option), f"--{option}", args.overwrite)
-    except OSError as error:
-        parser.error(str(error))
+    check_files_to_write(parser, args, "results", "picture")
     parts, models = args.only.split(","), args.models.split(",")
     for option, values, known in (("--only", parts, PARTS), ("--models", models, tuple(SHAPES))):
         for value in values:

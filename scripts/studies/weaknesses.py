@@ -34,9 +34,15 @@ import transformers
 from datasets import Dataset
 from matplotlib.figure import Figure
 
-from hf_rnn_seq2seq.data.outputs import check_output_file, picture_format, replacing
+from hf_rnn_seq2seq.data.outputs import picture_format, replacing
 from hf_rnn_seq2seq.data.toy import LONGER_SPLIT, capital_position
-from hf_rnn_seq2seq.recipes.arguments import file_to_write, folder_to_write, one_sentence, picture_to_write
+from hf_rnn_seq2seq.recipes.arguments import (
+    check_files_to_write,
+    file_to_write,
+    folder_to_write,
+    one_sentence,
+    picture_to_write,
+)
 from hf_rnn_seq2seq.recipes.options import OptionsError
 from hf_rnn_seq2seq.recipes.run import run_recipe
 from hf_rnn_seq2seq.recipes.run_folder import differences
@@ -131,12 +137,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--picture", type=picture_to_write, metavar="PNG", help="draw the three panels")
     parser.add_argument("--overwrite", action="store_true", help="replace results and picture; models are kept")
     args = parser.parse_args(arguments)
-    try:
-        for option in ("results", "picture"):
-            if getattr(args, option):
-                check_output_file(getattr(args, option), f"--{option}", args.overwrite)
-    except OSError as error:
-        parser.error(str(error))
+    check_files_to_write(parser, args, "results", "picture")
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     transformers.utils.logging.disable_progress_bar()
     with one_sentence():
