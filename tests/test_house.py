@@ -178,7 +178,7 @@ DOORS = {
     """,
     "sharing": """
         RnnSeq2SeqRuntime RnnSeriesRuntime RnnValuesRuntime build_demo create_model_card export_model launch_demo
-        save_model_card serve write_space
+        push_to_hub save_model_card serve write_space
     """,
     "recipes": """
         copy_recipe load_task recipe_sentences run_recipe

@@ -1,4 +1,4 @@
-"""The command `hf-rnn-seq2seq`: run a recipe, predict with a saved model, export, serve or show it, list recipes.
+"""The command `hf-rnn-seq2seq`: run a recipe, predict with a saved model, export, serve, show or publish it.
 
     hf-rnn-seq2seq recipes                               # the recipes that come with the package
     hf-rnn-seq2seq recipes copy g2p_cmudict .            # one to change
@@ -7,6 +7,7 @@
     hf-rnn-seq2seq export runs/g2p_cmudict exported
     hf-rnn-seq2seq serve exported                        # over HTTP
     hf-rnn-seq2seq demo runs/g2p_cmudict                 # a page to try it
+    hf-rnn-seq2seq push runs/g2p_cmudict USER/NAME       # on the Hub
 
 Each has its own --help. `scripts/` has the same programs for a checkout.
 """
@@ -20,7 +21,7 @@ from .library import copy_recipe, library_folder, recipe_sentences
 
 
 PROGRAM = "hf-rnn-seq2seq"
-COMMANDS = ("run", "predict", "export", "serve", "demo", "recipes")
+COMMANDS = ("run", "predict", "export", "serve", "demo", "push", "recipes")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from ..sharing.demo import main as demo
 
         demo(rest, program)
+    elif command == "push":
+        from ..sharing.hub import main as push
+
+        push(rest, program)
     else:
         recipes(rest, program)
 

@@ -1,4 +1,4 @@
-"""Model cards, exports, the runtime that needs no torch, its server, and the demo."""
+"""Model cards, the Hub, exports, the runtime that needs no torch, its server, and the demo."""
 
 from ..data.doors import door
 
@@ -8,6 +8,7 @@ __all__, __getattr__ = door(
     {
         "card": "create_model_card save_model_card",
         "export": "export_model",
+        "hub": "push_to_hub",
         "runtime": "RnnSeq2SeqRuntime",
         "runtime_series": "RnnSeriesRuntime",
         "runtime_values": "RnnValuesRuntime",

@@ -71,7 +71,7 @@ _METRIC_TITLES = {
 
 # By the name of a class, since with trust_remote_code a class is another copy of the same code: the kind, the Auto
 # class that loads it, and the Hub's name of its task if it reads text or speech.
-_KINDS: dict[str, tuple[ModelKind, str, str]] = {
+KINDS: dict[str, tuple[ModelKind, str, str]] = {
     "RnnSeq2SeqForConditionalGeneration": ("seq2seq", "AutoModelForSeq2SeqLM", "text-generation"),
     "RnnSeq2SeqForSpeechSeq2Seq": (
         "speech_seq2seq", "AutoModelForSpeechSeq2Seq", "automatic-speech-recognition",
@@ -92,12 +92,12 @@ _TEXT_TO_TEXT_TASKS = ("translation", "summarization")
 
 
 def _kind_of(model: PreTrainedModel) -> tuple[ModelKind, str, str]:
-    """Return the entry in `_KINDS` of the most special class that has one."""
+    """Return the entry in `KINDS` of the most special class that has one."""
     names = [base.__name__ for base in type(model).__mro__]
     for name in names:
-        if name in _KINDS:
-            return _KINDS[name]
-    raise TypeError(f"model must be one of {', '.join(_KINDS)}; got {names[0]}")
+        if name in KINDS:
+            return KINDS[name]
+    raise TypeError(f"model must be one of {', '.join(KINDS)}; got {names[0]}")
 
 
 def _tags(kind: ModelKind, task: str, config: RnnSeq2SeqConfig) -> list[str]:
