@@ -65,6 +65,13 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
 
     forward.__signature__ = inspect.Signature(_PARAMETERS)  # type: ignore[attr-defined]
 
+    def freeze_feature_encoder(self) -> None:
+        """Do nothing: features are computed before the model, without weights. Scripts for wav2vec2 call it."""
+
+    def freeze_encoder(self) -> None:
+        """Keep the encoder as it is in training, as Whisper's."""
+        self.get_encoder().requires_grad_(False)
+
     def _loss_beyond_logits(self) -> str | None:
         if self.config.ctc_weight > 0:
             return f"ctc_weight={self.config.ctc_weight}: the CTC branch would never be trained"

@@ -4,7 +4,6 @@ The kinds of output are `task.Task`s; `command.py` is the command line of `run_r
 recipe: run twice on a CPU, it gives the same numbers. Needs the extras `train` and `metrics`.
 """
 
-import importlib.util
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +14,8 @@ from typing import Any
 
 import torch
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..data.files import reading
 from ..data.outputs import is_first_process, remove, replacing
@@ -39,6 +40,9 @@ from .task import Scores, Task, TrainingReport
 
 logger = logging.getLogger(__name__)
 
+# What shows a training while it runs, and the extra that brings it; a recipe that names none has the first installed.
+_TRACKERS = {"tensorboard": "train", "trackio": "trackio"}
+
 
 def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: bool) -> Seq2SeqTrainingArguments:
     """Return the Trainer's arguments: the recipe's over this package's defaults; checkpoints go to `output_dir`.
@@ -54,13 +58,14 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
     # Checkpoints to continue from, two in case one is damaged; the best one is kept besides. KeepBestCheckpoints does
     # it where the best are averaged.
     kept = pipeline.average_checkpoints if averages and pipeline.average_which == "last" else None if averages else 2
-    trackers = [name for name in ("tensorboard", "trackio") if importlib.util.find_spec(name) is not None]
+    installed = get_available_reporting_integrations()
     options: dict[str, Any] = {
         "eval_strategy": "epoch" if has_validation else "no",
         "save_strategy": "epoch",
         "logging_steps": 50,
         "per_device_eval_batch_size": 64,
-        "report_to": trackers[:1] or "none",
+        "report_to": [name for name in _TRACKERS if name in installed][:1] or "none",
+        "project": recipe.name,  # under which trackio lists its runs
         "restore_callback_states_from_checkpoint": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": not torch.accelerator.is_available(),
@@ -70,6 +75,7 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
     }
     if not has_validation:
         options["eval_strategy"] = "no"
+    _check_trackers(options["report_to"], installed)
     try:
         return Seq2SeqTrainingArguments(
             output_dir=str(output_dir),
@@ -81,6 +87,21 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
         )
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"training: {error}") from error
+
+
+def _check_trackers(report_to: str | list[str] | None, installed: list[str]) -> None:
+    """Refuse what shows a training and is not installed; the Trainer knows which names there are."""
+    for name in [report_to] if isinstance(report_to, str) else report_to or ():
+        if name not in INTEGRATION_TO_CALLBACK or name in installed:
+            continue
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+        except (ImportError, RuntimeError) as error:
+            advice = f"pip install 'hf_rnn_seq2seq[{_TRACKERS[name]}]'" if name in _TRACKERS else error
+            here = ", ".join(["none", *installed])
+            raise RecipeError(
+                f"training.report_to: got {name}, which is not installed: {advice}; wanted it, or one of {here}"
+            ) from error
 
 
 def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:

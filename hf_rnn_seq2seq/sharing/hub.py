@@ -11,9 +11,10 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import transformers
 import yaml
@@ -24,9 +25,10 @@ from huggingface_hub import (
     EvalResultEntry,
     HfApi,
     ModelCard,
+    ModelCardData,
     eval_result_entries_to_yaml,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_imports
 from transformers.utils import FEATURE_EXTRACTOR_NAME
@@ -120,58 +122,47 @@ def push_to_hub(
         OSError: the Hub refuses.
     """
     validate_repo_id(repo_id)
-    hub = {"private": private, "revision": revision, "create_pr": create_pr, "token": token}
-    message = commit_message or "Upload model"
-    if isinstance(folder_or_model, PreTrainedModel):
-        with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        if isinstance(folder_or_model, PreTrainedModel):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             for part in (folder_or_model, processor):
                 if part is not None:
                     part.save_pretrained(folder)
-            return _push_folder(Path(folder), repo_id, card, message, **hub)
-    if not isinstance(folder_or_model, (str, Path)):
-        got = type(folder_or_model).__name__
-        raise TypeError(f"folder_or_model: got {got}, wanted a folder or a model of transformers")
-    if processor is not None:
-        raise ValueError(f"processor: got one, but {folder_or_model} is a folder and has its own; leave it out")
-    return _push_folder(Path(folder_or_model), repo_id, card, message, **hub)
+        elif not isinstance(folder_or_model, (str, Path)):
+            got = type(folder_or_model).__name__
+            raise TypeError(f"folder_or_model: got {got}, wanted a folder or a model of transformers")
+        elif processor is not None:
+            raise ValueError(f"processor: got one, but {folder_or_model} is a folder and has its own; leave it out")
+        else:
+            folder = Path(folder_or_model)
+        files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in shared_files(folder)}
+        has_card = CARD_FILE in files
+        if has_card and card is not None:
+            raise ValueError(
+                f"card: got fields, but {folder / CARD_FILE} is there; leave them out, or change the file"
+            )
+        text = _card(folder, repo_id.rpartition("/")[2], card)
+        files |= _eval_results(text)
 
-
-def _push_folder(
-    folder: Path,
-    repo_id: str,
-    card: Mapping[str, Any] | None,
-    message: str,
-    private: bool | None,
-    revision: str | None,
-    create_pr: bool,
-    token: str | bool | None,
-) -> CommitInfo:
-    paths = shared_files(folder)
-    if card is not None and (folder / CARD_FILE).is_file():
-        raise ValueError(f"card: got fields, but {folder / CARD_FILE} is there; leave them out, or change the file")
-    files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in paths}
-    text = _card(folder, repo_id.rpartition("/")[2], card)
-    files |= _eval_results(text)
-    api = HfApi(token=token, library_name="hf_rnn_seq2seq")
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id  # now with the user's name
-    model_id = f"model_id = {json.dumps(repo_id)}"
-    files[CARD_FILE] = re.sub(_MODEL_ID, lambda _: model_id, text, flags=re.MULTILINE).encode()
-    if revision is not None and not revision.startswith("refs/pr/"):
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-    there = api.list_repo_files(repo_id, revision=revision)
-    if CARD_FILE in there and card is None and not (folder / CARD_FILE).is_file():
-        del files[CARD_FILE]  # somebody's own says more than what is known here
-    stale = [path for path in there if path not in files and _is_one_of(path, _REPLACED)]
-    return api.create_commit(
-        repo_id,
-        [
-            *(CommitOperationAdd(name, content) for name, content in files.items()),
-            *(CommitOperationDelete(name, is_folder=False) for name in stale),
-        ],
-        commit_message=message,
-        revision=revision,
-        create_pr=create_pr,
-    )
+        api = HfApi(token=token, library_name="hf_rnn_seq2seq")
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id  # now with the user's name
+        if revision is not None and not revision.startswith("refs/pr/"):
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        there = api.list_repo_files(repo_id, revision=revision)
+        if has_card or card is not None or CARD_FILE not in there:  # else somebody's own says more than is known here
+            model_id = f"model_id = {json.dumps(repo_id)}"
+            files[CARD_FILE] = re.sub(_MODEL_ID, lambda _: model_id, text, flags=re.MULTILINE).encode()
+        stale = [path for path in there if path not in files and _is_one_of(path, _REPLACED)]
+        return api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationAdd(name, content) for name, content in files.items()),
+                *(CommitOperationDelete(name, is_folder=False) for name in stale),
+            ],
+            commit_message=commit_message or "Upload model",
+            revision=revision,
+            create_pr=create_pr,
+        )
 
 
 def shared_files(folder: Path) -> list[Path]:
@@ -294,7 +285,7 @@ def _eval_results(card: str) -> dict[str, bytes]:
     https://huggingface.co/docs/hub/eval-results asks for a data set of the Hub: of a card that names none there is no
     file. The metric stands as the id of the task, which the data set's leaderboard may call otherwise.
     """
-    data = ModelCard(card, ignore_metadata_errors=True).data
+    data = cast(ModelCardData, ModelCard(card, ignore_metadata_errors=True).data)
     measured = [result for result in data.eval_results or [] if result.dataset_split != "validation"]
     if not measured or not data.datasets:
         return {}

@@ -174,8 +174,6 @@ def speech(folder: Path) -> list[str]:
                 tones(place / f"{number}.wav", words)
                 rows.writerow([f"{number}.wav", " ".join(words)])
     data = ["--dataset_name", str(folder / "audio"), "--train_split_name", "train", "--eval_split_name", "test"]
-    # As for Whisper: only wav2vec2 and its like have convolutions to freeze, the script's default.
-    data += ["--freeze_feature_encoder", "False"]
     return [*data, *TRAINER, "--num_train_epochs", "8", "--predict_with_generate"]
 
 

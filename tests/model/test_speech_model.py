@@ -277,6 +277,20 @@ def test_it_learns_one_batch_by_heart() -> None:
         assert [trim(row)[1:-1] for row in found] == wanted
 
 
+def test_scripts_of_other_speech_models_can_freeze_the_encoder() -> None:
+    model, (inputs, _), gradients = speech_model().train(), batch(), []
+    model.freeze_feature_encoder()  # what comes before the encoder has no weights
+    for freeze in (lambda: None, model.freeze_encoder):
+        freeze()
+        model.zero_grad()
+        model(**inputs, labels=texts()).loss.backward()
+        gradients.append({name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None})
+    kept = gradients[0].keys() - gradients[1].keys()
+    assert kept == {f"model.encoder.{name}" for name, _ in model.get_encoder().named_parameters()}
+    for name, gradient in gradients[1].items():
+        torch.testing.assert_close(gradient, gradients[0][name], **TIGHT)
+
+
 def test_what_cannot_be_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="a speech model reads vectors, got input_feature_size=None"):
         RnnSeq2SeqForSpeechSeq2Seq(tiny_config())

@@ -3,9 +3,12 @@
 import csv
 import json
 import os
+import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -425,3 +428,34 @@ def test_what_is_scored_is_what_was_saved(tmp_path: Path) -> None:
     metrics = run_recipe(Seq2SeqTask(settings), ".", tmp_path / "out")
     again = run_recipe(Seq2SeqTask(settings), ".", tmp_path / "again", eval_only=[tmp_path / "out"])
     assert again == metrics
+
+
+def test_trackers_are_named_in_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    out, short = tmp_path / "out", {"max_steps": 3, "logging_steps": 1, "average_checkpoints": 1}
+    training = {**CONTENT["training"], **short, "report_to": ["tensorboard", "trackio"]}
+    changed = content(training=training, evaluation__splits=[], evaluation__best_metric="loss")
+    run_recipe(Seq2SeqTask(build_recipe(changed, "curves")), tmp_path, out)
+    assert list(out.glob("runs/*/events.out.tfevents*"))
+    with closing(sqlite3.connect(tmp_path / "trackio" / "curves.db")) as database:
+        logged = [json.loads(row) for (row,) in database.execute("SELECT metrics FROM metrics")]
+    assert any("train/loss" in row for row in logged)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("trackio", "pip install 'hf_rnn_seq2seq[trackio]'"),
+        ("tensorboard", "pip install 'hf_rnn_seq2seq[train]'"),
+        ("wandb", "pip install wandb"),
+    ],
+)
+def test_a_tracker_that_is_not_installed_is_refused_with_what_to_install(
+    name: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"transformers.integrations.integration_utils.is_{name}_available", lambda: False)
+    recipe = build_recipe(content(training__report_to=["none", name]), "curves")
+    with pytest.raises(OptionsError, match=rf"training\.report_to: got {name}, which is not installed: .*"):
+        training_arguments(recipe, tmp_path, True)
+    with pytest.raises(OptionsError, match=re.escape(advice)):
+        training_arguments(recipe, tmp_path, True)
