@@ -33,31 +33,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     command = parser.parse_args([first]).command
     program = f"{PROGRAM} {command}"
-    # Each needs other extras, so none is imported before it is asked for.
-    if command == "run":
-        from .command import main as run
+    try:
+        # Each needs other extras, so none is imported before it is asked for.
+        if command == "run":
+            from .command import main as run
 
-        run(None, "Train, evaluate and predict as a recipe says, whatever its task.", rest, program)
-    elif command == "predict":
-        from .predict import main as predict
+            run(None, "Train, evaluate and predict as a recipe says, whatever its task.", rest, program)
+        elif command == "predict":
+            from .predict import main as predict
 
-        predict(rest, program)
-    elif command == "export":
-        export(rest, program)
-    elif command == "serve":
-        from ..sharing.server import main as serve
+            predict(rest, program)
+        elif command == "export":
+            export(rest, program)
+        elif command == "serve":
+            from ..sharing.server import main as serve
 
-        serve(rest, program)
-    elif command == "demo":
-        from ..sharing.demo import main as demo
+            serve(rest, program)
+        elif command == "demo":
+            from ..sharing.demo import main as demo
 
-        demo(rest, program)
-    elif command == "push":
-        from ..sharing.hub import main as push
+            demo(rest, program)
+        elif command == "push":
+            from ..sharing.hub import main as push
 
-        push(rest, program)
-    else:
-        recipes(rest, program)
+            push(rest, program)
+        else:
+            recipes(rest, program)
+    except ImportError as error:
+        if "pip install" not in str(error):
+            raise
+        sys.exit(f"error: {error}")
 
 
 def export(arguments: Sequence[str] | None = None, program: str | None = None) -> None:

@@ -53,7 +53,6 @@ from ..data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from ..data.slots import tokens_with_slots, unknown_words
 from ..data.speech import Utterance, read_audio, read_frames
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
-from ..evaluation.attention_plot import plot_attention
 from ..evaluation.decoding import Hypothesis, decode
 from ..evaluation.saved_model import load_model, saved_classes
 from ..evaluation.work_in_parts import start_processes, work_in_parts
@@ -144,6 +143,10 @@ class TextPredictor(_Searching):
         self.preprocessing = Preprocessing.load(args.model_dir) or Preprocessing()
         if args.attention and getattr(self.model.config, "attention_type", None) == "none":
             raise DataError(f"--attention: the model in {args.model_dir} has no attention (attention_type none)")
+        if args.attention:
+            from ..evaluation.attention_plot import plot_attention  # needs matplotlib, and says so before the work
+
+            self.plot = plot_attention
 
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[list[str]]]:
         """Return the model's source ids of texts, and for each the words that its slots stand for (`copy_slots`)."""
@@ -165,7 +168,7 @@ class TextPredictor(_Searching):
         (source,), (words,) = self.encode([text])
         tokens = [*best.tokens, self.target_tokenizer.eos_token_id]
         sequence = torch.tensor([[self.model.config.decoder_start_token_id, *tokens]])
-        plot_attention(
+        self.plot(
             self.model.alignments(sequence, input_ids=torch.tensor([source]))[0],
             tokens_with_slots(source, self.source_tokenizer, words, self.model.config),
             tokens_with_slots(tokens, self.target_tokenizer, words, self.model.config),

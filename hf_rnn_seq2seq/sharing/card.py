@@ -1,9 +1,7 @@
 """Model cards: the README.md of a saved model, filled in from its configuration and its results.
 
-To publish a trained model, upload its folder, which holds weights, code, tokenizers and card:
-`hf upload USER/NAME FOLDER`. `model.push_to_hub` and `tokenizer.push_to_hub` work as well, but each uploads only its
-own files, and neither the card nor the target tokenizer of a model with two vocabularies is among them. Here are the
-Hub's metadata and what the template asks; `card_text.py` has the words. The modeling files are not imported.
+Here are the Hub's metadata and what the template asks; `card_text.py` has the words, `hub.py` publishes. The modeling
+files are not imported.
 """
 
 import json

@@ -1,8 +1,8 @@
 """A page to try a saved model on: `hf-rnn-seq2seq demo MODEL_DIR`, or a Space of the Hub.
 
 The page follows from what the folder holds (`KINDS`): a text or what is said, symbol by symbol, with n-best lists and
-the attention or C; the classes of a text; the labels of its words. It asks nothing of the network. Needs the extra
-`demo`.
+the attention or C; the classes of a text; the labels of its words; how a table of values goes on. It asks nothing of
+the network. Needs the extra `demo`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ except ImportError as error:
     raise ImportError(f"the demo needs the package '{error.name}': pip install 'hf_rnn_seq2seq[demo]'") from error
 from ..data.files import DataError, read_json
 from ..data.outputs import check_output_folder
-from .demo_models import ClassModel, SpeechModel, TagModel, TextModel, spans
+from .demo_models import ClassModel, ForecastModel, SpeechModel, TagModel, TextModel, spans
+from .hub import NOT_SHARED
 
 
 # Hypotheses of the list.
@@ -118,12 +119,40 @@ def _tag_page(model_dir: Path) -> None:
     gr.on([button.click, box.submit], _told(work), [box], [tags], show_progress="minimal")
 
 
+def _forecast_page(model_dir: Path) -> None:
+    model = ForecastModel(model_dir)
+    rows = model.model.config.context_length
+    box = gr.Textbox(
+        model.example(), label=f"Past values as CSV: {', '.join(model.names)}; {rows} rows at least", elem_id="input",
+        lines=6, max_lines=12,
+    )  # fmt: skip
+    upload = gr.UploadButton("Choose a file", type="binary", elem_id="upload")
+    button = gr.Button("Run", variant="primary", elem_id="run")
+    picture = gr.Plot(show_label=False, format="png", elem_id="output")
+    table = gr.Dataframe(headers=["step", *model.names], label="Forecast", interactive=False, elem_id="ahead")
+
+    def read(content: bytes) -> Iterator[Any]:
+        try:
+            yield content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"the file: not UTF-8 ({error.reason} at byte {error.start}), wanted a CSV file"
+            ) from error
+
+    def work(text: str) -> Iterator[Any]:
+        yield model.forecast(text)
+
+    upload.upload(_told(read), [upload], [box])
+    gr.on([button.click], _told(work), [box], [picture, table], show_progress="minimal")
+
+
 # The class of a saved model -> what lays out its page, within `gr.Blocks`. Other classes are refused.
 KINDS: dict[str, Callable[[Path], None]] = {
     "RnnSeq2SeqForConditionalGeneration": _text_page,
     "RnnSeq2SeqForSpeechSeq2Seq": _speech_page,
     "RnnSeq2SeqForSequenceClassification": _class_page,
     "RnnSeq2SeqForTokenClassification": _tag_page,
+    "RnnSeq2SeqForTimeSeriesPrediction": _forecast_page,
 }
 
 
@@ -201,7 +230,7 @@ The demo of `model/`, written by `hf-rnn-seq2seq demo --space`. `requirements.tx
 where that is on no registry, put its wheel beside `app.py` and name the file there.
 """
 # What training leaves in a folder, and code that the installed package has.
-_LEFT_OUT = shutil.ignore_patterns("checkpoint-*", "runs", "training_args.bin", "predictions_*", "*.py", "__pycache__")
+_LEFT_OUT = shutil.ignore_patterns(*NOT_SHARED, "checkpoint-*", "runs", "earlier_run", "*.py", "__pycache__")
 
 
 def write_space(model_dir: str | Path, output_dir: str | Path) -> Path:

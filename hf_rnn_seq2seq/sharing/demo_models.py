@@ -1,12 +1,13 @@
-"""What the demo asks a saved model: texts symbol by symbol, n-best lists, pictures, spans, classes. No gradio here.
+"""What the demo asks a saved model: texts symbol by symbol, n-best lists, pictures, spans, classes, forecasts.
 
-Each class reads a folder that `save_pretrained` wrote, with what lies beside the model. Errors about an input are
-`DataError`s of one sentence.
+Each class reads a folder that `save_pretrained` wrote, with what lies beside the model; none knows gradio. Errors
+about an input are `DataError`s of one sentence.
 """
 
 from __future__ import annotations
 
 import copy
+import io
 import queue
 import threading
 from abc import ABC, abstractmethod
@@ -19,18 +20,21 @@ import torch
 from transformers import BatchEncoding, GenerationConfig
 from transformers.generation import BaseStreamer
 
-from ..data.files import DataError
+from ..data.files import DataError, read_json
 from ..data.pairs import encode_sources
 from ..data.preprocessing import Preprocessing
 from ..data.slots import decode_with_slots, tokens_with_slots, unknown_words
 from ..data.tokenizers import load_tokenizers
+from ..data.windows import BAND
 from ..evaluation.attention_plot import plot_attention
 from ..evaluation.decoding import Hypothesis, decode
 from ..evaluation.saved_model import load_model
+from ..evaluation.value_plot import plot_forecast
 from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
+from ..model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction
 from .demo_pictures import context_by_prefix, plot_attention_to_sound, plot_context
 
 
@@ -270,3 +274,72 @@ def spans(tagged: Sequence[tuple[str, str]]) -> list[tuple[str, str | None]]:
                 joined.append((" ", None))
             joined.append((word, kind))
     return joined
+
+
+class ForecastModel:
+    """How a table of values goes on.
+
+    Args:
+        model_dir: the model's folder; a recipe's says the names of the columns.
+
+    Raises:
+        DataError: the model reads more than values.
+    """
+
+    def __init__(self, model_dir: str | Path) -> None:
+        self.model = load_model(RnnSeq2SeqForTimeSeriesPrediction, model_dir).eval()
+        config, said = self.model.config, Path(model_dir) / "series.json"
+        for name in ("num_time_features", "num_static_real_features", "num_static_categorical_features"):
+            if getattr(config, name):
+                raise DataError(f"{model_dir}: {name}: got {getattr(config, name)}, wanted a model of values alone")
+        names = [f"channel {number + 1}" for number in range(self.model.channels)]
+        self.names: list[str] = read_json(said)["columns"] if said.is_file() else names
+
+    def example(self) -> str:
+        """Return CSV of waves within the range of the model's training data."""
+        rows = torch.arange(self.model.config.context_length)[:, None]  # (P, 1)
+        waves = self.model.value_scale.mean + self.model.value_scale.std * torch.sin(rows / 3)  # (P, C)
+        lines = [",".join(f"{value:.4g}" for value in row) for row in waves.tolist()]
+        return "\n".join([",".join(self.names), *lines])
+
+    def read(self, text: str) -> np.ndarray:
+        """Return the values (P, C) of a table with a line of names, or with the model's columns alone.
+
+        Raises:
+            DataError: it is no such table, a value is no number, or there are too few rows.
+        """
+        import pandas as pd
+
+        rows, wanted = self.model.config.context_length, f"the columns {', '.join(self.names)}"
+        try:
+            table = pd.read_csv(io.StringIO(text.strip()), sep=None, engine="python", header=None, dtype=str)
+        except (ValueError, pd.errors.ParserError) as error:
+            raise DataError(f"the table: got no rows of equal length ({error}), wanted {wanted}") from error
+        first = [str(name).strip() for name in table.iloc[0]]
+        if set(self.names) <= set(first):
+            table = table.iloc[1:, [first.index(name) for name in self.names]]
+        elif table.shape[1] != len(self.names):
+            raise DataError(f"the table: got {table.shape[1]} columns without these names, wanted {wanted}")
+        values = table.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float32)  # (P, C)
+        if not np.isfinite(values).all():
+            row, column = np.argwhere(~np.isfinite(values))[0]
+            got = table.iloc[row, column]
+            raise DataError(f"the table, row {row + 1}, {self.names[column]}: got {got!r}, wanted a number")
+        if len(values) < rows:
+            raise DataError(f"the table: got {len(values)} rows, wanted at least {rows} to look back on")
+        return cast("np.ndarray", values)
+
+    @torch.no_grad()
+    def forecast(self, text: str) -> tuple[Any, list[list[float]]]:
+        """Return a picture of the forecast, of a distribution with the band that holds 80 %; and its rows."""
+        past = self.read(text)
+        inputs = {"past_values": torch.tensor(past[None, -self.model.config.context_length :], dtype=self.model.dtype)}
+        ahead = self.model.forecast(**inputs)[0].float().numpy()  # (T, C)
+        band = None
+        if self.model.distribution_output is not None:
+            torch.manual_seed(0)  # the same band each time
+            low, high = np.quantile(self.model.generate(**inputs).sequences[0].float().numpy(), BAND, axis=0)
+            band = low, high
+        figure = plot_forecast(past, np.full_like(ahead, np.nan), ahead, self.names, band)
+        figure.set_size_inches(4.8, 2.4 * len(self.names))  # on a phone, too
+        return figure, [[step + 1, *map(float, row)] for step, row in enumerate(ahead)]

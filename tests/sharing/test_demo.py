@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forecasters import CHANNELS, FEATURES, PAST, forecaster
 from several_kinds import OTHERS, model_of
 from tiny import STRUCTURES, randomize, tiny_config, tiny_model, tiny_tokenizer
 
@@ -27,6 +28,7 @@ from hf_rnn_seq2seq.recipes.labelling import Labeller
 from hf_rnn_seq2seq.sharing.demo import KINDS, build_demo, write_space
 from hf_rnn_seq2seq.sharing.demo_models import (
     ClassModel,
+    ForecastModel,
     SpeechModel,
     TagModel,
     TextModel,
@@ -59,6 +61,9 @@ def text_model(structure: str, folder: Path) -> Path:
 
 
 def kind_of(kind: str, folder: Path) -> Path:
+    if kind == "forecast":
+        forecaster("luong", torch.float32, distribution_output="normal").save_pretrained(folder)
+        return folder
     return text_model("luong", folder) if kind == "text" else save(model_of(kind), folder)
 
 
@@ -212,11 +217,36 @@ def test_spans_join_what_belongs_together(labels: str, expected: list[Any]) -> N
     assert "".join(text for text, _ in spans(tagged)) == " ".join(word for word, _ in tagged)
 
 
-@pytest.mark.parametrize("kind", ["text", "speech", "classifier", "tagger"])
+def test_a_table_goes_on_as_the_model_says(tmp_path: Path) -> None:
+    shown = ForecastModel(kind_of("forecast", tmp_path))
+    past = shown.read(shown.example())
+    assert past.shape == (PAST, CHANNELS) and shown.names == ["channel 1", "channel 2"]
+    figure, rows = shown.forecast(shown.example())
+    wanted = shown.model.forecast(torch.tensor(past[None]))[0].tolist()
+    assert rows == [[step + 1, *row] for step, row in enumerate(wanted)]
+    assert len(figure.axes) == CHANNELS and figure.axes[0].collections  # the band
+    # What is older than the model looks back does not matter; columns go by their names, or stand alone.
+    longer = "day\tchannel 2\tchannel 1\nx\t0\t0\n" + "".join(f"x\t{b}\t{a}\n" for a, b in past.tolist())
+    assert shown.forecast(longer)[1] == rows
+    assert shown.forecast("\n".join(f"{a} {b}" for a, b in past.tolist()))[1] == rows
+    (tmp_path / "series.json").write_text('{"columns": ["load", "oil"]}')
+    assert ForecastModel(tmp_path).names == ["load", "oil"]
+    for text, message in (
+        ("", "got no rows"), ("1,2,3\n" * PAST, "got 3 columns without these names, wanted the columns channel 1"),
+        ("1,2\n" * 3, "got 3 rows, wanted at least 8"), ("1,2\n" * 8 + "3,x\n", "row 9, channel 2: got 'x'"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            shown.read(text)
+    forecaster("luong", torch.float32, **FEATURES).save_pretrained(tmp_path / "features")
+    with pytest.raises(DataError, match="num_time_features: got 2, wanted a model of values alone"):
+        ForecastModel(tmp_path / "features")
+
+
+@pytest.mark.parametrize("kind", ["text", "speech", "classifier", "tagger", "forecast"])
 def test_every_kind_has_a_page(kind: str, tmp_path: Path) -> None:
     page = build_demo(kind_of(kind, tmp_path))
     assert {"input", "run", "output"} <= {getattr(block, "elem_id", None) for block in page.blocks.values()}
-    assert len(KINDS) == 4
+    assert len(KINDS) == 5
 
 
 def test_what_has_no_page_is_told_in_a_sentence(tmp_path: Path) -> None:

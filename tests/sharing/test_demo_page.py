@@ -22,7 +22,7 @@ from selenium.webdriver.common.by import By
 from test_demo import RATE, kind_of, text_model
 
 from hf_rnn_seq2seq.sharing import demo
-from hf_rnn_seq2seq.sharing.demo_models import ClassModel, SpeechModel, TagModel, TextModel
+from hf_rnn_seq2seq.sharing.demo_models import ClassModel, ForecastModel, SpeechModel, TagModel, TextModel
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(290)]
@@ -161,3 +161,20 @@ def test_a_sentence_is_tagged_and_a_text_classified(browser: webdriver.Chrome, t
     page.wait(lambda: f"{100 * probabilities[best]:.0f}%" in page.all("#output")[0].text, "the probabilities")
     assert best in page.all("#output")[0].text
     page.check()
+
+
+def test_a_table_is_typed_and_its_forecast_drawn(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    folder = kind_of("forecast", tmp_path / "forecast")
+    page = Page(browser, folder)
+    page.open(WIDTHS["phone"])
+    page.all("#run")[0].click()
+    shown = ForecastModel(folder)
+    last = f"{shown.forecast(shown.example())[1][-1][1]:.4f}"[:5]
+    page.wait(lambda: page.all("#output img"), "the picture")
+    page.wait(lambda: last in page.all("#ahead")[0].text, "the forecast")
+    page.check()
+    (tmp_path / "own.csv").write_text("1,2\n3,x\n")
+    page.all("#upload input[type=file], input[type=file]")[0].send_keys(str(tmp_path / "own.csv"))
+    page.wait(lambda: "3,x" in page.value("#input textarea"), "the file")
+    page.all("#run")[0].click()
+    page.wait(lambda: "wanted a number" in page.all("body")[0].text, "the sentence")
