@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
+from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, Trainer, TrainerCallback, get_scheduler
+from transformers.integrations import get_reporting_integration_callbacks
 
-from ..data.files import reading
+from ..data.files import reading, sentence
 from ..data.outputs import is_first_process, remove, replacing
 from ..data.splits import DatasetDict
 from ..sharing.card import save_model_card
@@ -81,6 +82,29 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
         )
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"training: {error}") from error
+
+
+def check_training_options(recipe: Recipe) -> None:
+    """Refuse what the Trainer, its optimiser and its schedule would refuse, before any data is read."""
+    try:
+        arguments = training_arguments(recipe, ".", has_validation=True)
+    except RecipeError:  # or a recipe for training data alone
+        arguments = training_arguments(recipe, ".", has_validation=False)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    try:
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+        optimizer = kind([parameter], **options) if kind.__module__.startswith("torch.optim") else None
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        raise RecipeError(f"training.optim, training.optim_args: {sentence(error)}") from error
+    try:
+        more = arguments.lr_scheduler_kwargs
+        get_scheduler(arguments.lr_scheduler_type, optimizer or torch.optim.SGD([parameter]), 1, 100, more)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"training.lr_scheduler_type, training.lr_scheduler_kwargs: {sentence(error)}") from error
+    try:
+        get_reporting_integration_callbacks(arguments.report_to)
+    except (ValueError, ImportError) as error:
+        raise RecipeError(f"training.report_to: {sentence(error)}") from error
 
 
 def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
@@ -302,6 +326,8 @@ def run_recipe(
     checkpoint = check_output(
         recipe, output_dir, resume=resume, overwrite=overwrite, eval_only=eval_only, average=average, results=results
     )
+    if not eval_only:
+        check_training_options(recipe)
     finished = resume and checkpoint is None and TrainingReport.load(output_dir) is not None
     if (eval_only or finished) and not is_first_process():
         return {}  # one process evaluates what is trained
