@@ -110,7 +110,7 @@ def check_changes(model: Any) -> None:
 def check_option(name: str, value: Any, kind: str, holds: Callable[[Any], bool], words: str) -> None:
     """Refuse what is of another kind, a key of `_KINDS`, or of which something does not hold; `words` say it."""
     if not isinstance(value, _KINDS[kind]) or (isinstance(value, bool) and kind != "bool"):
-        raise TypeError(f"{name} is {value!r}, wanted {words}")
+        raise TypeError(f"{name} is {value!r}, wanted {f'a {kind}, ' if 'number' in kind else ''}{words}")
     if not holds(value):
         raise ValueError(f"{name} must be {words}; got {value}")
 
@@ -332,7 +332,7 @@ def check_encoder_outputs(sizes: Sizes, outputs: Any, attention_mask: Tensor | N
 def check_positions(logits_to_keep: Any) -> None:
     """Refuse what says of no positions that their logits are wanted."""
     if not isinstance(logits_to_keep, Tensor):
-        words = "a whole number, at least 0, or a tensor of positions"
+        words = "at least 0, or a tensor of positions"
         check_option("logits_to_keep", logits_to_keep, "whole number", lambda n: n >= 0, words)
 
 

@@ -7,7 +7,7 @@ N samples, S frames, F numbers a frame.
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 import torch
 from huggingface_hub.dataclasses import type_validator
@@ -127,7 +127,7 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
     def _check(self) -> None:
         """Refuse options out of range, and those that cannot work together."""
         for option in inspect.signature(type(self).__init__).parameters.values():
-            if option.default is not option.empty:
+            if option.default is not option.empty and get_origin(option.annotation) is not Literal:
                 type_validator(
                     option.name, getattr(self, option.name), _WITH_INTEGERS.get(option.annotation, option.annotation)
                 )

@@ -14,15 +14,15 @@ from .special_ids import as_list
 # (names of options, their kind, what holds of a value that is not None, the same in words)
 GENERATION_RULES: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
     ("num_beams num_return_sequences max_new_tokens max_length prompt_lookup_num_tokens", "whole number",
-     lambda n: n >= 1, "a whole number, at least 1"),
+     lambda n: n >= 1, "at least 1"),
     ("min_length min_new_tokens no_repeat_ngram_size encoder_no_repeat_ngram_size top_k", "whole number",
-     lambda n: n >= 0, "a whole number, at least 0"),
+     lambda n: n >= 0, "at least 0"),
     ("repetition_penalty encoder_repetition_penalty max_time", "number", lambda x: 0 < x < float("inf"),
-     "a number, more than 0"),
+     "more than 0"),
     # 0 is what transformers refuses where it samples, and else does not read.
-    ("temperature", "number", lambda x: 0 <= x < float("inf"), "a number, at least 0"),
-    ("top_p min_p typical_p ctc_weight", "number", lambda p: 0 <= p <= 1, "a number, at least 0 and at most 1"),
-    ("epsilon_cutoff eta_cutoff", "number", lambda p: 0 <= p < 1, "a number, at least 0 and less than 1"),
+    ("temperature", "number", lambda x: 0 <= x < float("inf"), "at least 0"),
+    ("top_p min_p typical_p ctc_weight", "number", lambda p: 0 <= p <= 1, "at least 0 and at most 1"),
+    ("epsilon_cutoff eta_cutoff", "number", lambda p: 0 <= p < 1, "at least 0 and less than 1"),
     ("length_penalty", "number", lambda x: abs(x) < float("inf"), "a finite number"),
     ("do_sample use_cache renormalize_logits remove_invalid_values output_scores output_logits output_attentions "
      "output_hidden_states return_dict_in_generate", "bool", lambda _: True, "True or False"),
@@ -34,9 +34,9 @@ GENERATION_RULES: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
 )  # fmt: skip
 # How `generate_speech()` ends.
 ENDING_RULES = (
-    ("threshold", "number", lambda p: 0 < p <= 1, "a number, more than 0 and at most 1"),
-    ("minlenratio", "number", lambda x: 0 <= x < float("inf"), "a number, at least 0"),
-    ("maxlenratio", "number", lambda x: 0 < x < float("inf"), "a number, more than 0"),
+    ("threshold", "number", lambda p: 0 < p <= 1, "more than 0 and at most 1"),
+    ("minlenratio", "number", lambda x: 0 <= x < float("inf"), "at least 0"),
+    ("maxlenratio", "number", lambda x: 0 <= x < float("inf"), "more than 0"),
 )
 _IDS = (
     "eos_token_id pad_token_id bos_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id "

@@ -138,9 +138,9 @@ class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):
         memory = getattr(encoder_outputs, "last_hidden_state", None)
         origin = SourceMemory.origin_of(past_key_values, input_ids, inputs_embeds, input_features, memory)
         source = load_source(past_key_values, mask, origin)
-        if source is None:
-            check_numbers("encoder_outputs.last_hidden_state", memory, mask)
         reads_source = self.decoder.attends or config.feeds_context
+        if state is None or (source is None and reads_source):
+            check_numbers("encoder_outputs.last_hidden_state", memory, mask)
         if encoder_outputs is None and (state is None or (source is None and reads_source)):
             encoder_outputs = self.encoder(
                 input_ids,

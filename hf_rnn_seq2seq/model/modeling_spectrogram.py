@@ -371,9 +371,9 @@ class RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqPreTrainedModel):
                 value = getattr(self.generation_config, name, None)
             ending[name] = default if value is None else value
         check_rules(ending, ENDING_RULES)
-        if ending["minlenratio"] > ending["maxlenratio"]:
+        if ending["minlenratio"] > ending["maxlenratio"] or ending["maxlenratio"] == 0:
             low, high = ending["minlenratio"], ending["maxlenratio"]
-            raise ValueError(f"minlenratio={low} must be at most maxlenratio={high}")
+            raise ValueError(f"minlenratio={low} must be from 0 to maxlenratio={high}, and that more than 0")
         return ending
 
     def _emit_until_stopped(

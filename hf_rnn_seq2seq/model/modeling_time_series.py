@@ -240,7 +240,7 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
             `sequences` (B, samples, T, C), or (B, samples, T) for values without channels.
         """
         samples = self.config.num_parallel_samples if num_parallel_samples is None else num_parallel_samples
-        words = "a whole number, at least 1"
+        words = "at least 1"
         check_option("num_parallel_samples", samples, "whole number", lambda n: n >= 1, words)
         if self.distribution_output is None:
             return SampleTSPredictionOutput(sequences=self.forecast(past_values, **inputs).unsqueeze(1))

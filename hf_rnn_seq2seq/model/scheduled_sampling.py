@@ -18,7 +18,7 @@ UNITS = ("step", "sequence")
 
 def check_teacher_forcing(model: Any) -> None:
     """Refuse the attributes of a model that say what its training steps read, where they are out of range."""
-    words = "a number, at least 0 and at most 1"
+    words = "at least 0 and at most 1"
     check_option("teacher_forcing_ratio", model.teacher_forcing_ratio, "number", lambda p: 0 <= p <= 1, words)
     if model.teacher_forcing_unit not in UNITS:
         raise ValueError(f"teacher_forcing_unit must be one of {', '.join(UNITS)}; got {model.teacher_forcing_unit!r}")

@@ -42,6 +42,7 @@ from ..data.files import (
     check_text,
     input_lines,
     json_columns,
+    on_one_line,
     reading,
     split_blanks,
     table_columns,
@@ -342,8 +343,8 @@ def predictor_class(model_dir: str | Path) -> type[Predictor]:
 
 
 def read_inputs(path: Path, column: str | None, kind: type[Predictor]) -> list[Any]:
-    """Return the inputs of a file, made of its values by a `kind`. `column` is the name of the field or column, or the column's number from 1 on; `None`: the kind's field of objects,
-    the first of columns.
+    """Return the inputs of a file, made of its values by a `kind`. `column` is the name of the field or column, or
+    its number from 1 on; `None`: the kind's field of objects, the first of columns.
     """
     rows: Iterator[tuple[int, list[Any]]]
     ending = path.name.removesuffix(".gz").rpartition(".")[2]
@@ -362,11 +363,6 @@ def read_inputs(path: Path, column: str | None, kind: type[Predictor]) -> list[A
     if not items:
         raise DataError(f"{path}: holds no input")
     return items
-
-
-def on_one_line(text: str) -> str:
-    """Return the text with a blank for each line end: an output has one line for each input."""
-    return text.translate({ord("\r"): " ", ord("\n"): " "})
 
 
 def predict_file(args: argparse.Namespace) -> None:

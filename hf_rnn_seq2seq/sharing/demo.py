@@ -135,7 +135,7 @@ def _page_of(model_dir: Path) -> Callable[[Path], None]:
         FileNotFoundError: the folder holds no model.
         DataError: it holds one of a class that has no page.
     """
-    saved = (saved_classes(model_dir) or [None])[0]
+    saved = next(iter(saved_classes(model_dir)), None)
     if saved not in KINDS:
         raise DataError(f"{model_dir / 'config.json'}: architectures: got {saved}, wanted one of {', '.join(KINDS)}")
     return KINDS[saved]
@@ -242,8 +242,8 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
     args = parser.parse_args(arguments)
     if args.port is not None and not 0 <= args.port <= 65535:
         parser.error(f"--port: got {args.port}, wanted 0 to 65535")
-    if args.space is not None and (args.port is not None or args.no_browser):
-        parser.error(f"--space: nothing is shown; leave out {'--no_browser' if args.port is None else '--port'}")
+    if args.space is not None and args.port is not None:
+        parser.error("--space: nothing is shown; leave out --port")
     try:
         if args.space is not None:
             sys.stdout.write(f"{write_space(args.model_dir, args.space)}\n")

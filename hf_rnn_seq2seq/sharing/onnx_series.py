@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..evaluation.saved_model import load_model, saved_classes
+from ..data.files import read_json
+from ..evaluation.saved_model import load_model
 from ..model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction
 from ..model.padding import Padding
 from . import runtime_series
@@ -23,7 +24,9 @@ from .onnx_graphs import quantized, trace_graph, use_right_padding
 
 def is_forecaster(model_dir: str | Path) -> bool:
     """Return whether a folder holds a forecaster."""
-    return RnnSeq2SeqForTimeSeriesPrediction.__name__ in saved_classes(Path(model_dir))
+    file = Path(model_dir) / "config.json"
+    config = read_json(file) if file.is_file() else {}
+    return RnnSeq2SeqForTimeSeriesPrediction.__name__ in (config.get("architectures") or [])
 
 
 def export_series(

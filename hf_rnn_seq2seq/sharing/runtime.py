@@ -104,14 +104,10 @@ class GenerationOptions:
         return options
 
     def __post_init__(self) -> None:
-        for name, least in {"num_beams": 1, "num_return_sequences": 1, "max_new_tokens": 1, "max_length": 2,
-                            "min_new_tokens": 0, "min_length": 0, "top_k": 0, "seed": 0}.items():  # fmt: skip
+        for name, least in (("num_beams", 1), ("num_return_sequences", 1), ("max_new_tokens", 1), ("max_length", 2)):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < least):
-                raise ValueError(f"{name} must be a whole number, at least {least}; got {value!r}")
-        for name in ("length_penalty", "temperature", "top_p"):
-            if type(getattr(self, name)) not in (int, float) or not abs(getattr(self, name)) < float("inf"):
-                raise ValueError(f"{name} must be a finite number; got {getattr(self, name)!r}")
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}; got {value}")
         if self.decoder_start_token_id is None:
             raise ValueError("decoder_start_token_id is None: a target needs a first input")
         if self.do_sample and self.num_beams > 1:

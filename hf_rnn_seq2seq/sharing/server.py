@@ -261,6 +261,8 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
     args = parser.parse_args(arguments)
     if not 0 <= args.port <= 65535:
         parser.error(f"--port: got {args.port}, wanted 0 to 65535")
+    if not args.host:
+        parser.error("--host: got '', wanted an address; 0.0.0.0 is reachable from elsewhere")
     if args.num_threads < 1:
         parser.error(f"--num_threads: got {args.num_threads}, wanted at least 1")
     options = ServerOptions(**{one.name: getattr(args, one.name) for one in fields(ServerOptions)})

@@ -135,9 +135,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--table-only", action="store_true", help="measure nothing, print the table of --results")
     options = parser.parse_args(arguments)
     asked, off = options.cells.split(","), options.off.split(",")
-    for given, known in ((asked, cells()), (off, list(ACCELERATIONS))):
+    for option, given, known in (("cells", asked, cells()), ("off", off, list(ACCELERATIONS))):
         if not set(given) <= set(known):
-            parser.error(f"unknown: {', '.join(sorted(set(given) - set(known)))}; there are {', '.join(known)}")
+            wrong = sorted(set(given) - set(known))[0]
+            parser.error(f"--{option}: got {wrong!r}, wanted some of {', '.join(known)}")
     if options.table_only and options.results is None:
         parser.error("--table-only prints the table of --results: name that file")
     with one_sentence():

@@ -13,7 +13,7 @@ import signal
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from huggingface_hub.errors import StrictDataclassError
@@ -31,7 +31,7 @@ def of_the_api(case: Case) -> str:
         warnings.simplefilter("ignore")
         try:
             case.run()
-        except (ValueError, TypeError, StrictDataclassError) as error:
+        except (ValueError, TypeError, FileNotFoundError, StrictDataclassError) as error:
             text = " ".join(str(error).split())
             named = any(word in text for word in case.words) and not isinstance(error, UnicodeError)
             return "clear" if named else f"crashed: {type(error).__name__}: {text[:160]}"
@@ -91,6 +91,6 @@ def tried(cases: Iterable[Case], judge: Callable[[Case], str]) -> dict[str, str]
     return failures
 
 
-def sample(cases: Sequence[Case], number: int, seed: int) -> list[Case]:
+def sample(cases: Iterable[Case], number: int, seed: int) -> list[Case]:
     """Return a few of many cases."""
     return random.Random(seed).sample(list(cases), number)

@@ -124,11 +124,11 @@ def predictions() -> Iterator[Case]:
         ("nothing", ""),
     ):
         yield Case(
-            f"predict {what}", (model_dir or "config.json",), lambda m=model_dir: command_line(["predict", m, "abc"])
+            f"predict {what}", (model_dir or "model_dir",), lambda m=model_dir: command_line(["predict", m, "abc"])
         )
         yield Case(
             f"predict {what}, a file",
-            (model_dir or "config.json",),
+            (model_dir or "model_dir",),
             lambda m=model_dir: command_line(["predict", m, "--input_file", "good.txt", "--output_file", "o.txt"]),
         )
         for command in ("export", "serve", "demo"):

@@ -199,8 +199,8 @@ def written(folder: Path, name: str, content: Any) -> Path:
     return path
 
 
-def recipes() -> Iterator[Case]:
-    folder = Path(tempfile.mkdtemp(prefix="bad_input_"))
+def recipes(folder: Path | None = None) -> Iterator[Case]:
+    folder = Path(tempfile.mkdtemp(prefix="bad_input_")) if folder is None else folder
     os.chdir(folder)
     for kind, content in RECIPES.items():
         path = written(folder, kind, content)
@@ -228,7 +228,7 @@ def recipes() -> Iterator[Case]:
                         f"{key}",
                     )
 
-                    def run(path: Path = path, change: str = change) -> Any:
+                    def run(path: Path = path, change: str = change, folder: Path = folder) -> Any:
                         return run_recipe(
                             None, None, [str(path), "--data_dir", str(folder / "none"), "--set", change], "run"
                         )
