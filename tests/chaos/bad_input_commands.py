@@ -252,9 +252,9 @@ def damaged() -> Iterator[Case]:
         yield Case(
             f"predict {what}", word, lambda c=copy, a=arguments, e=extra: command_line(["predict", str(c), *a, *e])
         )
-        if kind in ("seq2seq", "values", "forecast") and "series.json b'{}'" not in what:
+        if kind in ("seq2seq", "values", "forecast") and "series.json" not in what:  # which no export reads
             yield Case(f"export {what}", word, lambda c=copy: command_line(["export", str(c), str(c) + "_out"]))
-        if kind == "seq2seq":
+        if kind == "seq2seq" and "num_beams" not in what:  # the page has beams of its own
             yield Case(
                 f"demo {what}", word, lambda c=copy: command_line(["demo", str(c), "--space", str(c) + "_space"])
             )
