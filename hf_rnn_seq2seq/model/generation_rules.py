@@ -56,7 +56,7 @@ def check_generation(options: dict[str, Any], symbols: int) -> None:
     """Refuse options of a search among so many target symbols."""
     check_rules(options)
     for name in _IDS:
-        value = options.get(name)
+        value: Any = options.get(name)
         for one in as_list(value.tolist() if hasattr(value, "tolist") else value):
             check_option(name, one, "whole number", lambda n: 0 <= n < symbols, f"an id from 0 to {symbols - 1}")
     words_of_ids = options.get("bad_words_ids") or ()

@@ -133,9 +133,7 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
     ) -> tuple[GenerationConfig, dict[str, Any]]:
         """Take `ctc_weight` as one more option: of the call, else of its configuration, else of the model."""
         weight = kwargs.pop("ctc_weight", None)
-        generation_config, model_kwargs = super()._prepare_generation_config(  # type: ignore[misc]
-            generation_config, **kwargs
-        )
+        generation_config, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
         given = (weight, getattr(generation_config, "ctc_weight", None), self.config.ctc_weight)
         weight = next(value for value in given if value is not None)
         check_rules({"ctc_weight": weight})

@@ -97,7 +97,7 @@ def check_training_options(recipe: Recipe) -> None:
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
         raise RecipeError(f"training.optim, training.optim_args: {sentence(error)}") from error
     try:
-        more = arguments.lr_scheduler_kwargs
+        more: Any = arguments.lr_scheduler_kwargs
         get_scheduler(arguments.lr_scheduler_type, optimizer or torch.optim.SGD([parameter]), 1, 100, more)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"training.lr_scheduler_type, training.lr_scheduler_kwargs: {sentence(error)}") from error
