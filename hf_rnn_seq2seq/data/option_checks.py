@@ -3,6 +3,7 @@
 Imports only the standard library.
 """
 
+import math
 from collections.abc import Iterable
 
 
@@ -40,3 +41,12 @@ def check_column(name: str, column: str | int) -> None:
     """Refuse a column number below 1, which Python would count from the end."""
     if isinstance(column, int) and column < 1:
         raise ValueError(f"{name}: got {column}, wanted a name or a number from 1 on")
+
+
+def check_numbers(options: object) -> None:
+    """Refuse NaN, infinity, and seeds that random generators do not take, of all options of a dataclass."""
+    for name, value in vars(options).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}: got {value}, wanted a finite number")
+        if name.split("_")[-1] == "seed" and value is not None and not 0 <= value < 2**32:
+            raise ValueError(f"{name}: got {value}, wanted at least 0 and less than 2**32")

@@ -24,7 +24,9 @@ def read_yaml(text: str, name: str) -> Any:
     try:
         return yaml.load(text, Loader=StrictLoader)
     except yaml.YAMLError as error:
-        raise OptionsError(f"{name}: not YAML ({error})") from error
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f", line {mark.line + 1}"
+        raise OptionsError(f"{name}: not YAML ({getattr(error, 'problem', None) or sentence(error)}{line})") from error
     except (ValueError, TypeError, RecursionError) as error:
         # What building the values raises: a date that there is not, a key that is a list, brackets without end.
         raise OptionsError(f"{name}: YAML with a value that cannot be used ({sentence(error)})") from error

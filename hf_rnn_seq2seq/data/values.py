@@ -170,6 +170,10 @@ class ValueDataOptions(TableOptions, SizeOptions):
             raise ValueError("feature_columns: got none, wanted the columns that the model reads")
         if bool(self.value_columns) == (self.countdown is not None):
             raise ValueError(f"value_columns: got {self.value_columns}, wanted either these or a countdown")
+        for name in ("feature_columns", "value_columns"):
+            columns = getattr(self, name)
+            if len(set(columns)) < len(columns):
+                raise ValueError(f"{name}: got {columns}, wanted each column once")
         both = sorted({*self.value_columns} & {*self.feature_columns})
         if both:
             raise ValueError(f"value_columns: {both[0]!r} is among feature_columns: the model would read the answer")

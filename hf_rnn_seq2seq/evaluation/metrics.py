@@ -389,6 +389,11 @@ METRICS: dict[str, type[OfflineMetric]] = {
 }
 
 
+# Of which kinds of output each can count; those of values have a table of their own.
+TEXT_METRICS = ("bleu", "chrf", "wer", "cer", "per", "exact_match", "g2p_wer", "token_accuracy", "perplexity")
+LABEL_METRICS = ("accuracy", "macro_f1", "entity_f1")
+
+
 def load_metric(name: str, **options: Any) -> evaluate.Metric:
     """Return the metric of a recipe name (a key of `METRICS`) as an `evaluate.Metric`.
 

@@ -1,16 +1,19 @@
 """Checks of what enters a forward, once: its keywords are known, and its tensors fit each other, as `SHAPES` says.
 
-Only shapes are compared, which costs microseconds and waits for no device; nothing is compared while a model is
-compiled, traced or exported. torch's fused kernels of recurrences, which look at nothing themselves, write beyond the
+Shapes and types are compared anywhere, which costs microseconds; values (ids of no symbol, NaN, masks that are none)
+only on the CPU, since elsewhere that waits for the device; nothing while a model is compiled, traced or exported.
+torch's fused kernels of recurrences, which look at nothing themselves, write beyond the
 ends of memory where shapes differ.
 """
 
 import difflib
 import functools
 import inspect
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from .fast import is_traced
@@ -45,6 +48,9 @@ SHAPES = {
     "state.coverage": "batch memory_length",
 }
 _INPUTS = [name for name in SHAPES if "." not in name]
+_FLAGS = frozenset("use_cache output_attentions output_hidden_states skip_logits return_loss".split())
+# Kinds of options: the type of each, in which a bool is no number.
+_KINDS: dict[str, type] = {"whole number": numbers.Integral, "number": numbers.Real, "bool": bool, "list": list}
 
 
 def only_known_keywords(forward: Forward) -> Forward:
@@ -63,6 +69,9 @@ def only_known_keywords(forward: Forward) -> Forward:
                 near = difflib.get_close_matches(name, names, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f": it has {', '.join(names)}"
                 raise TypeError(f"{type(self).__name__}.forward has no argument {name!r}{hint}")
+            if name in _FLAGS and not isinstance(kwargs[name], bool | None):
+                raise TypeError(f"{name} is {kwargs[name]!r}, wanted True or False")
+        check_changes(self)
         return forward(self, *args, **kwargs)
 
     return checked  # type: ignore[return-value]
@@ -79,6 +88,31 @@ def checked_inputs(forward: Forward) -> Forward:
         return forward(self, *args, **kwargs)
 
     return only_known_keywords(checked)  # type: ignore[return-value]
+
+
+def check_changes(model: Any) -> None:
+    """Refuse options that were changed since the model was made into what cannot be, or what has other weights."""
+    config = model.config
+    changes = getattr(config, "changes", 0)
+    if model.__dict__.get("_checked") == (id(config), changes) or is_traced():
+        return
+    config.check_options()
+    made_with = model.__dict__.get("_made_with", {})
+    for name, before in made_with.items():
+        if getattr(config, name) != before:
+            raise ValueError(
+                f"config.{name} was {before!r} when the model was made, and is {getattr(config, name)!r} now: its "
+                "weights are those of the former; make another model"
+            )
+    model._checked = (id(config), changes)
+
+
+def check_option(name: str, value: Any, kind: str, holds: Callable[[Any], bool], words: str) -> None:
+    """Refuse what is of another kind, a key of `_KINDS`, or of which something does not hold; `words` say it."""
+    if not isinstance(value, _KINDS[kind]) or (isinstance(value, bool) and kind != "bool"):
+        raise TypeError(f"{name} is {value!r}, wanted {f'a {kind}, ' if 'number' in kind else ''}{words}")
+    if not holds(value):
+        raise ValueError(f"{name} must be {words}; got {value}")
 
 
 def check_tensor(name: str, tensor: Any) -> None:
@@ -135,12 +169,62 @@ class Sizes:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, wanted the length {reduced} {origin}")
 
 
+def check_integers(name: str, ids: Tensor) -> None:
+    """Refuse what is no integer."""
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise ValueError(f"{name} has type {ids.dtype}, wanted integers")
+
+
+def check_mask(name: str, mask: Tensor | None, of_source: bool = True) -> None:
+    """
+    Refuse what is no mask, 1 (or True) at what is real and 0 elsewhere: on the CPU another value, which may be that of
+    an additive mask (0 and -inf), read the other way round. A mask `of_source` of floats that is all 0 is one, too.
+    """
+    if mask is None or mask.dtype == torch.bool or is_traced():
+        return
+    wanted = "wanted 1 at what is real and 0 at padding (an additive mask, with 0 and -inf, is not read)"
+    if mask.is_complex():
+        raise ValueError(f"{name} has type {mask.dtype}, {wanted}")
+    if mask.device.type != "cpu" or not mask.numel():
+        return
+    low, high = (float(extreme) for extreme in mask.aminmax())
+    if low < 0 or high > 1 or low != low or high != high or mask.is_floating_point():
+        wrong = mask[(mask != 0) & (mask != 1)]
+        if len(wrong):
+            raise ValueError(f"{name} holds {wrong[0].item()}, {wanted}")
+        if of_source and high == 0:
+            raise ValueError(f"{name} is 0 everywhere, {wanted}")
+
+
+def check_numbers(name: str, x: Tensor | None, real: Tensor | None = None, missing: bool = False) -> None:
+    """
+    Refuse what holds no floating-point numbers and, on the CPU, NaN and infinity outside of padding.
+
+    Args:
+        x: (B, S, ...).
+        real: Mask (B, S), 0 at padding; `None`: there is none.
+        missing: Whether NaN is a missing number, and fine.
+    """
+    if x is None or is_traced():
+        return
+    if not x.is_floating_point():
+        raise ValueError(f"{name} has type {x.dtype}, wanted floating-point numbers")
+    if x.device.type != "cpu" or bool(x.detach().sum().isfinite()):  # one pass, where all is well
+        return
+    wrong = x.isinf() if missing else ~x.isfinite()
+    if real is not None and real.shape == x.shape[:2]:
+        wrong = wrong & real.bool().view(*real.shape, *[1] * (x.dim() - 2))
+    places = wrong.nonzero().tolist()
+    if places:
+        place = ", ".join(map(str, places[0]))
+        raise ValueError(f"{name}[{place}] is {x[tuple(places[0])].item()}, wanted a finite number")
+
+
 def check_ids(name: str, ids: Tensor | None, symbols: int, reason: str = "", anywhere: bool = False) -> None:
     """Refuse what is no integer and, on the CPU or `anywhere`, since it waits for the device, ids of no symbol."""
     if ids is None or is_traced():
         return
-    if ids.is_floating_point() or ids.is_complex():
-        raise ValueError(f"{name} has type {ids.dtype}, wanted integers")
+    check_integers(name, ids)
     if (anywhere or ids.device.type == "cpu") and ids.numel():
         low, high = (int(extreme) for extreme in ids.aminmax())
         if low < 0:
@@ -189,8 +273,7 @@ def check_inputs(config: Any, given: dict[str, Any], prefix: str = "") -> None:
 
 def _check_labels(labels: Tensor, symbols: int) -> None:
     """Refuse labels (B, T) that are no integers and, on the CPU, those of no symbol."""
-    if labels.is_floating_point():
-        raise ValueError(f"labels has type {labels.dtype}, wanted integers")
+    check_integers("labels", labels)
     if labels.device.type == "cpu":
         wrong = ((labels >= symbols) | ((labels < 0) & (labels != -100))).nonzero().tolist()
         for row, step in wrong[:1]:
@@ -204,8 +287,9 @@ def check_source(
     inputs_embeds: Tensor | None,
     character_ids: Tensor | None,
     input_features: Tensor | None,
+    attention_mask: Tensor | None = None,
 ) -> None:
-    """Refuse two sources or none, or one of a kind that the encoder does not read."""
+    """Refuse two sources or none, one of a kind that the encoder does not read, and values that are none."""
     size = config.input_feature_size
     if size is None:
         if input_features is not None:
@@ -223,6 +307,9 @@ def check_source(
             f"{config.character_vocab_size}), which its tokenizer gives beside input_ids"
         )
     check_ids("input_ids", input_ids, *symbols_of(config, "vocab_size"))
+    check_mask("attention_mask", attention_mask)
+    check_numbers("inputs_embeds", inputs_embeds, attention_mask)
+    check_numbers("input_features", input_features, attention_mask, missing=config.standardise_features)
 
 
 def check_encoder_outputs(sizes: Sizes, outputs: Any, attention_mask: Tensor | None = None) -> None:
@@ -237,16 +324,46 @@ def check_encoder_outputs(sizes: Sizes, outputs: Any, attention_mask: Tensor | N
     for field in ("last_hidden_state", "final_hidden", "final_cell", "mask", "source_ids"):
         sizes.check(f"encoder_outputs.{field}", getattr(outputs, field, None))
     sizes.check_length("attention_mask", attention_mask, "encoder_outputs")
+    if not outputs.last_hidden_state.is_floating_point():
+        got = outputs.last_hidden_state.dtype
+        raise ValueError(f"encoder_outputs.last_hidden_state has type {got}, wanted floating-point numbers")
 
 
-def check_request(config: Any, source: Any, inputs: dict[str, Any]) -> None:
-    """Refuse, before `generate()` begins, encoder outputs and prompts that do not fit; the rest a forward refuses."""
-    outputs, prompts = inputs.get("encoder_outputs"), inputs.get("decoder_input_ids")
+def check_positions(logits_to_keep: Any) -> None:
+    """Refuse what says of no positions that their logits are wanted."""
+    if not isinstance(logits_to_keep, Tensor):
+        words = "at least 0, or a tensor of positions"
+        check_option("logits_to_keep", logits_to_keep, "whole number", lambda n: n >= 0, words)
+
+
+def check_sequences(config: Any, sequences: Any) -> None:
+    """Refuse what are no targets (N, T + 1) with their start symbol."""
+    check_tensor("sequences", sequences)
+    if sequences.dim() != 2 or sequences.shape[1] < 2:
+        raise ValueError(f"sequences has shape {tuple(sequences.shape)}, wanted (num_sequences, 2 or more)")
+    check_ids("sequences", sequences, *symbols_of(config, "target_vocab_size"))
+
+
+def check_request(config: Any, name: str, source: Any, inputs: dict[str, Any]) -> None:
+    """
+    Refuse, before `generate()` begins, encoder outputs, prompts and masks that do not fit, and what is no tensor; the
+    rest a forward refuses. `name` is that of the source.
+    """
+    outputs, mask = inputs.get("encoder_outputs"), inputs.get("attention_mask")
+    prompts = inputs.get("decoder_input_ids")
+    for called, tensor in ((name, source), ("attention_mask", mask), ("decoder_input_ids", prompts)):
+        if tensor is not None:
+            check_tensor(called, tensor)
     if outputs is not None and not isinstance(outputs, tuple):
-        check_encoder_outputs(Sizes(config), outputs, inputs.get("attention_mask"))
+        check_encoder_outputs(Sizes(config), outputs, mask)
         source = outputs.last_hidden_state
+        check_numbers("encoder_outputs.last_hidden_state", source)
+    if source is not None and not source.dim():
+        raise ValueError(f"{name} has shape (), wanted a batch")
+    check_mask("attention_mask", mask)
     if isinstance(prompts, Tensor) and isinstance(source, Tensor) and source.dim() > 1 and not is_traced():
-        Sizes(batch=len(source)).check("decoder_input_ids", prompts, "batch steps")
+        Sizes(batch=len(source)).check("decoder_input_ids", prompts, "batch prompt_length")
+        check_ids("decoder_input_ids", prompts, *symbols_of(config, "target_vocab_size"))
 
 
 def state_layers(cache: Any) -> list[Any]:
@@ -275,6 +392,9 @@ def check_target(
         check_ids("decoder_input_ids (or labels)", input_ids, *symbols_of(config, "target_vocab_size"))
     target: Any = input_ids if inputs_embeds is None else inputs_embeds
     sizes = Sizes(config, batch=target.shape[0], steps=target.shape[1], one=1)
+    check_mask("decoder_attention_mask", target_mask)
+    check_mask("attention_mask", attention_mask)
+    check_numbers("decoder_inputs_embeds", inputs_embeds, target_mask)
     layers = state_layers(cache) if cache is not None else []
     if not any(layer.is_initialized for layer in layers):
         sizes.check("decoder_attention_mask", target_mask, "batch steps")

@@ -324,7 +324,7 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
         Return a classic of the literature as a ready configuration: `"sutskever2014"`, `"cho2014"`, `"bahdanau2015"`,
         `"luong2015"` or `"textbook"`. Any option among `overrides` replaces the paper's value.
         """
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f"name must be one of {', '.join(PRESETS)}; got {name!r}")
         return cls(**{**PRESETS[name], **overrides})
 
@@ -373,10 +373,14 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
     def validate_layer_type(self) -> None:
         """transformers knows only its own layer types; ours is registered by `state.py`."""
 
-    def validate_options(self) -> None:
-        """Refuse options out of range and combinations that cannot work; `@strict` runs this."""
+    def check_options(self) -> None:
+        """Refuse options out of range and combinations that cannot work."""
         for problem in contradictions(self):
             raise ValueError(problem)
+
+    def validate_options(self) -> None:
+        """Refuse these and, in a new model, options without effect; `@strict` runs this."""
+        self.check_options()
         for problem in without_effect(self):
             if not self._was_saved:
                 raise ValueError(problem)

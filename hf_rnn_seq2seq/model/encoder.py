@@ -50,6 +50,8 @@ class RnnEncoderOutput(BaseModelOutput):
     @classmethod
     def from_tuple(cls, values: tuple) -> "RnnEncoderOutput":
         """Read what the encoder returns with `return_dict=False`: the fields that are not None, in order."""
+        if not values:
+            raise ValueError("encoder_outputs is (), wanted what model.get_encoder()(..., return_dict=False) returns")
         memory, *others = values
         hidden_states = others.pop(0) if others and isinstance(others[0], tuple) else None
         source_ids = others.pop() if others and others[-1].dtype == torch.long else None
@@ -115,7 +117,7 @@ class RnnSeq2SeqEncoder(RnnSeq2SeqPreTrainedModel):
             output_hidden_states (`bool`, *optional*): Also return embeddings and each layer's outputs.
             output_attentions: `generate()` asks every encoder. This one has no attention to return.
         """
-        check_source(self.config, input_ids, inputs_embeds, character_ids, input_features)
+        check_source(self.config, input_ids, inputs_embeds, character_ids, input_features, attention_mask)
         mask = self.source_mask(input_ids, attention_mask)  # (B, S)
         table = None
         if input_features is not None:

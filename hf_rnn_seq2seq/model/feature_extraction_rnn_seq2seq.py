@@ -4,10 +4,13 @@ Davis & Mermelstein 1980 (mel-frequency cepstra), Furui 1986 (deltas); the steps
 N samples, S frames, F numbers a frame.
 """
 
+import inspect
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 import torch
+from huggingface_hub.dataclasses import type_validator
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import BatchFeature
@@ -23,7 +26,20 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("sampling_rate num_mel_bins num_cepstra delta_window stack", lambda n: n >= 1, "must be at least 1"),
     ("delta_order", lambda n: n in (0, 1, 2), "must be 0, 1 or 2"),
     ("preemphasis", lambda a: 0 <= a < 1, "must be at least 0 and less than 1"),
-    ("dither", lambda x: x >= 0, "must not be negative"),
+    ("dither", lambda x: 0 <= x < math.inf, "must not be negative"),
+    (
+        "frame_length frame_shift low_frequency high_frequency padding_value",
+        lambda x: x is None or math.isfinite(x),
+        "must be a finite number",
+    ),
+)
+# Whole numbers are numbers, too.
+_WITH_INTEGERS: dict[Any, Any] = {
+    float: float | int, float | None: float | int | None, list[float] | None: list[float | int] | None,
+}  # fmt: skip
+# What `SequenceFeatureExtractor` takes beside, and what transformers writes into a file.
+_OF_EVERY_EXTRACTOR = frozenset(
+    "padding_side return_attention_mask feature_extractor_type processor_class auto_map _name_or_path".split()
 )
 # Below any energy that 16 bits can hold, so that digital silence has a logarithm.
 _ENERGY_FLOOR = 1e-10
@@ -92,13 +108,16 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         **kwargs: Any,
     ):
         kwargs.pop("feature_size", None)  # in a saved file; it follows from the others
+        unknown = sorted(kwargs.keys() - _OF_EVERY_EXTRACTOR)
+        if unknown and "feature_extractor_type" not in kwargs:  # of a saved file those of other versions are kept
+            raise TypeError(f"RnnSeq2SeqFeatureExtractor has no option {unknown[0]!r}")
         self.feature_type, self.num_mel_bins, self.num_cepstra = feature_type, num_mel_bins, num_cepstra
         self.frame_size, self.frame_length, self.frame_shift = frame_size, frame_length, frame_shift
         self.low_frequency, self.high_frequency = low_frequency, high_frequency
         self.preemphasis, self.dither = preemphasis, dither
         self.delta_order, self.delta_window, self.stack = delta_order, delta_window, stack
         self.normalization, self.mean, self.std = normalization, mean, std
-        self.sampling_rate = sampling_rate
+        self.sampling_rate, self.padding_value = sampling_rate, padding_value
         self._check()
         feature_size = self.num_static * (1 + delta_order) * stack
         if feature_size < 2:
@@ -107,6 +126,11 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
 
     def _check(self) -> None:
         """Refuse options out of range, and those that cannot work together."""
+        for option in inspect.signature(type(self).__init__).parameters.values():
+            if option.default is not option.empty and get_origin(option.annotation) is not Literal:
+                type_validator(
+                    option.name, getattr(self, option.name), _WITH_INTEGERS.get(option.annotation, option.annotation)
+                )
         for names, holds, wanted in _RANGES:
             for name in names.split():
                 _refuse(not holds(getattr(self, name)), f"{name} {wanted}", getattr(self, name))
@@ -164,7 +188,12 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
                 f"sampling_rate: the audio has {sampling_rate} Hz, but the model was trained with "
                 f"{self.sampling_rate} Hz; resample it"
             )
+        if not isinstance(speaker, str | list | tuple | None):
+            raise TypeError(f"speaker is {speaker!r}; wanted a name for each utterance")
         vectors = [self._vectors(utterance) for utterance in self._utterances(raw_speech)]
+        longest = pad_options.get("max_length")
+        if longest is not None and (not isinstance(longest, int) or longest < 1):
+            raise ValueError(f"max_length is {longest!r}; wanted a whole number, at least 1")
         normalized = self._normalize(vectors, [speaker] if isinstance(speaker, str) else speaker)
         features = [self._stacked(vector).numpy() for vector in normalized]
         return self.pad(
@@ -182,11 +211,16 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         utterances = list(raw_speech) if several else [raw_speech]
         if not utterances:
             raise ValueError("raw_speech is empty; wanted at least one utterance")
-        return [self._checked(torch.as_tensor(item), number) for number, item in enumerate(utterances)]
+        return [self._checked(item, number) for number, item in enumerate(utterances)]
 
-    def _checked(self, utterance: Tensor, number: int) -> Tensor:
+    def _checked(self, item: Any, number: int) -> Tensor:
         """Return one utterance as float32 on the CPU."""
-        name, shape = f"raw_speech: utterance {number}", tuple(utterance.shape)
+        name = f"raw_speech: utterance {number}"
+        try:
+            utterance = torch.as_tensor(item)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name} is {type(item).__name__}; wanted an array or a list of numbers") from error
+        shape = tuple(utterance.shape)
         if self.feature_type == "none" and shape[1:] != (self.frame_size,):
             raise ValueError(f"{name} has shape {shape}; wanted (frames, {self.frame_size})")
         if self.feature_type != "none" and len(shape) != 1:

@@ -18,8 +18,9 @@ from transformers.generation import (
     WatermarkLogitsProcessor,
 )
 
-from .checks import check_request
+from .checks import check_changes, check_request
 from .fast import replaceable, search
+from .generation_rules import check_generation
 from .transformers_names import REPLACED_BY_SEARCH, named, one_cache
 
 
@@ -34,7 +35,9 @@ def checked_generate(stock: Any) -> Any:
     def generate(self: Any, inputs: Any = None, generation_config: Any = None, *args: Any, **kwargs: Any) -> Any:
         if "past_key_values" in kwargs or "cache" in kwargs:
             kwargs |= named(one_cache(kwargs.pop("past_key_values", None), kwargs.pop("cache", None)))
-        check_request(self.config, kwargs.get(self.main_input_name) if inputs is None else inputs, kwargs)
+        check_changes(self)
+        name = self.main_input_name
+        check_request(self.config, name, kwargs.get(name) if inputs is None else inputs, kwargs)
         return stock(self, inputs, generation_config, *args, **kwargs)
 
     return generate
@@ -102,6 +105,20 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             generation_config.prefill_chunk_size = None
         stock: Any = super()
         return stock._prefill(input_ids, generation_config, *args, **kwargs)
+
+    def _prepare_generation_config(
+        self, generation_config: GenerationConfig | None, **kwargs: Any
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        """Refuse options that transformers ignores or hands on to tensors, before any work."""
+        options = dict(vars(self.generation_config))
+        if generation_config is not None:
+            options |= {name: value for name, value in vars(generation_config).items() if value is not None}
+        check_generation({**options, **kwargs}, self.config.target_vocab_size + self.config.copy_slots)
+        stock: Any = super()
+        prepared: tuple[GenerationConfig, dict[str, Any]] = stock._prepare_generation_config(
+            generation_config, **kwargs
+        )
+        return prepared
 
     def _get_logits_processor(
         self, generation_config: GenerationConfig, *args: Any, **kwargs: Any

@@ -3,6 +3,8 @@
 Smoothing: Szegedy 2016. B batch, T target length, N rows, V vocabulary.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,3 +36,18 @@ def cross_entropy(
         # Another softmax would change nothing, and takes a tenth of the time.
         return F.nll_loss(logits, labels, reduction="sum")
     return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
+
+
+def number_of_items(labels: Tensor, given: Tensor | int | None) -> Tensor | float:
+    """
+    Return what a summed loss is divided by: what is given, or the number of labels (a tensor) of this batch.
+
+    Where there is nothing to learn from, the sum is 0, and so is the loss: it is divided by 1.
+    """
+    if given is None:
+        return labels.clamp(min=1)
+    if isinstance(given, Tensor):
+        return given.clamp(min=1)
+    if isinstance(given, bool | str) or not 0 <= given < math.inf or (given == 0 and bool(labels > 0)):
+        raise ValueError(f"num_items_in_batch is {given!r}, wanted the number of labels, as this batch has some")
+    return max(given, 1)

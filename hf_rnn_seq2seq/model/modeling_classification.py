@@ -17,10 +17,11 @@ from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassif
 
 from .attention import Attention
 from .bridge import context_vector, last_output
-from .checks import check_tensor, only_known_keywords
+from .checks import check_numbers, check_tensor, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .crf import LinearChainCRF
 from .encoder import RnnEncoderOutput
+from .loss import number_of_items
 from .modeling_encoder import ENCODER_OF_FOLDER, RnnSeq2SeqEncoderModel
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .values import REGRESSION_LOSSES, ValueScale, observed_loss, without_counts
@@ -187,16 +188,18 @@ class RnnSeq2SeqClassifier(RnnSeq2SeqPreTrainedModel):
         if self.num_labels == 1 and labels.shape == scores.shape[:-1]:
             labels = labels.unsqueeze(-1)  # (..., 1)
         self._check_labels(labels, scores.shape, are_classes=False)
+        check_numbers("labels", labels, missing=True)
         loss = F.binary_cross_entropy_with_logits
         if self._gives_values:
             loss, labels = REGRESSION_LOSSES[self.config.regression_loss], self.output_scale.standardise(labels)
         observed = None if mask is None else mask.unsqueeze(-1)  # (..., 1)
         total, count = observed_loss(loss, scores, labels, observed)
-        return total / (count.clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+        return total / number_of_items(count, num_items_in_batch)
 
     def _check_labels(self, labels: Tensor, wanted: torch.Size, are_classes: bool) -> None:
         """Refuse labels of another shape, and those that are no classes, or no numbers, where these are wanted."""
-        if labels.shape != wanted or labels.is_floating_point() == are_classes:
+        integers = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+        if labels.shape != wanted or integers != are_classes or labels.is_complex():
             kind = "integers" if are_classes else "floating-point numbers"
             raise ValueError(
                 f"labels has shape {tuple(labels.shape)} and type {labels.dtype}, wanted {kind} of shape "
@@ -287,8 +290,7 @@ class RnnSeq2SeqForTokenClassification(RnnSeq2SeqClassifier):
             total = -self.crf.log_likelihood(scores, labels, mask).sum()
         else:
             total = self._cross_entropy(scores, labels)
-        count = (labels != -100).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-        return total / count
+        return total / number_of_items((labels != -100).sum(), num_items_in_batch)
 
     @torch.no_grad()
     def decode(
@@ -399,8 +401,7 @@ class RnnSeq2SeqForSequenceClassification(RnnSeq2SeqClassifier):
         if config.problem_type != "single_label_classification":
             return self._numbers_loss(scores, labels, None, num_items_in_batch)
         self._check_labels(labels, scores.shape[:1], are_classes=True)
-        count = (labels != -100).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-        return self._cross_entropy(scores, labels) / count
+        return self._cross_entropy(scores, labels) / number_of_items((labels != -100).sum(), num_items_in_batch)
 
 
 __all__ = ["RnnSeq2SeqForSequenceClassification", "RnnSeq2SeqForTokenClassification"]

@@ -14,19 +14,19 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .bridge import Bridge, context_vector, last_output
-from .checks import check_target, checked_inputs
+from .checks import check_numbers, check_positions, check_sequences, check_target, checked_inputs
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, check_labels, log_mixture
 from .decoder import ChooseInput, RnnSeq2SeqDecoder, RnnSeq2SeqModelOutput
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
 from .fast import chunked_loss, logits_wait, replaceable, steps_that_count, with_later_logits
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
-from .loss import cross_entropy, shift_tokens_right
+from .loss import cross_entropy, number_of_items, shift_tokens_right
 from .modeling_encoder import ENCODER_OF_FOLDER, MayBeEncoder
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState
 from .registration import pipelines_of_folder
-from .scheduled_sampling import ScheduledSampling
+from .scheduled_sampling import ScheduledSampling, check_teacher_forcing
 from .state import DecoderState, SourceMemory, check_cache_layers, load_source, load_state, new_cache, save_source
 from .transformers_names import CACHE_NAME, named, one_cache
 
@@ -135,8 +135,12 @@ class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):
         mask = self.encoder.memory_mask(input_ids, attention_mask)  # (B, S)
         if mask is None:
             mask = getattr(encoder_outputs, "mask", None)
-        source = load_source(past_key_values, mask)
+        memory = getattr(encoder_outputs, "last_hidden_state", None)
+        origin = SourceMemory.origin_of(past_key_values, input_ids, inputs_embeds, input_features, memory)
+        source = load_source(past_key_values, mask, origin)
         reads_source = self.decoder.attends or config.feeds_context
+        if state is None or (source is None and reads_source):
+            check_numbers("encoder_outputs.last_hidden_state", memory, mask)
         if encoder_outputs is None and (state is None or (source is None and reads_source)):
             encoder_outputs = self.encoder(
                 input_ids,
@@ -152,7 +156,7 @@ class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):
                 input_ids = getattr(encoder_outputs, "source_ids", None)
             first_state, source = self._read_source(encoder_outputs, mask, input_ids, needs_state=state is None)
             state = first_state if state is None else state
-            save_source(past_key_values, source)
+            save_source(past_key_values, source, origin)
 
         decoder_outputs = self.decoder(
             decoder_input_ids,
@@ -324,7 +328,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             logits_to_keep (`int` or tensor): Compute logits only of the last so many positions (0: of all), or of
                 these positions.
             num_items_in_batch (`int`, *optional*): What the summed loss is divided by; default: the labels in this
-                batch. Trainer gives the count over all accumulated batches and processes.
+                batch. Trainer gives the count over all accumulated batches and processes. Without any label the loss
+                is 0.
             skip_logits (`bool`, *optional*): Return no `logits` beside the loss, only compute a few rows at a time:
                 less memory, and no work for padding. `False`: compute all. Default: in training with labels they are
                 computed when the output's `logits` are read, otherwise at once.
@@ -335,6 +340,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             training with `coverage` plus the weighted coverage loss.
         """
         self.check_labels_are_left(labels, num_items_in_batch, decoder_input_ids, decoder_inputs_embeds)
+        check_positions(logits_to_keep)
         if skip_logits and labels is None:
             raise ValueError("skip_logits=True leaves nothing to return without labels: give labels, or leave it out")
         later = skip_logits is None and logits_wait(self, labels)
@@ -391,6 +397,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
 
     def _scheduled_sampling(self, reference: Tensor | None) -> ScheduledSampling | None:
         """Return what chooses the decoder's inputs in place of the reference (B, T); None if all are the reference."""
+        if self.training:
+            check_teacher_forcing(self)
         if not self.training or self.teacher_forcing_ratio == 1 or reference is None:
             return None
         ratio, unit = self.teacher_forcing_ratio, self.teacher_forcing_unit
@@ -432,8 +440,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         if outputs.coverage_loss is not None:
             again = outputs.coverage_loss.masked_fill(labels == -100, 0)
             total = total + self.config.coverage_loss_weight * again.sum()
-        count = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        return total / count
+        return total / number_of_items((labels != -100).sum(), num_items_in_batch)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Labels (B, T) shifted to the right behind the start symbol; `DataCollatorForSeq2Seq` calls this."""
@@ -461,6 +468,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         """
         if not self.model.decoder.attends:
             raise ValueError("alignments needs an attention; this model has attention_type='none'")
+        check_sequences(self.config, sequences)
         encoder_outputs = model_inputs.pop("encoder_outputs", None)
         attention_mask = self.get_encoder().source_mask(input_ids, model_inputs.pop("attention_mask", None))
         if encoder_outputs is None:

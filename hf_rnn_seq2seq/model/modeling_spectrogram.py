@@ -19,10 +19,12 @@ from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqSpectrogramOutput
 
-from .checks import check_shape, only_known_keywords
+from .checks import check_numbers, check_option, check_shape, check_tensor, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .decoder import RnnSeq2SeqDecoder, RnnSeq2SeqModelOutput
 from .fast import is_traced
+from .generation_rules import ENDING_RULES, check_rules
+from .loss import number_of_items
 from .modeling_rnn_seq2seq import RnnSeq2SeqModel
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .state import new_cache
@@ -99,9 +101,9 @@ class RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqPreTrainedModel):
     with a post-net once before and once after it, plus the mean over all vectors of the cross entropy of stopping.
     """
 
+    _needs = ("num_mel_bins", "a model that speaks emits vectors", "the size of one")
+
     def __init__(self, config: RnnSeq2SeqConfig):
-        if config.num_mel_bins is None:
-            raise ValueError("a model that speaks emits vectors, got num_mel_bins=None: give the size of one")
         super().__init__(config)
         self.model = RnnSeq2SeqModel(config)
         self.scale = ValueScale(config.num_mel_bins)
@@ -234,6 +236,7 @@ class RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqPreTrainedModel):
         """Return what the decoder reads, (B, U, E), of vectors (B, U, M) in the user's units."""
         if not is_traced():
             check_shape("decoder_input_values", values, ("batch", "steps", self.config.num_mel_bins))
+            check_numbers("decoder_input_values", values)
         standardised = self.scale.standardise(values).to(self.dtype)
         return self.prenet(standardised, drops) if self.config.feed_previous_token else standardised
 
@@ -278,6 +281,7 @@ class RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqPreTrainedModel):
                 weights, outputs.encoder_mask, self._by_step(real, False), config.guided_attention_loss_sigma
             )
             of_vectors = of_vectors + config.guided_attention_loss_scale * far
+        number_of_items(sums[0][1], num_items_in_batch)
         if num_items_in_batch is None:
             return sum(total for total, _ in sums) / sums[0][1] + of_vectors / real.sum()
         return (sum(total for total, _ in sums) + config.num_mel_bins * of_vectors) / num_items_in_batch
@@ -322,6 +326,13 @@ class RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqPreTrainedModel):
         Raises:
             ValueError: A number is out of range.
         """
+        for name, flag in (
+            ("output_cross_attentions", output_cross_attentions),
+            ("return_output_lengths", return_output_lengths),
+        ):
+            check_option(name, flag, "bool", lambda _: True, "True or False")
+        if vocoder is not None and not callable(vocoder):
+            raise TypeError(f"vocoder is {vocoder!r}, wanted a function of a spectrogram")
         ending = self._ending(threshold=threshold, minlenratio=minlenratio, maxlenratio=maxlenratio)
         encoder_outputs = self.model.encoder(input_ids, attention_mask, return_dict=True)
         vectors, lengths, weights = self._emit_until_stopped(encoder_outputs, attention_mask, ending)
@@ -359,9 +370,8 @@ class RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqPreTrainedModel):
             if value is None:
                 value = getattr(self.generation_config, name, None)
             ending[name] = default if value is None else value
-        if not 0 < ending["threshold"] <= 1:
-            raise ValueError(f"threshold must be more than 0 and at most 1; got {ending['threshold']}")
-        if not 0 <= ending["minlenratio"] <= ending["maxlenratio"] or ending["maxlenratio"] == 0:
+        check_rules(ending, ENDING_RULES)
+        if ending["minlenratio"] > ending["maxlenratio"] or ending["maxlenratio"] == 0:
             low, high = ending["minlenratio"], ending["maxlenratio"]
             raise ValueError(f"minlenratio={low} must be from 0 to maxlenratio={high}, and that more than 0")
         return ending
@@ -442,9 +452,15 @@ def check_spectrogram(
     """Refuse labels that are no spectrograms of this model, one for each source, and ends that are not of these."""
     if is_traced():
         return
+    if input_ids is not None:
+        check_tensor("input_ids", input_ids)
+        if not input_ids.dim():
+            raise ValueError("input_ids has shape (), wanted (batch, length)")
     rows: int | str = "batch" if input_ids is None else input_ids.shape[0]
     check_shape("labels", labels, (rows, "length", config.num_mel_bins), "one for each source")
     check_shape("stop_labels", stop_labels, tuple(labels.shape[:2]), "as labels")
+    if stop_labels is not None and stop_labels.is_complex():
+        raise ValueError(f"stop_labels has type {stop_labels.dtype}, wanted numbers")
     if not labels.is_floating_point():
         raise ValueError(f"labels has type {labels.dtype}, wanted floating-point numbers")
     if labels.shape[1] == 0:

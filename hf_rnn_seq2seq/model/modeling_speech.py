@@ -19,6 +19,8 @@ from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer, ctc_loss, greedy_ctc, to_the_left
 from .decoder import RnnSeq2SeqModelOutput
 from .fast import replaceable
+from .generation_rules import check_rules
+from .loss import number_of_items
 from .modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from .special_ids import as_list
 
@@ -48,10 +50,9 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
     """
 
     main_input_name = "input_features"
+    _needs = ("input_feature_size", "a speech model reads vectors", "the size of one")
 
     def __init__(self, config: RnnSeq2SeqConfig):
-        if config.input_feature_size is None:
-            raise ValueError("a speech model reads vectors, got input_feature_size=None: give the size of one")
         super().__init__(config)
         if config.ctc_weight > 0:
             self.ctc_head = nn.Linear(config.encoder_hidden_size, config.target_vocab_size)
@@ -123,8 +124,7 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
         mask = None if outputs.encoder_mask is None else outputs.encoder_mask.bool()  # (B, S')
         ctc_logits, lengths = self._ctc_of_memory(outputs.encoder_last_hidden_state, mask)
         total = ctc_loss(ctc_logits, lengths, labels, blank, (-100, blank, *as_list(self.config.eos_token_id)))
-        count = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        return (1 - weight) * loss + weight * total / count
+        return (1 - weight) * loss + weight * total / number_of_items((labels != -100).sum(), num_items_in_batch)
 
     def _resize_token_embeddings(
         self, new_num_tokens: int | None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
@@ -140,13 +140,10 @@ class RnnSeq2SeqForSpeechSeq2Seq(RnnSeq2SeqForConditionalGeneration, GenerationM
     ) -> tuple[GenerationConfig, dict[str, Any]]:
         """Take `ctc_weight` as one more option: of the call, else of its configuration, else of the model."""
         weight = kwargs.pop("ctc_weight", None)
-        generation_config, model_kwargs = super()._prepare_generation_config(  # type: ignore[misc]
-            generation_config, **kwargs
-        )
+        generation_config, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
         given = (weight, getattr(generation_config, "ctc_weight", None), self.config.ctc_weight)
         weight = next(value for value in given if value is not None)
-        if not 0 <= weight <= 1:
-            raise ValueError(f"ctc_weight must be at least 0 and at most 1; got {weight}")
+        check_rules({"ctc_weight": weight})
         generation_config.ctc_weight = weight  # type: ignore[attr-defined]
         return generation_config, model_kwargs
 

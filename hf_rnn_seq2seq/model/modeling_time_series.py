@@ -18,13 +18,14 @@ from torch.distributions import Distribution
 from transformers.modeling_outputs import SampleTSPredictionOutput, Seq2SeqTSPredictionOutput
 from transformers.time_series_utils import DistributionOutput, NegativeBinomialOutput, NormalOutput, StudentTOutput
 
-from .checks import only_known_keywords
+from .checks import check_option, only_known_keywords
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .decoder import RnnDecoderOutput
 from .encoder import RnnEncoderOutput
+from .loss import number_of_items
 from .modeling_rnn_seq2seq import RnnSeq2SeqModel
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
-from .scheduled_sampling import UNITS
+from .scheduled_sampling import check_teacher_forcing
 from .series import check_series, leading_padding, segments, window_statistics
 from .state import DecoderState, SourceMemory
 from .values import REGRESSION_LOSSES, ValueScale, observed_loss
@@ -92,10 +93,9 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
     """
 
     main_input_name = "past_values"
+    _needs = ("prediction_length", "a forecaster must know how far", "the number of steps")
 
     def __init__(self, config: RnnSeq2SeqConfig):
-        if config.prediction_length is None:
-            raise ValueError("a forecaster must know how far: got prediction_length=None, give the number of steps")
         super().__init__(config)
         self.main_input_name = "past_values"
         self.channels = config.input_feature_size or 1
@@ -200,7 +200,7 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
         loss = None
         if target is not None and return_loss:
             total, count = self._loss(values, params, self._rows(target), self._rows(observed), window)
-            loss = total / (count.clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+            loss = total / number_of_items(count, num_items_in_batch)
         flat = past_values.dim() == 2
         std = self.value_scale.std
         return RnnSeq2SeqTSPredictionOutput(
@@ -239,11 +239,11 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
         Returns:
             `sequences` (B, samples, T, C), or (B, samples, T) for values without channels.
         """
+        samples = self.config.num_parallel_samples if num_parallel_samples is None else num_parallel_samples
+        words = "at least 1"
+        check_option("num_parallel_samples", samples, "whole number", lambda n: n >= 1, words)
         if self.distribution_output is None:
             return SampleTSPredictionOutput(sequences=self.forecast(past_values, **inputs).unsqueeze(1))
-        samples = self.config.num_parallel_samples if num_parallel_samples is None else num_parallel_samples
-        if samples < 1:
-            raise ValueError(f"num_parallel_samples must be at least 1; got {samples}")
         names = ("past_time_features", "past_observed_mask", "static_categorical_features", "static_real_features",
                  "future_values", "future_time_features", "future_observed_mask")  # fmt: skip
         unknown = inputs.keys() - {*names}
@@ -412,9 +412,8 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
 
     def _forced(self, before: Tensor) -> Tensor:
         """Return where a step reads the reference, (R, N) bool: at first, and in training where the coins say so."""
+        check_teacher_forcing(self)
         ratio, unit = (self.teacher_forcing_ratio if self.training else 1.0), self.teacher_forcing_unit
-        if unit not in UNITS:
-            raise ValueError(f"teacher_forcing_unit must be one of {', '.join(UNITS)}; got {unit!r}")
         rows, steps = before.shape[:2]
         coins = torch.rand((rows, steps if unit == "step" else 1), device=before.device)
         forced = (coins < ratio).expand(rows, steps).clone()

@@ -44,6 +44,14 @@ def check_names(config: Any, names: dict[str, Any]) -> None:
     Refuse an unknown name of what is no field of the configuration, unless it is read from what was saved: that, be it
     in another configuration, names its type or the version that wrote it; a user does not.
     """
+    for name, right, wanted in (
+        ("num_labels", lambda n: isinstance(n, int) and n >= 1, "a whole number, at least 1"),
+        ("id2label", lambda names: isinstance(names, dict), "a dictionary from numbers to names"),
+        ("label2id", lambda names: isinstance(names, dict), "a dictionary from names to numbers"),
+    ):
+        value = names.get(name, getattr(config, name, None) if name != "num_labels" else None)
+        if value is not None and not right(value):
+            raise ValueError(f"{name} is {value!r}, wanted {wanted}")
     known = {*_FOREIGN_KEYWORDS, *GenerationConfig._get_default_generation_params(), *config.attribute_map}
     unknown = [name for name in names if name not in known]
     if not unknown:
@@ -100,7 +108,9 @@ FORECASTING = {
     "num_static_real_features": 0, "num_static_categorical_features": 0, "num_parallel_samples": 100,
 }  # fmt: skip
 
+_PROBLEMS = (None, "regression", "single_label_classification", "multi_label_classification")
 _CONTRADICTIONS: tuple[Rule, ...] = (
+    ("problem_type", lambda c: c.problem_type not in _PROBLEMS, f"wanted one of {', '.join(map(str, _PROBLEMS))}"),
     ("is_encoder_decoder", lambda c: not c.is_encoder_decoder,
      "this is an encoder-decoder: leave is_encoder_decoder out"),
     ("encoder_hidden_size bidirectional_encoder", lambda c: c.bidirectional_encoder and c.encoder_hidden_size % 2,
@@ -244,6 +254,25 @@ _WITHOUT_EFFECT: tuple[Rule, ...] = (
      lambda c: c.residual and c.decoder_layers == 1 and c.encoder_layers <= c.time_reduction.bit_length(),
      "no layer can add to its output what the layer below gave: leave residual out, or give one side more layers"),
 )  # fmt: skip
+
+
+# Options that the weights of a model are made by: changed afterwards, they would be others'.
+_OF_THE_WEIGHTS = (
+    "vocab_size decoder_vocab_size rnn_type embedding_size encoder_hidden_size decoder_hidden_size encoder_layers "
+    "decoder_layers bidirectional_encoder context_feeding bridge_type attention_type attention_query attention_size "
+    "input_feeding feed_previous_token readout_type readout_size use_copy copy_slots coverage location_filters "
+    "location_width share_embeddings tie_word_embeddings character_vocab_size character_embedding_size "
+    "character_hidden_size layer_norm residual use_crf classifier_pooling num_labels input_feature_size "
+    "standardise_features time_reduction num_mel_bins reduction_factor speech_decoder_prenet_layers "
+    "speech_decoder_postnet_layers speech_decoder_postnet_units speech_decoder_postnet_kernel prediction_length "
+    "distribution_output segment_length decode_at_once channel_independence num_time_features "
+    "num_static_real_features num_static_categorical_features cardinality embedding_dimension"
+).split()
+
+
+def made_with(config: Any) -> dict[str, Any]:
+    """Return the options that a model's weights are made by."""
+    return {name: getattr(config, name) for name in _OF_THE_WEIGHTS}
 
 
 def contradictions(config: Any) -> Iterator[str]:

@@ -13,6 +13,7 @@ from transformers.utils import can_return_tuple as _can_return_tuple
 
 from .attention import Attention
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from .option_rules import made_with
 from .recurrence import RecurrentStack
 from .special_ids import SPECIAL_IDS, settle_special_ids
 from .values import ValueScale
@@ -48,10 +49,25 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
     # Pipelines whose code lies beside it, as the configuration of a folder names them.
     _ships_pipelines: dict[str, Any] = {}
 
+    # An option that the class cannot be without: its name, why, and what it is.
+    _needs: tuple[str, str, str] | None = None
+
     def __init__(self, config: RnnSeq2SeqConfig, *inputs: Any, **kwargs: Any):
         super().__init__(config, *inputs, **kwargs)
+        if self._needs is not None and getattr(config, self._needs[0]) is None:
+            name, why, what = self._needs
+            raise ValueError(f"{why}, got {name}=None: give {what}")
+        self._made_with = made_with(config)
         if config.input_feature_size is not None:
             self.main_input_name = "input_features"
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Resize all tables of the vocabulary."""
+        table = super().resize_token_embeddings(*args, **kwargs)
+        for part in self.modules():
+            if isinstance(part, RnnSeq2SeqPreTrainedModel):
+                part._made_with = made_with(part.config)
+        return table
 
     def train(self, mode: bool = True) -> "RnnSeq2SeqPreTrainedModel":
         """Set the mode; Trainer calls this after it has set special ids by its tokenizer, which are looked at here."""

@@ -4,14 +4,24 @@ B batch, T target length, R size of a readout.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .checks import check_option
 from .copying import Pointer
 
 
 UNITS = ("step", "sequence")
+
+
+def check_teacher_forcing(model: Any) -> None:
+    """Refuse the attributes of a model that say what its training steps read, where they are out of range."""
+    words = "at least 0 and at most 1"
+    check_option("teacher_forcing_ratio", model.teacher_forcing_ratio, "number", lambda p: 0 <= p <= 1, words)
+    if model.teacher_forcing_unit not in UNITS:
+        raise ValueError(f"teacher_forcing_unit must be one of {', '.join(UNITS)}; got {model.teacher_forcing_unit!r}")
 
 
 class ScheduledSampling:
@@ -32,8 +42,6 @@ class ScheduledSampling:
     def __init__(
         self, logits: Callable[..., Tensor], reference: Tensor, ratio: float, unit: str, end: int | list[int] | None
     ):
-        if unit not in UNITS:
-            raise ValueError(f"teacher_forcing_unit must be one of {', '.join(UNITS)}; got {unit!r}")
         self.logits, self.reference, self.unit = logits, reference, unit
         self.ends = torch.tensor([] if end is None else end)
         batch, length = reference.shape

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checks import check_shape
+from .checks import check_integers, check_mask, check_numbers, check_shape
 from .fast import is_traced
 
 
@@ -106,7 +106,10 @@ def check_series(config: Any, inputs: dict[str, Tensor | None]) -> None:
     check_shape("static_real_features", inputs["static_real_features"], (batch, numbers))
     _check_classes(config, inputs["static_categorical_features"])
     for side in ("past", "future"):
+        check_mask(f"{side}_observed_mask", inputs[f"{side}_observed_mask"], of_source=False)
         _check_observed(side, inputs[f"{side}_values"], inputs[f"{side}_observed_mask"])
+    for name in ("past_time_features", "future_time_features", "static_real_features"):
+        check_numbers(name, inputs[name])
 
 
 def _check_presence(config: Any, inputs: dict[str, Tensor | None]) -> None:
@@ -126,7 +129,10 @@ def _check_presence(config: Any, inputs: dict[str, Tensor | None]) -> None:
 
 def _check_classes(config: Any, classes: Tensor | None) -> None:
     """Refuse classes (B, N) of no embedding; looked for on the CPU only, where that does not wait."""
-    if classes is None or classes.device.type != "cpu":
+    if classes is None:
+        return
+    check_integers("static_categorical_features", classes)
+    if classes.device.type != "cpu":
         return
     wrong = ((classes < 0) | (classes >= torch.tensor(config.cardinality))).nonzero().tolist()
     if wrong:
@@ -138,13 +144,18 @@ def _check_classes(config: Any, classes: Tensor | None) -> None:
 
 
 def _check_observed(side: str, values: Tensor | None, observed: Tensor | None) -> None:
-    """Refuse a NaN that no mask calls missing; looked for on the CPU only, where that does not wait."""
-    if values is None or values.device.type != "cpu":
+    """Refuse a NaN or infinity that no mask calls missing; looked for on the CPU only, where that does not wait."""
+    if values is None:
         return
-    wrong = values.isnan() if observed is None else values.isnan() & observed.bool()
+    if values.is_complex() or values.dtype == torch.bool:
+        raise ValueError(f"{side}_values has type {values.dtype}, wanted numbers")
+    if values.device.type != "cpu":
+        return
+    wrong = ~values.isfinite() if observed is None else ~values.isfinite() & observed.bool()
     if bool(wrong.any()):
-        place = ", ".join(map(str, wrong.nonzero()[0].tolist()))
+        first = wrong.nonzero()[0].tolist()
+        place, what = ", ".join(map(str, first)), "NaN" if bool(values[tuple(first)].isnan()) else "infinite"
         raise ValueError(
-            f"{side}_values[{place}] is NaN, but nothing says that it is missing: give {side}_observed_mask, with 0 "
-            "there"
+            f"{side}_values[{place}] is {what}, but nothing says that it is missing: give {side}_observed_mask, with "
+            "0 there"
         )

@@ -20,7 +20,8 @@ class KeepsSpecialIds:
     """The part of a configuration that can be shielded: its special ids then stay, and what was tried is noted."""
 
     # In slots: no attributes that are saved or compared.
-    __slots__ = ("foreign_ids", "shielded_config")
+    __slots__ = ("changes", "foreign_ids", "shielded_config")
+    changes: int  # how often an option was set
     foreign_ids: dict[str, Any]
     shielded_config: Any  # of a shield: whose it is
 
@@ -31,6 +32,8 @@ class KeepsSpecialIds:
             return
         if whole is not None and name not in KeepsSpecialIds.__slots__:
             setattr(whole, name, value)
+        if name not in KeepsSpecialIds.__slots__:
+            super().__setattr__("changes", getattr(self, "changes", 0) + 1)
         super().__setattr__(name, value)
 
     def shield(self) -> Any:

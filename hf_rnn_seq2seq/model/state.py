@@ -27,6 +27,23 @@ class SourceMemory(NamedTuple):
     context: Tensor | None = None  # (B, D) C, where it is fed at every step
     symbols: Tensor | None = None  # (B, 2, S) of `copying.source_symbols()`, where they can be copied
 
+    @staticmethod
+    def origin_of(cache: Cache | None, *sources: Tensor | None) -> Tensor | None:
+        """
+        Return numbers (B, n) that tell sources apart, of the first that is given: all ids (B, S) added up with
+        weights, or the first number of the first and the last vector (B, S, *). None without a cache, and where
+        looking is not free.
+        """
+        given = next((source for source in sources if source is not None), None)
+        if cache is None or given is None or is_traced() or given.device.type != "cpu":
+            return None
+        if given.dim() == 3:
+            return given[:, [0, -1], 0].detach()
+        if given.dim() != 2 or given.is_floating_point():
+            return None  # refused where it is read
+        weights = torch.arange(1, given.shape[1] + 1) ** 2  # (S,)
+        return (given * weights).sum(1, keepdim=True)
+
 
 class DecoderState(NamedTuple):
     """The decoder's state between two steps."""
@@ -42,18 +59,20 @@ class _RecurrentState(CacheLayerMixin):
 
     `keys` is h, (B, 1, n, H); `values` is what else the layer carries, (B, 1, n, *): the cell, and in the top layer
     the vector fed back and the coverage. n is 1, or more while past states are recorded. In the cross-attention cache
-    `keys` and `values` are the attention's (B, 1, S, *), `context` is C, (B, D), and `symbols` is (B, 2, S).
+    `keys` and `values` are the attention's (B, 1, S, *), `context` is C, (B, D), `symbols` is (B, 2, S), and `origin`
+    tells sources apart.
     """
 
     context: Tensor | None = None
     symbols: Tensor | None = None
+    origin: Tensor | None = None  # (B, n) of `SourceMemory.origin_of`
     device: torch.device
     supports_early_init = False
     cumulative_length: Any  # steps so far: a number, or a tensor that stays where it is
 
     @property
     def tensor_names(self) -> list[str]:
-        return [name for name in ("keys", "values", "context", "symbols") if getattr(self, name) is not None]
+        return [name for name in ("keys", "values", "context", "symbols", "origin") if getattr(self, name) is not None]
 
     def _apply(self, function: Callable[[Tensor], Tensor]) -> None:
         if self.is_initialized:
@@ -90,16 +109,16 @@ class _RecurrentState(CacheLayerMixin):
         self.dtype, self.device = self.keys.dtype, self.keys.device
         self.is_initialized = True
 
-    def store(self, keys: Tensor, values: Tensor, context: Tensor | None, symbols: Tensor | None = None) -> None:
-        """Hold a source instead of a state (cross-attention cache)."""
-        self.keys, self.values, self.context, self.symbols = keys, values, context, symbols
+    def store(self, keys: Tensor, values: Tensor, *others: Tensor | None) -> None:
+        """Hold a source instead of a state (cross-attention cache); `others`: its context, symbols and origin."""
+        self.keys, self.values, (self.context, self.symbols, self.origin) = keys, values, others
         self._begin()
         self.cumulative_length *= 0
         self.cumulative_length += keys.shape[-2]
 
     def reset(self) -> None:
         # Dropped, not zeroed: the next sequence starts from the bridge, and a source's memory is not the layer's own.
-        self.keys = self.values = self.context = self.symbols = None
+        self.keys = self.values = self.context = self.symbols = self.origin = None
         self.is_initialized = False
         self.cumulative_length *= 0
 
@@ -259,17 +278,30 @@ def is_recording(cache: Cache) -> bool:
     return any(getattr(layer, "record_past", False) for layer in state_layers(cache))
 
 
-def load_source(cache: Cache | None, mask: Tensor | None) -> SourceMemory | None:
-    """Return what `save_source` stored; None if there is nothing yet."""
+def load_source(cache: Cache | None, mask: Tensor | None, origin: Tensor | None = None) -> SourceMemory | None:
+    """Return what `save_source` stored; None if there is nothing yet. A ValueError: it has another origin."""
     if not isinstance(cache, EncoderDecoderCache):
         return None
     layer: Any = cache.cross_attention_cache.layers[0]
     if not layer.is_initialized:
         return None
+    _check_origin(layer.origin, origin)
     return SourceMemory(layer.keys[:, 0], layer.values[:, 0], mask, layer.context, layer.symbols)
 
 
-def save_source(cache: Cache | None, source: SourceMemory) -> None:
+def _check_origin(kept: Tensor | None, origin: Tensor | None) -> None:
+    """Refuse a source that is another one than that in the cache; its own may be given with every step."""
+    if origin is None or kept is None or kept.dtype != origin.dtype or kept.device != origin.device:
+        return
+    rows = (~torch.isclose(kept, origin, rtol=1e-3, atol=1e-4, equal_nan=True)).any(1).nonzero().flatten().tolist()
+    if rows:
+        raise ValueError(
+            f"cache: row {rows[0]} has the state of another source than the one given (input_ids, or what is in its "
+            "place): give that source, or an empty cache"
+        )
+
+
+def save_source(cache: Cache | None, source: SourceMemory, origin: Tensor | None = None) -> None:
     """Keep the source's keys, memory and C for the steps to come. Structure 1 reads nothing after its first state."""
     if not isinstance(cache, EncoderDecoderCache) or (source.keys is None and source.context is None):
         return
@@ -277,4 +309,4 @@ def save_source(cache: Cache | None, source: SourceMemory) -> None:
     keys = source.context[:, None] if source.keys is None else source.keys
     memory = source.context[:, None] if source.memory is None else source.memory
     layer: Any = cache.cross_attention_cache.layers[0]
-    layer.store(keys.unsqueeze(1), memory.unsqueeze(1), source.context, source.symbols)
+    layer.store(keys.unsqueeze(1), memory.unsqueeze(1), source.context, source.symbols, origin)

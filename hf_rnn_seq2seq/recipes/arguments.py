@@ -6,6 +6,7 @@ library.
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,28 @@ def whole_number(least: int) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def number(least: float, most: float = math.inf) -> Callable[[str], float]:
+    """A type for argparse: a finite number that is more than `least` and at most `most`."""
+
+    def finite(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (least < value <= most and math.isfinite(value)):
+            raise argparse.ArgumentTypeError(f"got {text!r}, wanted a finite number, more than {least:g}")
+        return value
+
+    return finite
+
+
+def folder_of_model(text: str) -> str:
+    """A type for argparse: the name of a folder; what it holds is seen when it is read."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted the folder of a model")
+    return text
 
 
 def file_to_write(text: str) -> Path:

@@ -21,7 +21,7 @@ from .task import Task, task_class
 
 def _arguments(description: str | None, program: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("recipe", help="the recipe, a YAML file")
     parser.add_argument("--data_dir", default=".", help="folder of the files that the recipe names")
@@ -55,6 +55,8 @@ def _arguments(description: str | None, program: str | None, arguments: Sequence
         parser.error("--average needs two or more checkpoints after --eval_only")
     if args.average and args.output_dir is None:
         parser.error("--average needs --output_dir, a folder for the mean")
+    if args.results is not None and args.results.resolve() == Path(args.recipe).resolve():
+        parser.error(f"--results: got {args.results}, which is the recipe; name another file")
     if args.resume and (args.overwrite or args.eval_only):
         parser.error(f"--resume: leave out {'--overwrite' if args.overwrite else '--eval_only'}, or --resume")
     return args

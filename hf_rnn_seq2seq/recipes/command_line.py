@@ -16,7 +16,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .arguments import folder_to_write, one_sentence
+from .arguments import folder_of_model, folder_to_write, one_sentence
 from .library import copy_recipe, library_folder, recipe_sentences
 
 
@@ -70,8 +70,8 @@ def export(arguments: Sequence[str] | None = None, program: str | None = None) -
     from ..sharing.export import export_model
 
     description = (export.__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(program, description=description)
-    parser.add_argument("model_dir", help="a folder that save_pretrained wrote")
+    parser = argparse.ArgumentParser(program, description=description, allow_abbrev=False)
+    parser.add_argument("model_dir", type=folder_of_model, help="a folder that save_pretrained wrote")
     parser.add_argument("output_dir", type=folder_to_write, help="the folder to write")
     parser.add_argument("--quantize", choices=["int8", "none"], default="int8", help="default: int8")
     parser.add_argument(
@@ -90,7 +90,9 @@ def export(arguments: Sequence[str] | None = None, program: str | None = None) -
 
 def recipes(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
     """List the recipes that come with the package, or copy one."""
-    parser = argparse.ArgumentParser(program, description="List the recipes that come with the package, or copy one.")
+    parser = argparse.ArgumentParser(
+        program, description="List the recipes that come with the package, or copy one.", allow_abbrev=False
+    )
     copy = parser.add_subparsers(dest="action").add_parser("copy", help="copy a recipe, to change and run it")
     copy.add_argument("name", help="of the recipe")
     copy.add_argument("folder", type=folder_to_write, help="where the copy goes")

@@ -6,7 +6,6 @@ configuration are.
 
 import dataclasses
 import difflib
-import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union
 
 from huggingface_hub.dataclasses import type_validator
 
+from ..data.option_checks import check_numbers
 from ..data.strict_yaml import OptionsError, read_yaml, write_yaml
 
 
@@ -80,15 +80,6 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], path: str, 
             raise OptionsError(f"{path}.{name}: wanted {_describe(wanted)}, got {got}") from error
 
 
-def check_least(values: Mapping[str, Any], least: Mapping[str, float], path: str) -> None:
-    """Refuse numbers below the `least` (key -> its smallest value), and infinite ones; `path` is the section."""
-    for name, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise OptionsError(f"{path}.{name}: got {value}, wanted a finite number")
-        if isinstance(value, int | float) and value < least.get(name, value):
-            raise OptionsError(f"{path}.{name}: got {value}, wanted at least {least[name]}")
-
-
 def build_options(cls: type[T], values: Any, path: str) -> T:
     """Return an options dataclass of a mapping, nested ones included; `path` is the section, for messages.
 
@@ -112,9 +103,11 @@ def build_options(cls: type[T], values: Any, path: str) -> T:
         if required and option.name not in values:
             raise OptionsError(f"{path}.{option.name}: missing, wanted {_describe(_in_yaml(hints[option.name]))}")
     try:
-        return cls(**built, **plain)
-    except ValueError as error:
+        options = cls(**built, **plain)
+        check_numbers(options)
+        return options
+    except (ValueError, TypeError) as error:
         raise OptionsError(f"{path}.{error}") from error
 
 
-__all__ = ["OptionsError", "build_options", "check_least", "check_types", "nearest", "read_yaml", "write_yaml"]
+__all__ = ["OptionsError", "build_options", "check_types", "nearest", "read_yaml", "write_yaml"]

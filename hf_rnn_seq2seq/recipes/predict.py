@@ -42,6 +42,7 @@ from ..data.files import (
     check_text,
     input_lines,
     json_columns,
+    on_one_line,
     reading,
     split_blanks,
     table_columns,
@@ -60,7 +61,15 @@ from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from ..model.modeling_spectrogram import RnnSeq2SeqForTextToSpectrogram
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
-from .arguments import file_to_write, one_sentence, picture_to_write, start_logging, whole_number
+from .arguments import (
+    file_to_write,
+    folder_of_model,
+    folder_to_write,
+    one_sentence,
+    picture_to_write,
+    start_logging,
+    whole_number,
+)
 from .labelling import Labeller
 from .predict_series import predict_series_file, reads_series
 from .predict_values import predict_value_file, reads_tables
@@ -337,10 +346,8 @@ def predictor_class(model_dir: str | Path) -> type[Predictor]:
 
 
 def read_inputs(path: Path, column: str | None, kind: type[Predictor]) -> list[Any]:
-    """Return the inputs of a file, made of its values by a `kind`.
-
-    `column` is the name of the field or column, or the column's number from 1 on; `None`: the kind's field of objects,
-    the first of columns.
+    """Return the inputs of a file, made of its values by a `kind`. `column` is the name of the field or column, or
+    its number from 1 on; `None`: the kind's field of objects, the first of columns.
     """
     rows: Iterator[tuple[int, list[Any]]]
     ending = path.name.removesuffix(".gz").rpartition(".")[2]
@@ -355,12 +362,10 @@ def read_inputs(path: Path, column: str | None, kind: type[Predictor]) -> list[A
         rows = ((number, [line]) for number, line in enumerate(text_lines(path), start=1))
     else:
         raise DataError(f"--input_file: got {path}, wanted a name that ends in .txt, .jsonl, .csv or .tsv")
-    return [kind.item(value, f"{path}, line {number}") for number, (value,) in rows]
-
-
-def on_one_line(text: str) -> str:
-    """Return the text with a blank for each line end: an output has one line for each input."""
-    return text.translate({ord("\r"): " ", ord("\n"): " "})
+    items = [kind.item(value, f"{path}, line {number}") for number, (value,) in rows]
+    if not items:
+        raise DataError(f"{path}: holds no input")
+    return items
 
 
 def predict_file(args: argparse.Namespace) -> None:
@@ -432,9 +437,9 @@ def table_program(model_dir: str | Path, otherwise: Callable[[Any], None]) -> Ca
 
 def _parser(program: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("model_dir", help="a folder that save_pretrained wrote")
+    parser.add_argument("model_dir", type=folder_of_model, help="a folder that save_pretrained wrote")
     parser.add_argument("texts", nargs="*", help="texts, or audio files")
     parser.add_argument("--num_beams", type=whole_number(1), help="default: as saved with the model")
     count = whole_number(1)
@@ -448,7 +453,7 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
         metavar="PNG",
         help="draw the attention of the first text's best hypothesis",
     )
-    parser.add_argument("--sound", type=Path, metavar="FOLDER", help="where what a model says is written")
+    parser.add_argument("--sound", type=folder_to_write, metavar="FOLDER", help="where what a model says is written")
     files = parser.add_argument_group("a whole file")
     files.add_argument("--input_file", type=Path, help=".txt, .jsonl, .csv or .tsv; of frames .npz")
     files.add_argument("--output_file", type=file_to_write, help=".txt or .jsonl")
@@ -458,7 +463,7 @@ def _parser(program: str | None) -> argparse.ArgumentParser:
         "(default: the first) has the inputs",
     )
     files.add_argument("--scores", action="store_true", help="log-probabilities too, for .jsonl")
-    files.add_argument("--part_size", type=count, default=1024, help="so many texts are lost by a kill at most")
+    files.add_argument("--part_size", type=count, help="so many texts are lost by a kill at most (default: 1024)")
     files.add_argument(
         "--overwrite", action="store_true", help="start again where there is an output, or parts of one; a picture too"
     )
@@ -487,11 +492,12 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
             parser.error("--column: got '', wanted a name, or a number from 1 on")
         if args.output_file.resolve() == args.input_file.resolve():
             parser.error(f"--output_file: got {args.output_file}, which is the input file; name another one")
+        args.part_size = args.part_size or 1024
         start_logging()
         with one_sentence(ValueError):
             table_program(args.model_dir, predict_file)(args)
         return
-    for option in ("column", "scores"):
+    for option in ("column", "scores", "part_size", *(() if args.attention else ("overwrite",))):
         if getattr(args, option):
             parser.error(f"--{option} is for --input_file; leave it out, or name a file")
     with one_sentence(ValueError):

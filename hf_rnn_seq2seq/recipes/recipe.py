@@ -9,7 +9,8 @@ this package, `RnnSeq2SeqConfig`, `Seq2SeqTrainingArguments` and `GenerationConf
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +18,15 @@ from typing import Any, Literal
 from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, Seq2SeqTrainingArguments
 
-from ..data.files import read_text
+from ..data.files import read_text, sentence
 from ..data.option_checks import check_range
 from ..data.pairs import DataOptions
 from ..data.tokenizers import TokenizerOptions
-from ..evaluation.metrics import METRICS, load_metric
-from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from ..evaluation.metrics import METRICS, TEXT_METRICS, load_metric
+from ..model.configuration_rnn_seq2seq import PRESETS, RnnSeq2SeqConfig
+from ..model.generation_rules import ENDING_RULES, GENERATION_RULES
 from ..training.teacher_forcing import TeacherForcingOptions
-from .options import OptionsError, build_options, check_least, check_types, nearest, read_yaml, write_yaml
+from .options import OptionsError, build_options, check_types, nearest, read_yaml, write_yaml
 
 
 # Settings that follow from something else, and where to make them instead.
@@ -67,15 +69,19 @@ _RESERVED: dict[str, dict[str, str]] = {
 }
 
 
-# Numbers below which the Trainer or `generate()` fails, or does as if nothing were set.
-_AT_LEAST_1 = "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_steps"
-_AT_LEAST_0 = "num_train_epochs learning_rate weight_decay max_grad_norm dataloader_num_workers seed data_seed"
-_LEAST = {
-    "training": dict.fromkeys(_AT_LEAST_1.split(), 1)
-    | dict.fromkeys(_AT_LEAST_0.split(), 0)
-    | {"save_total_limit": 1},
-    "generation": {"num_beams": 1, "num_return_sequences": 1, "no_repeat_ngram_size": 0, "min_length": 0},
-}
+# Numbers with which the Trainer fails, or does as if nothing were set, as `GENERATION_RULES` has those of a search.
+_TRAINING_RULES: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
+    ("per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps save_total_limit "
+     "eval_accumulation_steps torch_empty_cache_steps dataloader_prefetch_factor", "whole number", lambda n: n >= 1,
+     "at least 1"),
+    ("max_steps", "whole number", lambda n: n >= 1 or n == -1, "at least 1"),  # -1: the Trainer's word for no limit
+    ("dataloader_num_workers", "whole number", lambda n: n >= 0, "at least 0"),
+    ("seed data_seed", "whole number", lambda n: 0 <= n < 2**32, "at least 0 and less than 2**32"),
+    ("num_train_epochs logging_steps eval_steps save_steps", "number", lambda x: 0 < x < math.inf, "more than 0"),
+    ("learning_rate weight_decay max_grad_norm adam_epsilon warmup_steps eval_delay neftune_noise_alpha", "number",
+     lambda x: 0 <= x < math.inf, "a finite number, at least 0"),
+    ("adam_beta1 adam_beta2", "number", lambda x: 0 <= x < 1, "at least 0 and less than 1"),
+)  # fmt: skip
 
 # What the Trainer itself reports at an evaluation: a metric of such a name would be taken for it, or be lost.
 _TAKEN_NAMES = ["loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch"]
@@ -220,6 +226,7 @@ class RecipeKind:
         generates: whether there is a section `generation`.
         generation: options of generation beside those of `GenerationConfig`, and their types.
         more: other sections and their options classes.
+        metrics: names of those that can count its outputs; none: the task itself says it.
     """
 
     task: str
@@ -228,6 +235,7 @@ class RecipeKind:
     generates: bool = False
     generation: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, type] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
 
     @property
     def sections(self) -> list[str]:
@@ -237,7 +245,7 @@ class RecipeKind:
 
 
 # Text to text.
-SEQ2SEQ = RecipeKind("seq2seq", DataOptions, TokenizerSection, generates=True)
+SEQ2SEQ = RecipeKind("seq2seq", DataOptions, TokenizerSection, generates=True, metrics=TEXT_METRICS)
 
 
 @dataclass
@@ -279,6 +287,8 @@ class Recipe:
         """
         options = {**self.model, **fixed}
         preset = options.pop("preset", None)
+        if preset not in (None, *PRESETS):
+            raise RecipeError(f"model.preset: got {preset!r}, wanted one of {', '.join(PRESETS)}")
         try:
             if preset is None:
                 return RnnSeq2SeqConfig(**options)
@@ -348,6 +358,23 @@ def with_task(content: dict[str, Any], kind: RecipeKind) -> dict[str, Any]:
     return {"task": kind.task, **content}
 
 
+def _check_rules(section: str, values: Mapping[str, Any], rules: Any) -> None:
+    """Refuse numbers out of their ranges, by their keys."""
+    for names, _, holds, words in rules:
+        for name in names.split():
+            value = values.get(name)
+            if value is not None and not holds(value):
+                raise RecipeError(f"{section}.{name}: got {value}, wanted {words}")
+
+
+def _check_metrics(kind: RecipeKind, evaluation: EvaluationOptions) -> None:
+    """Refuse metrics of another kind of output."""
+    for reported, (name, _) in evaluation.metric_specs.items():
+        if kind.metrics and name not in kind.metrics:
+            known = ", ".join(kind.metrics)
+            raise RecipeError(f"evaluation.metrics: {reported} is {name!r}, wanted one of {known} for {kind.task}")
+
+
 def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ) -> Recipe:
     """Check a recipe's content, the mapping read from YAML; `name` is what the results file is called.
 
@@ -377,13 +404,12 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
         ("generation", sections["generation"], {**_generation_hints(), **kind.generation}),
     ):
         check_types(values, hints, section, _RESERVED[section])
-    for section, least in _LEAST.items():
-        given = {name: value for name, value in sections[section].items() if (name, value) != ("max_steps", -1)}
-        check_least(given, least, section)  # -1 steps: the Trainer's word for no limit
+    _check_rules("training", training, _TRAINING_RULES)
+    _check_rules("generation", sections["generation"], (*GENERATION_RULES, *ENDING_RULES))
     try:
         GenerationConfig(**sections["generation"]).validate(strict=True)
     except (ValueError, TypeError) as error:
-        raise RecipeError(f"generation: {error}") from error
+        raise RecipeError(f"generation: {sentence(error)}") from error
 
     recipe = Recipe(
         name=name,
@@ -398,6 +424,7 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
         content=content,
         more={section: build_options(cls, sections[section], section) for section, cls in kind.more.items()},
     )
+    _check_metrics(kind, recipe.evaluation)
     # Contradictory model options are refused now, not after the data has been read.
     config = recipe.model_config(**recipe.tokenizer.stand_in_sizes())
     if isinstance(recipe.tokenizer, TokenizerSection):

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
+from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, Trainer, TrainerCallback, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from ..data.files import reading
+from ..data.files import reading, sentence
 from ..data.outputs import is_first_process, remove, replacing
 from ..data.splits import DatasetDict
 from ..sharing.card import save_model_card
@@ -102,6 +102,25 @@ def _check_trackers(report_to: str | list[str] | None, installed: list[str]) -> 
             raise RecipeError(
                 f"training.report_to: got {name}, which is not installed: {advice}; wanted it, or one of {here}"
             ) from error
+
+
+def check_training_options(recipe: Recipe) -> None:
+    """Refuse what the Trainer, its optimiser and its schedule would refuse, before any data is read."""
+    try:
+        arguments = training_arguments(recipe, ".", has_validation=True)
+    except RecipeError:  # or a recipe for training data alone
+        arguments = training_arguments(recipe, ".", has_validation=False)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    try:
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+        optimizer = kind([parameter], **options) if kind.__module__.startswith("torch.optim") else None
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        raise RecipeError(f"training.optim, training.optim_args: {sentence(error)}") from error
+    try:
+        more: Any = arguments.lr_scheduler_kwargs
+        get_scheduler(arguments.lr_scheduler_type, optimizer or torch.optim.SGD([parameter]), 1, 100, more)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"training.lr_scheduler_type, training.lr_scheduler_kwargs: {sentence(error)}") from error
 
 
 def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
@@ -323,6 +342,8 @@ def run_recipe(
     checkpoint = check_output(
         recipe, output_dir, resume=resume, overwrite=overwrite, eval_only=eval_only, average=average, results=results
     )
+    if not eval_only:
+        check_training_options(recipe)
     finished = resume and checkpoint is None and TrainingReport.load(output_dir) is not None
     if (eval_only or finished) and not is_first_process():
         return {}  # one process evaluates what is trained

@@ -22,7 +22,7 @@ from ..training.checkpoints import checkpoints_of, last_whole_checkpoint
 from .options import read_yaml
 from .recipe import Recipe, RecipeError
 from .suite import RUN_FILE, earlier_results
-from .task import REPORT_FILE, TrainingReport
+from .task import REPORT_FILE, TrainingReport, check_folder
 
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,9 @@ def _check_training(recipe: Recipe, folder: Path, resume: bool, overwrite: bool)
 
 
 def _check_evaluation(folder: Path, models: Sequence[str | Path], average: bool, overwrite: bool) -> None:
-    """Refuse an evaluation that would replace predictions, or a mean that would replace a model."""
+    """Refuse an evaluation of no model, one that would replace predictions, a mean that would replace a model."""
+    for model in models:
+        check_folder("--eval_only", str(model))
     if average:
         for model in models:
             if folder.resolve() in (Path(model).resolve(), *Path(model).resolve().parents):

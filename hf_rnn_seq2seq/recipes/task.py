@@ -13,10 +13,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..data.files import read_json, reading
+from ..data.files import DataError, read_json, reading
 from ..data.outputs import write_json
 from ..data.splits import Dataset, DatasetDict
-from ..evaluation.saved_model import average_models, load_ensemble, load_model
+from ..evaluation.saved_model import average_models, load_ensemble, load_model, saved_classes
 from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind, build_recipe, read_recipe
 
@@ -83,6 +83,15 @@ def task_class(name: Any) -> type[Task]:
     file, class_name = TASKS[name]
     found: type[Task] = getattr(import_module(f".{file}", __package__), class_name)
     return found
+
+
+def check_folder(option: str, folder: str | None) -> None:
+    """Refuse a folder that a recipe names and that holds no model."""
+    if folder is not None:
+        try:
+            saved_classes(Path(folder))
+        except (OSError, DataError) as error:
+            raise RecipeError(f"{option}: {error}") from error
 
 
 @contextmanager

@@ -22,12 +22,13 @@ from ..data.word_vectors import set_word_vectors
 from ..evaluation.decoding import IGNORE_INDEX
 from ..evaluation.ensemble import RnnSeq2SeqSequenceClassificationEnsemble as SequenceEnsemble
 from ..evaluation.ensemble import RnnSeq2SeqTokenClassificationEnsemble as TokenEnsemble
+from ..evaluation.metrics import LABEL_METRICS
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from .labelling import Labeller
-from .recipe import RecipeError, RecipeKind
+from .recipe import Recipe, RecipeError, RecipeKind
 from .scoring import check_metrics, compute_metrics, evenly_taken
-from .task import Scores, Task
+from .task import Scores, Task, check_folder
 
 
 logger = logging.getLogger(__name__)
@@ -68,8 +69,9 @@ class PretrainedOptions:
     encoder: str | None = None
 
 
-def _kind(task: str, data: type) -> RecipeKind:
-    return RecipeKind(task, data, ClassifierTokenizerOptions, more={"pretrained": PretrainedOptions})
+def _kind(task: str, data: type, metrics: tuple[str, ...]) -> RecipeKind:
+    more = {"pretrained": PretrainedOptions}
+    return RecipeKind(task, data, ClassifierTokenizerOptions, more=more, metrics=metrics)
 
 
 class ClassificationTask(Labeller, Task):
@@ -97,6 +99,10 @@ class ClassificationTask(Labeller, Task):
     def _labels(self, split: Dataset) -> list[str]:
         items = self.references(split)
         return label_map(label for item in items for label in ([item] if isinstance(item, str) else item))
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        check_folder("pretrained.encoder", recipe.more["pretrained"].encoder)
 
     def load_data(self, data_dir: str | Path) -> DatasetDict:
         self.data_dir = Path(data_dir)
@@ -194,7 +200,7 @@ class ClassificationTask(Labeller, Task):
 class TokenClassificationTask(ClassificationTask):
     """A label for each word of a sentence."""
 
-    kind = _kind("token_classification", TokenLabelDataOptions)
+    kind = _kind("token_classification", TokenLabelDataOptions, LABEL_METRICS)
     model_class = RnnSeq2SeqForTokenClassification
     ensemble_class = TokenEnsemble
     model: RnnSeq2SeqForTokenClassification | TokenEnsemble
@@ -236,7 +242,7 @@ class TokenClassificationTask(ClassificationTask):
 class SequenceClassificationTask(ClassificationTask):
     """One label for each text."""
 
-    kind = _kind("sequence_classification", SequenceLabelDataOptions)
+    kind = _kind("sequence_classification", SequenceLabelDataOptions, LABEL_METRICS[:2])
     model_class = RnnSeq2SeqForSequenceClassification
     ensemble_class = SequenceEnsemble
     model: RnnSeq2SeqForSequenceClassification | SequenceEnsemble

@@ -33,7 +33,7 @@ from .recipe import Recipe, RecipeError, RecipeKind
 from .run_folder import SPOKEN_PICTURE
 from .scoring import compute_metrics, evenly_taken
 from .speaking import Spoken, speak
-from .task import Scores, Task
+from .task import Scores, Task, check_folder
 from .task_text import token_ids
 
 
@@ -135,6 +135,7 @@ class SpeakTask(Task):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
+        check_folder("listening.recognizer", self.listening.recognizer)
         if recipe.data.toy is not None and recipe.content.get("features"):
             raise RecipeError("features: the data is a toy, whose vectors are no sound; leave the section out")
         if recipe.evaluation.metric_specs and self.listening.recognizer is None:

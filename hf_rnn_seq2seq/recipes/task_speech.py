@@ -24,6 +24,7 @@ from ..data.splits import Dataset, DatasetDict
 from ..data.tokenizers import TokenizerOptions, load_tokenizers, train_tokenizer
 from ..evaluation.decoding import IGNORE_INDEX
 from ..evaluation.ensemble import RnnSeq2SeqSpeechEnsemble
+from ..evaluation.metrics import TEXT_METRICS
 from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 from ..training.augmentation import SpecAugmentOptions, spec_augment
@@ -76,6 +77,7 @@ SPEECH = RecipeKind(
     generates=True,
     generation={"ctc_weight": float},
     more={"features": FeatureOptions},
+    metrics=TEXT_METRICS,
 )
 
 

@@ -24,8 +24,9 @@ try:
     import gradio as gr
 except ImportError as error:
     raise ImportError(f"the demo needs the package '{error.name}': pip install 'hf_rnn_seq2seq[demo]'") from error
-from ..data.files import DataError, read_json
+from ..data.files import DataError
 from ..data.outputs import check_output_folder
+from ..evaluation.saved_model import saved_classes
 from .demo_models import ClassModel, ForecastModel, SpeechModel, TagModel, TextModel, spans
 from .hub import NOT_SHARED
 
@@ -163,12 +164,9 @@ def _page_of(model_dir: Path) -> Callable[[Path], None]:
         FileNotFoundError: the folder holds no model.
         DataError: it holds one of a class that has no page.
     """
-    file = model_dir / "config.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{model_dir} holds no config.json: it is not the folder of a saved model")
-    saved = (read_json(file).get("architectures") or [None])[0]
+    saved = next(iter(saved_classes(model_dir)), None)
     if saved not in KINDS:
-        raise DataError(f"{file}: architectures: got {saved}, wanted one of {', '.join(KINDS)}")
+        raise DataError(f"{model_dir / 'config.json'}: architectures: got {saved}, wanted one of {', '.join(KINDS)}")
     return KINDS[saved]
 
 
@@ -246,7 +244,7 @@ def write_space(model_dir: str | Path, output_dir: str | Path) -> Path:
         DataError: it holds one that has no page.
     """
     model_dir, output_dir = Path(model_dir), Path(output_dir)
-    _page_of(model_dir)
+    build_demo(model_dir)  # which refuses what cannot be shown
     check_output_folder(output_dir, "output_dir")
     if output_dir.is_dir() and any(output_dir.iterdir()):
         raise FileExistsError(f"output_dir: {output_dir} is not empty, wanted a new folder")
@@ -271,6 +269,10 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
     parser.add_argument("--no_browser", action="store_true", help="only print the address")
     parser.add_argument("--space", metavar="FOLDER", help="write a Space of the Hub to a new folder, and show nothing")
     args = parser.parse_args(arguments)
+    if args.port is not None and not 0 <= args.port <= 65535:
+        parser.error(f"--port: got {args.port}, wanted 0 to 65535")
+    if args.space is not None and args.port is not None:
+        parser.error("--space: nothing is shown; leave out --port")
     try:
         if args.space is not None:
             sys.stdout.write(f"{write_space(args.model_dir, args.space)}\n")

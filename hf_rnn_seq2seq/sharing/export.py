@@ -13,7 +13,7 @@ from typing import Any
 from ..data.files import read_json
 from ..data.outputs import check_output_folder, remove, write_json
 from ..data.preprocessing import PREPROCESSING_FILE, Preprocessing
-from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
+from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
 from ..evaluation.saved_model import load_model
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from . import runtime
@@ -27,6 +27,7 @@ _FILES = (
     *(runtime.ENCODER, runtime.DECODER_STEP, runtime.RUNTIME_CONFIG, runtime.GENERATION_CONFIG, runtime.COPIED_AS),
     *("tokenizer.json", TARGET_TOKENIZER_FOLDER),
 )
+_TOKENIZERS = ("tokenizer.json", f"{TARGET_TOKENIZER_FOLDER}/tokenizer.json")
 
 
 def export_model(
@@ -64,6 +65,8 @@ def export_model(
         export = export_series if is_forecaster(model_dir) else export_values
         return export(model_dir, output_dir, quantize, overwrite)
     _check_folder(output_dir.resolve(), overwrite)
+    if any((model_dir / name).is_file() for name in _TOKENIZERS):
+        load_tokenizers(model_dir)  # which refuses those that are damaged
     model = load_model(RnnSeq2SeqForConditionalGeneration, model_dir)
     preprocessing = _preprocessing_of(model_dir, reverse_source)
     settings = model.generation_config.to_diff_dict()
@@ -108,8 +111,7 @@ def _move_files(written: Path, output_dir: Path) -> None:
 
 def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any], options: dict[str, Any]) -> None:
     """Write all files of an export but the graphs: tokenizers, settings of search and runtime, the runtime."""
-    candidates = ("tokenizer.json", f"{TARGET_TOKENIZER_FOLDER}/tokenizer.json")
-    tokenizers = [name for name in candidates if (model_dir / name).is_file()]
+    tokenizers = [name for name in _TOKENIZERS if (model_dir / name).is_file()]
     for name in tokenizers:
         (output_dir / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(model_dir / name, output_dir / name)

@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import gc
 import json
+import math
 import signal
 import socket
 import sys
@@ -212,9 +213,15 @@ def serve(
     """
     options, folder = options or ServerOptions(), Path(folder)
     for one in fields(options):
-        if getattr(options, one.name) <= 0:
+        if not 0 < getattr(options, one.name) < math.inf:
             raise ValueError(f"{one.name}: got {getattr(options, one.name)}, wanted more than 0")
-    runtime = RnnSeq2SeqRuntime.from_pretrained(folder, num_threads)
+    try:
+        runtime = RnnSeq2SeqRuntime.from_pretrained(folder, num_threads)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # those of json, onnxruntime and tokenizers have nothing else in common
+        what = " ".join(str(error).split())
+        raise ValueError(f"{folder}: {what}; wanted a folder that export wrote") from error
     answers = None if lexicon is None else Lexicon.read(Path(lexicon), normalizer_of(runtime))
     service = Service(runtime, options, answers)
     settings = uvicorn.Config(
@@ -254,6 +261,8 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
     args = parser.parse_args(arguments)
     if not 0 <= args.port <= 65535:
         parser.error(f"--port: got {args.port}, wanted 0 to 65535")
+    if not args.host:
+        parser.error("--host: got '', wanted an address; 0.0.0.0 is reachable from elsewhere")
     if args.num_threads < 1:
         parser.error(f"--num_threads: got {args.num_threads}, wanted at least 1")
     options = ServerOptions(**{one.name: getattr(args, one.name) for one in fields(ServerOptions)})

@@ -32,7 +32,7 @@ from latency import percentile, requests
 from workload import SHAPES, STEPS, Shape, export_shape
 
 from hf_rnn_seq2seq.data.outputs import check_output_file, replacing
-from hf_rnn_seq2seq.recipes.arguments import file_to_write
+from hf_rnn_seq2seq.recipes.arguments import file_to_write, number
 from hf_rnn_seq2seq.sharing.results import describe_hardware, installed_versions, portable_command
 
 
@@ -170,7 +170,7 @@ def main(arguments: list[str] | None = None) -> list[Load]:
     """Run the command line; return what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(SHAPES), help="A or B; default: A,B")
-    parser.add_argument("--seconds", type=float, default=10, help="of each load; default: 10")
+    parser.add_argument("--seconds", type=number(0), default=10, help="of each load; default: 10")
     parser.add_argument("--beside", default="nothing", help="what else ran, in words, for the file")
     parser.add_argument("--results", type=file_to_write, metavar="FILE", help="write what was found to this JSON file")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")

@@ -36,9 +36,10 @@ import workload
 from rounds import clock_for, measure_in_turn
 from workload import SHAPES, WORKS, Run, Shape, Work
 
+from hf_rnn_seq2seq.data.files import DataError, read_json
 from hf_rnn_seq2seq.data.outputs import replacing
 from hf_rnn_seq2seq.model.fast import ACCELERATIONS, plain
-from hf_rnn_seq2seq.recipes.arguments import file_to_write
+from hf_rnn_seq2seq.recipes.arguments import file_to_write, number, one_sentence, whole_number
 from hf_rnn_seq2seq.sharing.results import describe_hardware, installed_versions
 
 
@@ -115,7 +116,9 @@ def read(path: Path | None) -> dict[str, Any]:
     """Return what earlier runs found."""
     if path is None or not path.exists():
         return {"cells": {}}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("cells"), dict):
+        raise DataError(f"{path}: wanted an object with the key cells, as this program writes it")
     return content
 
 
@@ -124,16 +127,22 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", default=",".join(cells()), help="model/work or model/work/feeding; default: all")
     parser.add_argument("--off", default=",".join(ACCELERATIONS), help="switched off in turn; default: all")
-    parser.add_argument("--rounds", type=int, default=9, help="default: 9")
-    parser.add_argument("--seconds", type=float, default=0.4, help="of a measurement, at least about; default: 0.4")
+    parser.add_argument("--rounds", type=whole_number(1), default=9, help="default: 9")
+    parser.add_argument(
+        "--seconds", type=number(0), default=0.4, help="of a measurement, at least about; default: 0.4"
+    )
     parser.add_argument("--results", type=file_to_write, metavar="FILE", help="JSON file to put the cells into")
     parser.add_argument("--table-only", action="store_true", help="measure nothing, print the table of --results")
     options = parser.parse_args(arguments)
     asked, off = options.cells.split(","), options.off.split(",")
-    for given, known in ((asked, cells()), (off, list(ACCELERATIONS))):
+    for option, given, known in (("cells", asked, cells()), ("off", off, list(ACCELERATIONS))):
         if not set(given) <= set(known):
-            parser.error(f"unknown: {', '.join(sorted(set(given) - set(known)))}; there are {', '.join(known)}")
-    found = read(options.results)
+            wrong = sorted(set(given) - set(known))[0]
+            parser.error(f"--{option}: got {wrong!r}, wanted some of {', '.join(known)}")
+    if options.table_only and options.results is None:
+        parser.error("--table-only prints the table of --results: name that file")
+    with one_sentence():
+        found = read(options.results)
     for name in [] if options.table_only else asked:
         shape, work, *feeding = name.split("/")
         cell = measure(SHAPES[shape], WORKS[work], bool(feeding), off, options.rounds, options.seconds)

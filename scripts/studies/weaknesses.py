@@ -47,6 +47,7 @@ from hf_rnn_seq2seq.recipes.options import OptionsError
 from hf_rnn_seq2seq.recipes.run import run_recipe
 from hf_rnn_seq2seq.recipes.run_folder import differences
 from hf_rnn_seq2seq.recipes.task import Task, TrainingReport, load_task
+from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask
 from hf_rnn_seq2seq.sharing.results import write_results
 
 
@@ -147,7 +148,10 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 def measure(args: argparse.Namespace, command: list[str]) -> dict[str, float]:
     """Train the models, draw and write what they do; returns the metrics."""
     tallies, seconds, parameters, seed = {name: Tally() for name in STRUCTURES}, 0.0, 0, 0
-    longest = load_task(args.recipe, args.set).recipe.data.toy.max_length
+    task = load_task(args.recipe, args.set)
+    if not isinstance(task, Seq2SeqTask):
+        raise OptionsError(f"{args.recipe}: task: got {task.kind.task}, wanted seq2seq")
+    longest = task.recipe.data.toy.max_length
     longer = [f"data.toy.{LONGER_SPLIT}=10000", f"data.toy.longer_max_length={LONGER * longest}"]
     one_letter = [*longer, "training.num_train_epochs=5"]  # sooner learnt than to copy
     runs: dict[str, list[str]] = {"copy": [], "reverse": [], "capital": one_letter}

@@ -319,7 +319,7 @@ def test_what_does_not_fit_a_pretrained_encoder_is_refused(translator: Path, dat
         OptionsError, match=r"tokenizer: leave the section out, pretrained.encoder brings its tokenizer"
     ):
         built("sequence_classification", data_dir, pretrained__encoder=str(translator), tokenizer__lowercase=True)
-    with pytest.raises(OptionsError, match=r"pretrained.encoder: .* holds no tokenizer.json"):
+    with pytest.raises(OptionsError, match=r"pretrained.encoder: .* holds no config.json"):
         built("sequence_classification", data_dir, pretrained__encoder=str(tmp_path))
     with pytest.raises(OptionsError, match="model: its options do not fit the encoder in"):
         built("sequence_classification", data_dir, pretrained__encoder=str(translator), model__encoder_hidden_size=32)
