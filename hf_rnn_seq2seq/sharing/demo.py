@@ -8,6 +8,7 @@ the attention or C; the classes of a text; the labels of its words. It asks noth
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import shutil
@@ -25,7 +26,7 @@ try:
 except ImportError as error:
     raise ImportError(f"the demo needs the package '{error.name}': pip install 'hf_rnn_seq2seq[demo]'") from error
 from ..data.files import DataError, read_json
-from ..data.outputs import check_output_folder
+from ..data.outputs import check_output_folder, replacing_folder, write_whole
 from .demo_models import ClassModel, SpeechModel, TagModel, TextModel, spans
 
 
@@ -221,14 +222,19 @@ def write_space(model_dir: str | Path, output_dir: str | Path) -> Path:
     check_output_folder(output_dir, "output_dir")
     if output_dir.is_dir() and any(output_dir.iterdir()):
         raise FileExistsError(f"output_dir: {output_dir} is not empty, wanted a new folder")
-    shutil.copytree(model_dir, output_dir / "model", ignore=_LEFT_OUT)
-    (output_dir / "app.py").write_text(_APP, encoding="utf-8")
+    with replacing_folder(output_dir) as folder:
+        _fill_space(folder, model_dir)
+    return output_dir
+
+
+def _fill_space(folder: Path, model_dir: Path) -> None:
+    shutil.copytree(model_dir, folder / "model", ignore=_LEFT_OUT)
+    write_whole(folder / "app.py", _APP)
     extras = "demo,audio" if _page_of(model_dir) is _speech_page else "demo"
     requirement = f"hf_rnn_seq2seq[{extras}]=={metadata.version('hf_rnn_seq2seq')}\n"
-    (output_dir / "requirements.txt").write_text(requirement, encoding="utf-8")
-    readme = _README.format(title=model_dir.resolve().name, gradio=gr.__version__)
-    (output_dir / "README.md").write_text(readme, encoding="utf-8")
-    return output_dir
+    write_whole(folder / "requirements.txt", requirement)
+    title = json.dumps(model_dir.resolve().name)  # a string of YAML too
+    write_whole(folder / "README.md", _README.format(title=title, gradio=gr.__version__))
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:

@@ -6,17 +6,17 @@ earlier export stays whole until all files are there. Needs the extra `export`.
 
 import dataclasses
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ..data.files import read_json
-from ..data.outputs import check_output_folder, remove, write_json
+from ..data.outputs import check_output_folder, write_json
 from ..data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..evaluation.saved_model import load_model
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from . import runtime
+from .one_graph import whole_export
 from .onnx_graphs import write_graphs
 from .onnx_series import export_series, is_forecaster
 from .onnx_values import export_values, value_class
@@ -71,12 +71,10 @@ def export_model(
         if settings.get(name) is None:
             settings[name] = getattr(model.config, name)
     runtime.GenerationOptions.of(settings)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f"{output_dir.name}.") as folder:
+    with whole_export(output_dir, runtime, _FILES) as folder:
         write_graphs(model, folder, quantize)
         options = {"vocab_size": model.config.vocab_size, "quantize": quantize, **dataclasses.asdict(preprocessing)}
-        _write_settings(Path(folder), model_dir, settings, options)
-        _move_files(Path(folder), output_dir)
+        _write_settings(folder, model_dir, settings, options)
     return output_dir
 
 
@@ -95,19 +93,8 @@ def _check_folder(output_dir: Path, overwrite: bool) -> None:
         )
 
 
-def _move_files(written: Path, output_dir: Path) -> None:
-    """Move the files of a finished export to where an earlier one may be."""
-    output_dir.mkdir(exist_ok=True)
-    for name in _FILES:
-        new, old = written / name, output_dir / name
-        if old.is_dir() or (old.exists() and not new.exists()):
-            remove(old)
-        if new.exists():
-            new.replace(old)
-
-
 def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any], options: dict[str, Any]) -> None:
-    """Write all files of an export but the graphs: tokenizers, settings of search and runtime, the runtime."""
+    """Write the files of an export beside the graphs: tokenizers, settings of search and runtime."""
     candidates = ("tokenizer.json", f"{TARGET_TOKENIZER_FOLDER}/tokenizer.json")
     tokenizers = [name for name in candidates if (model_dir / name).is_file()]
     for name in tokenizers:
@@ -118,7 +105,7 @@ def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any
     write_json(
         output_dir / runtime.RUNTIME_CONFIG,
         {
-            "format": runtime.FORMAT,
+            "format": runtime.FORMATS[-1],
             **options,
             "source_tokenizer": tokenizers[0] if tokenizers else None,
             "target_tokenizer": tokenizers[-1] if tokenizers else None,
@@ -128,7 +115,6 @@ def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any
             ),
         },
     )
-    shutil.copyfile(runtime.__file__, output_dir / runtime.COPIED_AS)
 
 
 def _preprocessing_of(model_dir: Path, reverse_source: bool | None) -> Preprocessing:
