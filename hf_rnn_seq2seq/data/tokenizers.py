@@ -269,7 +269,7 @@ def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, Pre
         raise FileNotFoundError(f"{directory} holds no tokenizer.json: it is not a saved model of this package")
     # By its saved class; that of this package's own tokenizer, and not the code in the directory, has been registered.
     with reading(directory, "a folder with the files of a tokenizer", any_error=True):
-        source = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(directory)))
+        source = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False))
     if isinstance(source, RnnSeq2SeqTwoSidedTokenizer):  # one of both sides, which rewrites its sources
         target = source.target_tokenizer if source.has_two_vocabularies else None
         source = source.source_tokenizer
@@ -278,4 +278,6 @@ def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, Pre
     if not folder.is_dir():
         return source, source
     with reading(folder, "a folder with the files of a tokenizer", any_error=True):
-        return source, cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(folder)))
+        return source, cast(
+            PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        )

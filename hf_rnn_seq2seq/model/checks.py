@@ -249,6 +249,25 @@ def check_request(config: Any, source: Any, inputs: dict[str, Any]) -> None:
         Sizes(batch=len(source)).check("decoder_input_ids", prompts, "batch steps")
 
 
+# What a search may ask for: memory is taken for each symbol of each beam.
+_MOST_OF_SEARCH = {
+    **dict.fromkeys(("num_beams", "num_return_sequences"), 10_000),
+    **dict.fromkeys(("max_length", "max_new_tokens", "min_length", "min_new_tokens"), 2**20),
+    **dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id"), 2**24),
+}
+
+
+def check_search(given: dict[str, Any], saved: Any) -> None:
+    """Refuse options of a search that are no numbers or beyond all reason, of a call or else of its configuration."""
+    for name, most in _MOST_OF_SEARCH.items():
+        value = given.get(name, getattr(saved, name, None))
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, str | float | dict):
+                raise ValueError(f"{name} must be a whole number; got {number!r}")
+            if isinstance(number, int) and number > most:
+                raise ValueError(f"{name} must be at most {most}; got {number}")
+
+
 def state_layers(cache: Any) -> list[Any]:
     """Return the layers of a cache that hold the decoder's state, one a decoder layer."""
     layers: list[Any] = getattr(cache, "self_attention_cache", cache).layers

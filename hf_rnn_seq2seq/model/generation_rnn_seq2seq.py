@@ -18,7 +18,7 @@ from transformers.generation import (
     WatermarkLogitsProcessor,
 )
 
-from .checks import check_request
+from .checks import check_request, check_search
 from .fast import replaceable, search
 from .transformers_names import REPLACED_BY_SEARCH, named, one_cache
 
@@ -34,6 +34,7 @@ def checked_generate(stock: Any) -> Any:
     def generate(self: Any, inputs: Any = None, generation_config: Any = None, *args: Any, **kwargs: Any) -> Any:
         if "past_key_values" in kwargs or "cache" in kwargs:
             kwargs |= named(one_cache(kwargs.pop("past_key_values", None), kwargs.pop("cache", None)))
+        check_search(kwargs, generation_config or getattr(self, "generation_config", None))
         check_request(self.config, kwargs.get(self.main_input_name) if inputs is None else inputs, kwargs)
         return stock(self, inputs, generation_config, *args, **kwargs)
 

@@ -42,6 +42,7 @@ from ..data.files import (
     check_text,
     input_lines,
     json_columns,
+    printable,
     reading,
     split_blanks,
     table_columns,
@@ -413,7 +414,7 @@ def predict_texts(args: argparse.Namespace, texts: list[str]) -> None:
     ranked = iter(results)
     for item, text in zip(items, texts, strict=True):
         lines = predictor.printed(item, next(ranked), width) if text.strip() else [""]
-        sys.stdout.writelines(f"{line}\n" for line in lines)
+        sys.stdout.writelines(printable(f"{line}\n") for line in lines)
     if args.attention and filled and isinstance(predictor, TextPredictor):
         predictor.draw_attention(filled[0], results[0][0], args.attention)
         sys.stdout.write(f"attention of {filled[0]!r} drawn to {args.attention}\n")

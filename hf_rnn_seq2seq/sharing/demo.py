@@ -8,6 +8,7 @@ the attention or C; the classes of a text; the labels of its words. It asks noth
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import math
 import os
@@ -25,8 +26,10 @@ try:
     import gradio as gr
 except ImportError as error:
     raise ImportError(f"the demo needs the package '{error.name}': pip install 'hf_rnn_seq2seq[demo]'") from error
-from ..data.files import DataError, read_json
+from ..data.files import DataError, printable
 from ..data.outputs import check_output_folder, replacing_folder, write_whole
+from ..evaluation.saved_model import saved_classes
+from .card_text import plain
 from .demo_models import ClassModel, SpeechModel, TagModel, TextModel, spans
 
 
@@ -49,7 +52,7 @@ def _told(work: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]
         try:
             yield from work(item)
         except DataError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
 
     return event
 
@@ -135,12 +138,9 @@ def _page_of(model_dir: Path) -> Callable[[Path], None]:
         FileNotFoundError: the folder holds no model.
         DataError: it holds one of a class that has no page.
     """
-    file = model_dir / "config.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{model_dir} holds no config.json: it is not the folder of a saved model")
-    saved = (read_json(file).get("architectures") or [None])[0]
+    saved = next(iter(saved_classes(model_dir)), None)
     if saved not in KINDS:
-        raise DataError(f"{file}: architectures: got {saved}, wanted one of {', '.join(KINDS)}")
+        raise DataError(f"{model_dir / 'config.json'}: architectures: got {saved}, wanted one of {', '.join(KINDS)}")
     return KINDS[saved]
 
 
@@ -155,7 +155,7 @@ def build_demo(model_dir: str | Path) -> gr.Blocks:
     page = _page_of(model_dir)
     name = model_dir.resolve().name
     with gr.Blocks(title=name, analytics_enabled=False) as blocks:
-        gr.Markdown(f"# {name}")
+        gr.Markdown(f"# {plain(name)}")
         page(model_dir)
     return blocks
 
@@ -254,4 +254,4 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
             return
         launch_demo(args.model_dir, args.host, args.port, not args.no_browser)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(printable(f"error: {error}"))

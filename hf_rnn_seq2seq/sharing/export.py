@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..data.files import read_json
+from ..data.files import read_object
 from ..data.outputs import check_output_folder, write_json
 from ..data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
@@ -111,7 +111,7 @@ def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any
             "target_tokenizer": tokenizers[-1] if tokenizers else None,
             # whether "</s>" in a text is text; plain tokenizers take it for the end of the sequence
             "split_special_tokens": bool(
-                options_file.is_file() and read_json(options_file).get("split_special_tokens")
+                options_file.is_file() and read_object(options_file).get("split_special_tokens")
             ),
         },
     )

@@ -409,9 +409,14 @@ def main(arguments: list[str]) -> None:
         for text in arguments or (line.removesuffix("\n") for line in sys.stdin):
             text.encode("utf-8")  # an argument may be none
             answer = "" if runtime.is_blank(text) else runtime.generate(text)[0][0].text
-            sys.stdout.write((answer or "").translate({ord("\r"): " ", ord("\n"): " "}) + "\n")
+            sys.stdout.write(_printable(re.sub("[\r\n]", " ", answer or "")) + "\n")
     except Exception as error:  # those of onnxruntime and tokenizers have nothing else in common
-        sys.exit(f"error: {'input, wanted UTF-8: ' * isinstance(error, UnicodeError)}{error}")
+        sys.exit(_printable(f"error: {'input, wanted UTF-8: ' * isinstance(error, UnicodeError)}{error}"))
+
+
+def _printable(text: str) -> str:
+    """Return a text without what steers a terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda control: f"\\x{ord(control[0]):02x}", text)
 
 
 if __name__ == "__main__":
