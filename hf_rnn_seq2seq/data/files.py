@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
@@ -146,6 +147,9 @@ def check_text(text: str, name: str) -> str:
 # ---- Lines ------------------------------------------------------------------------------------------------------
 
 
+_LONGEST_LINE = 2**27  # characters: a few kilobytes of a compressed file can be gigabytes of one line
+
+
 def _decoded_lines(handle: BinaryIO, name: str) -> Iterator[str]:
     r"""Yield lines with their ends, which are \n, \r\n or \r; errors name the line."""
     number = 0
@@ -154,7 +158,9 @@ def _decoded_lines(handle: BinaryIO, name: str) -> Iterator[str]:
     decoded = io.TextIOWrapper(handle, "utf-8-sig", "surrogateescape", newline="")
     with reading(lambda: f"{name}, after line {number}", wanted, damage="broken gzip file"):
         try:
-            for number, line in enumerate(decoded, start=1):
+            for number, line in enumerate(iter(partial(decoded.readline, _LONGEST_LINE), ""), start=1):
+                if len(line) == _LONGEST_LINE:
+                    raise DataError(f"{name}, line {number}: got more than {_LONGEST_LINE} characters, wanted fewer")
                 try:
                     line.encode("utf-8", "surrogateescape").decode("utf-8")
                 except UnicodeDecodeError as error:

@@ -24,6 +24,7 @@ from ..model.tokenization_two_sides import RnnSeq2SeqTwoSidedTokenizer
 from ..model.tokenization_words import RnnSeq2SeqWordTokenizer
 from .files import DataError, check_text, reading
 from .option_checks import check_choice, check_range
+from .outputs import writing
 
 
 # The order fixes the ids: <unk> 0, <pad> 1, <s> 2, </s> 3.
@@ -251,10 +252,12 @@ def save_tokenizers(
     directory: str | Path, source: PreTrainedTokenizerFast, target: PreTrainedTokenizerFast | None
 ) -> None:
     """Save the source tokenizer in a model directory, and a target tokenizer of its own in `target_tokenizer`."""
-    source.save_pretrained(directory)
+    with writing(directory):
+        source.save_pretrained(directory)
     folder = Path(directory) / TARGET_TOKENIZER_FOLDER
     if target is not None and target is not source:
-        target.save_pretrained(folder)
+        with writing(folder):
+            target.save_pretrained(folder)
     elif folder.is_dir():
         shutil.rmtree(folder)  # of a model that was here before: this one would decode with it
 

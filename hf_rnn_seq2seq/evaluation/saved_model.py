@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from ..data.files import DataError, first_few, read_object, sentence
+from ..data.outputs import writing
 from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, Preprocessing
 from ..data.processors import save_processor
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
@@ -158,7 +159,8 @@ def average_models(
     model: RnnSeq2SeqPreTrainedModel = load_model(model_class, directories[0])
     # strict=False: tied weights are in a checkpoint once.
     model.load_state_dict(average_checkpoints(directories), strict=False)
-    model.save_pretrained(str(output_dir))
+    with writing(output_dir):
+        model.save_pretrained(str(output_dir))
     if tokenizers is not None:
         save_processor(output_dir, *tokenizers, preprocessing)
     return model

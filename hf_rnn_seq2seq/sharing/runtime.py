@@ -100,7 +100,7 @@ class RnnSeq2SeqRuntime:
         )
         tokenizers: list[Tokenizer | None] = []
         for name in map(settings.get, sides):
-            load = functools.partial(Tokenizer.from_buffer, files.get(name, b""))
+            load = functools.partial(Tokenizer.from_buffer, files.get(name or "", b""))
             tokenizer = None if name is None else opened(folder / name, load)
             if tokenizer is not None:
                 tokenizer.no_padding()

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from .batching import Batcher
-from .runtime import GenerationOptions, Hypothesis, RnnSeq2SeqRuntime
+from .runtime import Hypothesis, RnnSeq2SeqRuntime
+from .search_options import GenerationOptions
 
 
 try:

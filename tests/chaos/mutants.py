@@ -1,10 +1,10 @@
 """Mutants: small changes of the model's code, each of which the tests of its module should notice.
 
-    python tests/chaos/mutants.py [--number 90] [--seed 0] [--modules loss attention] [--only loss.py:17:3]
+    python tests/chaos/mutants.py [--number 90] [--seed 0] [--modules loss attention]
 
 A mutant is one changed operator, comparison, number or truth value, drawn from all of the modules below. It is made
 in a copy of the tree, and the tests run in a fork that has torch loaded, up to the first failure. Prints each mutant,
-and `N of M killed`. Survivors may be equal to the original (a size that only saves memory), so that a person looks at them.
+and `N of M killed`. Survivors may be equal to the original (a size that only saves memory): a person looks at them.
 """
 
 from __future__ import annotations

@@ -169,7 +169,8 @@ def of_saved_models() -> list[Case]:
         {"vocab_size": -1}, {"id2label": ["a"]}, {"id2label": {"x": "b"}}, {"architectures": "x"},
         {"architectures": [1]},
         {"dtype": "float7"}, {"dtype": '__import__("os").system("touch ran")'}, {"eos_token_id": 10**30},
-        {"cardinality": [10**12]}, {"rnn_type": "../../x"}, {"layer_types": ["x"]}, {"model_type": None, "rnn_type": 3},
+        {"cardinality": [10**12]}, {"rnn_type": "../../x"}, {"layer_types": ["x"]},
+        {"model_type": None, "rnn_type": 3},
         {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
     ]  # fmt: skip
     cases += [Case(f"config {keys}", "text", setting("config.json", **keys), load) for keys in changes]
