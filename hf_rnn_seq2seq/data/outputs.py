@@ -97,8 +97,8 @@ def _disk_error(error: Exception, folder: Path) -> int | None:
 
 
 def _beside(path: Path) -> Path:
-    """Return a name that nobody knows, in the folder of a path, with its suffix: a picture's kind follows from it."""
-    return path.with_name(f".partial-{secrets.token_hex(6)}{path.suffix}")
+    """Return a name that nobody knows, in the folder of a path, with its end: a picture's kind follows from it."""
+    return path.with_name(f".partial-{secrets.token_hex(6)}-{path.name[-40:]}")
 
 
 def _created(path: Path) -> Any:
@@ -107,7 +107,7 @@ def _created(path: Path) -> Any:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a file to write, which replaces `path` at the end, on the disk; if the work fails, `path` stays as it was.
 
     A link is replaced, and not followed.

@@ -62,8 +62,6 @@ def load_model(model_class: Any, directory: str | Path) -> Any:
         raise DataError(
             f"{folder}: its weights cannot be loaded: {error}; wanted what save_pretrained wrote"
         ) from error
-    except ImportError:
-        raise
     except Exception as error:  # of a configuration they are of many types
         raise DataError(f"{folder}: cannot be loaded: {sentence(error)}; wanted what save_pretrained wrote") from error
     _check_kind(folder, saved, type(model).__name__)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,8 +39,9 @@ def read_export(
     # A cache of the Hub has links to files beside it.
     roots = (home, home.parents[1] / "blobs") if home.parent.name == "snapshots" else (home,)
 
-    def read(name: Any) -> bytes:
-        path = (home / str(name).replace("\0", "")).resolve()
+    def read(name: str) -> bytes:
+        # Path.resolve raises a RuntimeError for a link to itself
+        path = Path(os.path.realpath(home / str(name))) if str(name).isprintable() else Path("/")
         if not any(path.is_relative_to(root) for root in roots):
             raise ValueError(f"{folder}: the file {name!r} lies outside the folder, wanted one in it")
         if not path.is_file():

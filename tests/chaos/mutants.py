@@ -94,19 +94,21 @@ def mutate(node: ast.AST) -> None:
     ast.fix_missing_locations(node)
 
 
-def mutants(module: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the name, the old and the new line, and the text of each mutant of a module."""
-    text = (ROOT / "hf_rnn_seq2seq" / module).read_text(encoding="utf-8")
-    names = [place for _, place in sites(ast.parse(text))]
-    for number, place in enumerate(names):
-        tree = ast.parse(text)
-        node = list(sites(tree))[number][0]
-        before = ast.unparse(node)
-        mutate(node)
-        if isinstance(node, ast.Invert | ast.UnaryOp) and before == ast.unparse(node):
-            continue
-        shown = f"{before.splitlines()[0][:60]}  ->  {ast.unparse(node).splitlines()[0][:60]}"
-        yield f"{Path(module).name}:{place}", shown, ast.unparse(ast.fix_missing_locations(tree))
+def mutants(module: str) -> Iterator[tuple[str, str, int]]:
+    """Yield each mutant of a module: its name, the module, and its number there."""
+    tree = ast.parse((ROOT / "hf_rnn_seq2seq" / module).read_text(encoding="utf-8"))
+    for number, (_, place) in enumerate(sites(tree)):
+        yield f"{Path(module).name}:{place}", module, number
+
+
+def made(module: str, number: int) -> tuple[str, str]:
+    """Return the old and the new line of a mutant, and its text."""
+    tree = ast.parse((ROOT / "hf_rnn_seq2seq" / module).read_text(encoding="utf-8"))
+    node = list(sites(tree))[number][0]
+    before = ast.unparse(node)
+    mutate(node)
+    shown = f"{before.splitlines()[0][:60]}  ->  {ast.unparse(node).splitlines()[0][:60]}"
+    return shown, ast.unparse(ast.fix_missing_locations(tree))
 
 
 def survives(tree: Path, module: str, text: str, log: Path) -> bool:
@@ -148,9 +150,9 @@ def main() -> None:
     torch.set_num_threads(1)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     modules = [module for module in TESTS if not args.modules or Path(module).stem in args.modules]
-    drawn = [(module, *mutant) for module in modules for mutant in mutants(module)]
+    drawn = [mutant for module in modules for mutant in mutants(module)]
     random.Random(args.seed).shuffle(drawn)
-    drawn = [one for one in drawn if one[1] in args.only] if args.only else drawn[: args.number]
+    drawn = [one for one in drawn if one[0] in args.only] if args.only else drawn[: args.number]
     killed = 0
     with tempfile.TemporaryDirectory() as name:
         tree = Path(name)
@@ -158,7 +160,8 @@ def main() -> None:
             shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__", "results"))
         for file in ("pyproject.toml", "README.md"):
             shutil.copy(ROOT / file, tree / file)
-        for module, place, shown, text in drawn:
+        for place, module, number in drawn:
+            shown, text = made(module, number)
             start = time.monotonic()
             survived = survives(tree, module, text, tree / "log.txt")
             killed += not survived
