@@ -20,6 +20,7 @@ from .one_graph import whole_export
 from .onnx_graphs import write_graphs
 from .onnx_series import export_series, is_forecaster
 from .onnx_values import export_values, value_class
+from .search_options import GenerationOptions
 
 
 # What an export writes.
@@ -70,7 +71,7 @@ def export_model(
     for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
         if settings.get(name) is None:
             settings[name] = getattr(model.config, name)
-    runtime.GenerationOptions.of(settings)
+    GenerationOptions.of(settings)
     with whole_export(output_dir, runtime, _FILES) as folder:
         write_graphs(model, folder, quantize)
         options = {"vocab_size": model.config.vocab_size, "quantize": quantize, **dataclasses.asdict(preprocessing)}
