@@ -15,7 +15,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from hf_rnn_seq2seq.data.outputs import check_output_folder
+from hf_rnn_seq2seq.data.outputs import check_output_folder, write_whole
 
 
 def dictionary_file() -> Path:
@@ -64,9 +64,7 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     for split, members in splits.items():
         lines = [f"{word}\t{phones}\n" for word in members for phones in pronunciations[word]]
-        partial = args.folder / f".{split}.partial.tsv"
-        partial.write_text("".join(lines), encoding="utf-8")
-        partial.replace(args.folder / f"{split}.tsv")
+        write_whole(args.folder / f"{split}.tsv", "".join(lines))
         print(f"{split}: {len(members):,} words, {len(lines):,} pronunciations")
 
 

@@ -15,8 +15,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NoReturn, cast
 
 
 # The headers of the tables that this package writes: these alone have fields in quotes, see `write_table`.
@@ -39,6 +40,15 @@ class DataError(ValueError):
 
 
 # ---- Errors -----------------------------------------------------------------------------------------------------
+
+
+# Characters that steer a terminal: all control characters but the line end and the tab.
+_STEERING = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def printable(text: str) -> str:
+    """Return a text for a terminal: names and data may hold what clears its screen, or is no character."""
+    return text.translate(_STEERING).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def sentence(error: BaseException) -> str:
@@ -86,28 +96,42 @@ def reading(
         raise DataError(f"{where}: {what}; wanted {wanted}") from error
 
 
-def read_text(path: str | Path) -> str:
+# Bytes of a file that is read as a whole: the largest tokenizers have tens of millions.
+_MOST_BYTES = 2**28
+
+
+def read_text(path: str | Path, most: int = _MOST_BYTES) -> str:
     """Return the text of a UTF-8 file, with a byte order mark or without; a DataError names the line that is not
-    UTF-8.
+    UTF-8, or says that there are more than `most` bytes.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
-    if path.is_dir():
-        raise DataError(f"{path}: a folder, wanted a file")
+    if not path.is_file():
+        raise DataError(f"{path}: {'a folder' if path.is_dir() else 'a device or a pipe'}, wanted a file")
+    if path.stat().st_size > most:
+        raise DataError(f"{path}: got {path.stat().st_size} bytes, wanted at most {most}")
     with reading(path, "a file that can be read"), path.open("rb") as handle:
         return "".join(_decoded_lines(handle, str(path)))
 
 
 def read_json(path: str | Path) -> Any:
-    """Return the content of a JSON file; errors as `read_text`'s, and the line of what is not JSON."""
+    """Return the content of a JSON file; errors as `read_text`'s, and the line of what is not JSON, NaN included."""
     text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not JSON ({error})") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({sentence(error)})") from error
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """Return the object in a JSON file, as `read_json`."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: got a JSON {type(content).__name__}, wanted an object")
+    return content
 
 
 def check_text(text: str, name: str) -> str:
@@ -123,6 +147,9 @@ def check_text(text: str, name: str) -> str:
 # ---- Lines ------------------------------------------------------------------------------------------------------
 
 
+_LONGEST_LINE = 2**27  # characters: a few kilobytes of a compressed file can be gigabytes of one line
+
+
 def _decoded_lines(handle: BinaryIO, name: str) -> Iterator[str]:
     r"""Yield lines with their ends, which are \n, \r\n or \r; errors name the line."""
     number = 0
@@ -131,7 +158,9 @@ def _decoded_lines(handle: BinaryIO, name: str) -> Iterator[str]:
     decoded = io.TextIOWrapper(handle, "utf-8-sig", "surrogateescape", newline="")
     with reading(lambda: f"{name}, after line {number}", wanted, damage="broken gzip file"):
         try:
-            for number, line in enumerate(decoded, start=1):
+            for number, line in enumerate(iter(partial(decoded.readline, _LONGEST_LINE), ""), start=1):
+                if len(line) == _LONGEST_LINE:
+                    raise DataError(f"{name}, line {number}: got more than {_LONGEST_LINE} characters, wanted fewer")
                 try:
                     line.encode("utf-8", "surrogateescape").decode("utf-8")
                 except UnicodeDecodeError as error:
@@ -305,6 +334,10 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is given twice")
     return record
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def json_columns(path: Path, columns: Mapping[str, str | int]) -> Iterator[tuple[int, list[Any]]]:

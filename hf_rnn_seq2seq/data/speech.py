@@ -161,6 +161,9 @@ def read_manifest(path: Path, options: SpeechDataOptions, split: str | None = No
 # ---- Audio and frames -------------------------------------------------------------------------------------------
 
 
+_LARGEST_MEMBER = 2**30  # bytes of a recording in an archive
+
+
 def _archived(archive: Path, names: set[str]) -> dict[str, bytes]:
     """Return the wanted files of a tar archive, read in one pass: seeking back would decompress it from the start."""
     found: dict[str, bytes] = {}
@@ -169,6 +172,8 @@ def _archived(archive: Path, names: set[str]) -> dict[str, bytes]:
     with reading(place, "one that is whole", any_error=True), tarfile.open(archive) as handle:
         for member in handle:
             name = member.name.removeprefix("./")
+            if member.size > _LARGEST_MEMBER:
+                raise DataError(f"{archive}: {name!r} has {member.size} bytes, wanted at most {_LARGEST_MEMBER}")
             content = handle.extractfile(member) if name in names else None
             if content is not None:
                 found[name] = content.read()

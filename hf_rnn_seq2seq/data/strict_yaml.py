@@ -22,7 +22,9 @@ class OptionsError(DataError):
 def read_yaml(text: str, name: str) -> Any:
     """Return what a YAML text says; an OptionsError calls it by `name` and says the line."""
     try:
-        return yaml.load(text, Loader=StrictLoader)
+        content = yaml.load(text, Loader=StrictLoader)
+        _check_size(content)
+        return content
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f", line {mark.line + 1}"
@@ -30,6 +32,21 @@ def read_yaml(text: str, name: str) -> Any:
     except (ValueError, TypeError, RecursionError) as error:
         # What building the values raises: a date that there is not, a key that is a list, brackets without end.
         raise OptionsError(f"{name}: YAML with a value that cannot be used ({sentence(error)})") from error
+
+
+# Values in a YAML file, each counted as often as it is named: aliases of aliases grow beyond all memory.
+_MOST_VALUES = 100_000
+
+
+def _check_size(content: Any) -> None:
+    """Refuse aliases that grow without end, or into themselves; a ValueError."""
+    to_count, count = [content], 0
+    while to_count:
+        value = to_count.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise ValueError(f"got more than {_MOST_VALUES} values, aliases written out")
+        to_count += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def write_yaml(content: Any) -> str:

@@ -24,6 +24,7 @@ from ..model.tokenization_two_sides import RnnSeq2SeqTwoSidedTokenizer
 from ..model.tokenization_words import RnnSeq2SeqWordTokenizer
 from .files import DataError, check_text, reading
 from .option_checks import check_choice, check_range
+from .outputs import writing
 
 
 # The order fixes the ids: <unk> 0, <pad> 1, <s> 2, </s> 3.
@@ -251,10 +252,12 @@ def save_tokenizers(
     directory: str | Path, source: PreTrainedTokenizerFast, target: PreTrainedTokenizerFast | None
 ) -> None:
     """Save the source tokenizer in a model directory, and a target tokenizer of its own in `target_tokenizer`."""
-    source.save_pretrained(directory)
+    with writing(directory):
+        source.save_pretrained(directory)
     folder = Path(directory) / TARGET_TOKENIZER_FOLDER
     if target is not None and target is not source:
-        target.save_pretrained(folder)
+        with writing(folder):
+            target.save_pretrained(folder)
     elif folder.is_dir():
         shutil.rmtree(folder)  # of a model that was here before: this one would decode with it
 
@@ -269,7 +272,7 @@ def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, Pre
         raise FileNotFoundError(f"{directory} holds no tokenizer.json: it is not a saved model of this package")
     # By its saved class; that of this package's own tokenizer, and not the code in the directory, has been registered.
     with reading(directory, "a folder with the files of a tokenizer", any_error=True):
-        source = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(directory)))
+        source = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False))
     if isinstance(source, RnnSeq2SeqTwoSidedTokenizer):  # one of both sides, which rewrites its sources
         target = source.target_tokenizer if source.has_two_vocabularies else None
         source = source.source_tokenizer
@@ -278,4 +281,6 @@ def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, Pre
     if not folder.is_dir():
         return source, source
     with reading(folder, "a folder with the files of a tokenizer", any_error=True):
-        return source, cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(folder)))
+        return source, cast(
+            PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        )

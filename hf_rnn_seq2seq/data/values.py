@@ -7,7 +7,6 @@ missing are read, and neither trained on nor scored. Needs `datasets` (extra `tr
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -18,6 +17,7 @@ import numpy as np
 
 from .files import DataError, read_json, text_lines
 from .option_checks import check_range, check_share
+from .outputs import write_json
 from .preprocessing import COLUMNS_FILE
 from .speech import make_dataset
 from .splits import SPLITS, Dataset, DatasetDict, SizeOptions, first_samples, hold_out
@@ -93,8 +93,7 @@ class ValueColumns:
 
     def save(self, directory: str | Path) -> None:
         """Write the file beside a model."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
-        (Path(directory) / COLUMNS_FILE).write_text(text + "\n", encoding="utf-8")
+        write_json(Path(directory) / COLUMNS_FILE, asdict(self))
 
     @classmethod
     def load(cls, directory: str | Path) -> ValueColumns:

@@ -22,7 +22,7 @@ except ImportError as error:
     raise ImportError(
         f"pictures of attention need the package '{error.name}': pip install 'hf_rnn_seq2seq[demo]'"
     ) from error
-from ..data.outputs import picture_format
+from ..data.outputs import picture_format, replacing
 
 
 _CELL_INCHES = 0.34
@@ -92,9 +92,9 @@ def plot_attention(
     if title:
         axes.set_title(title, fontsize=12, fontfamily=fonts, parse_math=False, pad=10)
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         # tight: the labels decide how much margin there is.
-        figure.savefig(path, format=picture, dpi=_SAVED_DPI, bbox_inches="tight", pad_inches=0.12)
+        with replacing(path) as file:
+            figure.savefig(file, format=picture, dpi=_SAVED_DPI, bbox_inches="tight", pad_inches=0.12)
     return figure
 
 

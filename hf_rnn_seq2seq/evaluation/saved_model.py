@@ -15,10 +15,12 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
-from ..data.files import DataError, first_few, read_json
-from ..data.preprocessing import COLUMNS_FILE, Preprocessing
+from ..data.files import DataError, first_few, read_object, sentence
+from ..data.outputs import writing
+from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, Preprocessing
 from ..data.processors import save_processor
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
+from ..model.generation_rules import check_rules
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from ..model.pretrained import RnnSeq2SeqPreTrainedModel
@@ -51,12 +53,17 @@ def load_model(model_class: Any, directory: str | Path) -> Any:
     saved = saved_classes(folder)
     if isinstance(model_class, type) and issubclass(model_class, PreTrainedModel):
         _check_kind(folder, saved, model_class.__name__)
+    _check_files(folder)
     try:
-        model, loading = model_class.from_pretrained(str(folder), output_loading_info=True)
+        # False: code beside the model is not run, nor asked about.
+        model, loading = model_class.from_pretrained(str(folder), output_loading_info=True, trust_remote_code=False)
+        check_rules(dict(vars(model.generation_config)) if model.can_generate() else {})
     except (OSError, RuntimeError, SafetensorError) as error:
         raise DataError(
             f"{folder}: its weights cannot be loaded: {error}; wanted what save_pretrained wrote"
         ) from error
+    except Exception as error:  # of a configuration they are of many types
+        raise DataError(f"{folder}: cannot be loaded: {sentence(error)}; wanted what save_pretrained wrote") from error
     _check_kind(folder, saved, type(model).__name__)
     for problem, names in (
         ("lacks the weights", loading["missing_keys"]),
@@ -68,15 +75,22 @@ def load_model(model_class: Any, directory: str | Path) -> Any:
     return model
 
 
+def _check_files(folder: Path) -> None:
+    """Refuse what is no file, or holds no object, under the names of settings: transformers passes over some."""
+    for path in sorted({*folder.glob("*config.json"), folder / PREPROCESSING_FILE, folder / COLUMNS_FILE}):
+        if path.exists() or path.is_symlink():
+            read_object(path)
+
+
 def saved_classes(folder: Path) -> list[str]:
     """Return the names of the classes that a folder says its model is of; none if it does not say."""
     file = folder / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no config.json: it is not the folder of a saved model")
-    config = read_json(file)
-    if not isinstance(config, dict):
-        raise DataError(f"{file}: not the configuration of a model (a JSON {type(config).__name__})")
-    return list(config.get("architectures") or [])
+    names = read_object(file).get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{file}: architectures: got {names!r}, wanted a list of names of classes")
+    return names
 
 
 def _check_kind(folder: Path, saved: list[str], wanted: str) -> None:
@@ -143,7 +157,8 @@ def average_models(
     model: RnnSeq2SeqPreTrainedModel = load_model(model_class, directories[0])
     # strict=False: tied weights are in a checkpoint once.
     model.load_state_dict(average_checkpoints(directories), strict=False)
-    model.save_pretrained(str(output_dir))
+    with writing(output_dir):
+        model.save_pretrained(str(output_dir))
     if tokenizers is not None:
         save_processor(output_dir, *tokenizers, preprocessing)
     return model
@@ -192,5 +207,4 @@ def _tokenizer_rules(path: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file; nothing if there is none."""
-    content: dict[str, Any] = read_json(path) if path.is_file() else {}
-    return content
+    return read_object(path) if path.is_file() else {}

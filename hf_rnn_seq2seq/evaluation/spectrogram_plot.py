@@ -17,7 +17,7 @@ try:
     from matplotlib.figure import Figure
 except ImportError as error:
     raise ImportError(f"pictures need the package '{error.name}': pip install 'hf_rnn_seq2seq[demo]'") from error
-from ..data.outputs import picture_format
+from ..data.outputs import picture_format, replacing
 
 
 def plot_spectrogram(
@@ -64,6 +64,6 @@ def plot_spectrogram(
     if title:
         axes[0].set_title(title, parse_math=False)
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format=picture, dpi=120)
+        with replacing(path) as file:
+            figure.savefig(file, format=picture, dpi=120)
     return figure

@@ -12,7 +12,7 @@ try:
     from matplotlib.figure import Figure
 except ImportError as error:
     raise ImportError(f"pictures need the package '{error.name}': pip install 'hf_rnn_seq2seq[demo]'") from error
-from ..data.outputs import picture_format
+from ..data.outputs import picture_format, replacing
 
 
 _WIDTH, _HEIGHT = 8.0, 2.6  # inches; the height of each value's own axes
@@ -58,8 +58,8 @@ def plot_values(
     if title is not None:
         figure.suptitle(title)
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format=picture_format(path), dpi=150)
+        with replacing(path) as file:
+            figure.savefig(file, format=picture_format(path), dpi=150)
     return figure
 
 
@@ -111,6 +111,6 @@ def plot_forecast(
     if title is not None:
         figure.suptitle(title)
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format=picture_format(path), dpi=150)
+        with replacing(path) as file:
+            figure.savefig(file, format=picture_format(path), dpi=150)
     return figure

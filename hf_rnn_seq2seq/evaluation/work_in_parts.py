@@ -20,7 +20,7 @@ from torch import distributed
 from transformers.utils import logging as transformers_logging
 
 from ..data.files import read_json
-from ..data.outputs import write_json, write_whole
+from ..data.outputs import replacing, write_json, write_whole
 
 
 logger = logging.getLogger(__name__)
@@ -128,14 +128,10 @@ def _begin(folder: Path, output_file: Path, job: Mapping[str, Any], overwrite: b
 
 def _finish(folder: Path, output_file: Path, number: int) -> None:
     """Join the parts into the output, and delete them; the record goes last, so that a kill here is mended too."""
-    joined = folder / "joined"
-    with joined.open("wb") as output:
+    with replacing(output_file) as joined, joined.open("wb") as output:
         for part in range(number):
             with _part_file(folder, part).open("rb") as handle:
                 shutil.copyfileobj(handle, output)
-        output.flush()
-        os.fsync(output.fileno())
-    joined.replace(output_file)
     for part in range(number):
         _part_file(folder, part).unlink()
     shutil.rmtree(folder)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .option_rules import check_names, contradictions, without_effect, without_own_pipelines
+from .option_rules import check_names, contradictions, too_large, without_effect, without_own_pipelines
 from .presets import PRESETS
 from .special_ids import KeepsSpecialIds
 
@@ -282,6 +282,8 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         check_names(self, kwargs)
+        for problem in too_large(self, kwargs):  # now: a list is as long as some of them say
+            raise ValueError(problem)
         if not __name__.startswith("transformers_modules"):
             # Pipelines whose code lies in a folder are for those without the package, which has registered its own.
             kwargs = without_own_pipelines(kwargs)

@@ -24,6 +24,8 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("feature_type", lambda x: x in ("log_mel", "mfcc", "none"), "must be one of log_mel, mfcc, none"),
     ("normalization", lambda x: x in _NORMALIZATIONS, f"must be one of {', '.join(_NORMALIZATIONS)}"),
     ("sampling_rate num_mel_bins num_cepstra delta_window stack", lambda n: n >= 1, "must be at least 1"),
+    ("sampling_rate", lambda n: n <= 1_000_000, "must be at most 1000000"),
+    ("num_mel_bins num_cepstra delta_window stack", lambda n: n <= 1024, "must be at most 1024"),
     ("delta_order", lambda n: n in (0, 1, 2), "must be 0, 1 or 2"),
     ("preemphasis", lambda a: 0 <= a < 1, "must be at least 0 and less than 1"),
     ("dither", lambda x: 0 <= x < math.inf, "must not be negative"),
@@ -139,13 +141,14 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         if self.feature_type == "none":
             size = self.frame_size or 0
             _refuse(size < 1, "frame_size must be the numbers a frame with feature_type='none'", self.frame_size)
+            _refuse(size > 2**16, f"frame_size must be at most {2**16}", size)
             return
         _refuse(self.frame_size is not None, "frame_size belongs to feature_type='none'", self.feature_type)
         too_many = self.feature_type == "mfcc" and self.num_cepstra > self.num_mel_bins
         _refuse(too_many, f"num_cepstra must be at most num_mel_bins={self.num_mel_bins}", self.num_cepstra)
         for name in ("frame_length", "frame_shift"):
             length = getattr(self, name)
-            _refuse(round(rate * length / 1000) < 2, f"{name} must be two samples or more", length)
+            _refuse(not 1.5 < rate * length / 1000 <= 2**17, f"{name} must be 2 to {2**17} samples", length)
         low, high = self.low_frequency, self._highest
         wanted = f"must be from 0 to half of sampling_rate={rate}, the first below the second"
         _refuse(not 0 <= low < high <= rate / 2, f"low_frequency and high_frequency {wanted}", (low, high))

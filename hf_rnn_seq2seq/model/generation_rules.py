@@ -13,10 +13,12 @@ from .special_ids import as_list
 
 # (names of options, their kind, what holds of a value that is not None, the same in words)
 GENERATION_RULES: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
-    ("num_beams num_return_sequences max_new_tokens max_length prompt_lookup_num_tokens", "whole number",
-     lambda n: n >= 1, "at least 1"),
-    ("min_length min_new_tokens no_repeat_ngram_size encoder_no_repeat_ngram_size top_k", "whole number",
-     lambda n: n >= 0, "at least 0"),
+    # Memory is taken for each symbol of each beam: what no search needs is refused before.
+    ("num_beams num_return_sequences", "whole number", lambda n: 1 <= n <= 10_000, "at least 1 and at most 10000"),
+    ("max_new_tokens max_length", "whole number", lambda n: 1 <= n <= 2**20, f"at least 1 and at most {2**20}"),
+    ("min_length min_new_tokens", "whole number", lambda n: 0 <= n <= 2**20, f"at least 0 and at most {2**20}"),
+    ("prompt_lookup_num_tokens", "whole number", lambda n: n >= 1, "at least 1"),
+    ("no_repeat_ngram_size encoder_no_repeat_ngram_size top_k", "whole number", lambda n: n >= 0, "at least 0"),
     ("repetition_penalty encoder_repetition_penalty max_time", "number", lambda x: 0 < x < float("inf"),
      "more than 0"),
     # 0 is what transformers refuses where it samples, and else does not read.

@@ -66,6 +66,22 @@ def check_names(config: Any, names: dict[str, Any]) -> None:
     raise ValueError(f"{kind} has no option {unknown[0]!r}{hint}")
 
 
+# What a file may ask for before memory is touched: far beyond what is trained, so that a wrong or hostile one is told.
+_MOST = {
+    **dict.fromkeys("vocab_size decoder_vocab_size character_vocab_size".split(), 2**24),
+    **dict.fromkeys(
+        "embedding_size encoder_hidden_size decoder_hidden_size input_feature_size character_embedding_size "
+        "character_hidden_size attention_size readout_size num_mel_bins speech_decoder_postnet_units location_filters "
+        "num_time_features num_static_real_features num_static_categorical_features".split(), 2**16),
+    **dict.fromkeys(
+        "encoder_layers decoder_layers speech_decoder_prenet_layers speech_decoder_postnet_layers reduction_factor "
+        "time_reduction".split(), 128),
+    **dict.fromkeys("location_width speech_decoder_postnet_kernel".split(), 2**12),
+    "num_labels": 2**20,
+    **dict.fromkeys("prediction_length context_length segment_length num_parallel_samples copy_slots".split(), 2**20),
+}  # fmt: skip
+_MOST_CLASSES = 2**24  # of a static feature
+
 # (names of options, what holds of a value that is not None, the same in words)
 _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("vocab_size decoder_vocab_size embedding_size encoder_hidden_size decoder_hidden_size encoder_layers "
@@ -78,7 +94,8 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("prediction_length context_length segment_length num_parallel_samples", lambda size: size >= 1, "at least 1"),
     ("copy_slots location_filters speech_decoder_postnet_layers num_time_features num_static_real_features "
      "num_static_categorical_features", lambda count: count >= 0, "at least 0"),
-    ("cardinality embedding_dimension", lambda sizes: all(size >= 1 for size in sizes), "at least 1 each"),
+    ("cardinality embedding_dimension", lambda sizes: all(1 <= size <= _MOST_CLASSES for size in sizes),
+     f"1 to {_MOST_CLASSES} each"),
     ("location_width speech_decoder_postnet_kernel", lambda width: width >= 1 and width % 2, "an odd number"),
     ("guided_attention_loss_sigma", lambda x: 0 < x < float("inf"), "more than 0"),
     ("init_std coverage_loss_weight guided_attention_loss_scale stop_loss_weight",
@@ -275,8 +292,17 @@ def made_with(config: Any) -> dict[str, Any]:
     return {name: getattr(config, name) for name in _OF_THE_WEIGHTS}
 
 
+def too_large(config: Any, given: dict[str, Any]) -> Iterator[str]:
+    """Yield sizes beyond all reason, of the fields of a configuration and of other options that are given."""
+    for name, most in _MOST.items():
+        value = given.get(name, vars(config).get(name))
+        if isinstance(value, int) and value > most:
+            yield f"{name} must be at most {most}; got {value}"
+
+
 def contradictions(config: Any) -> Iterator[str]:
     """Yield what cannot be, and what to change: values out of range, contradictions, ids of no symbol."""
+    yield from too_large(config, {})
     for names, holds, words in _RANGES:
         for name in names.split():
             value = getattr(config, name)

@@ -30,6 +30,10 @@ def can_return_tuple(forward: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
+# Weights that a saved model may lack, such as those of another head.
+_NEW_WEIGHTS = 10**8
+
+
 class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
     """Initialisation, tying and what transformers has to know, for all models of the family."""
 
@@ -139,6 +143,18 @@ class RnnSeq2SeqPreTrainedModel(PreTrainedModel):
         finally:
             if before is None:
                 self.config.__dict__.pop("custom_pipelines", None)
+
+    @staticmethod
+    def _load_pretrained_model(model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load weights; refuse, before memory is taken, a model that is far larger than the files of its weights."""
+        if checkpoint_files:
+            stored = sum(map(os.path.getsize, checkpoint_files))
+            needed = sum(parameter.numel() for parameter in model.parameters())
+            if needed > 2 * stored + _NEW_WEIGHTS:  # half a byte a weight is the least
+                raise ValueError(
+                    f"{checkpoint_files[0]}: {stored} bytes are too few for the {needed} weights of the configuration"
+                )
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
 
     def check_labels_are_left(
         self, labels: Tensor | None, num_items_in_batch: Tensor | int | None, *decoder_inputs: Tensor | None

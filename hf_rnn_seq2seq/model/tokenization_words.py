@@ -42,8 +42,9 @@ class RnnSeq2SeqWordTokenizer(RnnSeq2SeqTokenizer):
         character_normalization: str | None = None,
         **kwargs: Any,
     ):
-        if max_word_length < 1:
-            raise ValueError(f"max_word_length must be at least 1; got {max_word_length}")
+        if not 1 <= max_word_length <= 1024:
+            wanted = "at least 1" if max_word_length < 1 else "at most 1024"
+            raise ValueError(f"max_word_length must be {wanted}; got {max_word_length}")
         own: dict[str, Any] = {"character_vocab": character_vocab, "max_word_length": max_word_length}
         own["character_normalization"] = character_normalization
         super().__init__(*args, **own, **kwargs)  # saves what reaches it in tokenizer_config.json

@@ -113,6 +113,8 @@ PRIVATE_NAMES = (
                 "read: the symbols that end a sequence", searches=True),
     PrivateName(f"{_GENERATION}._prepare_cache_for_generation", "_is_user_defined", None, "fast_search",
                 "read: whether a cache is the user's, whom the searches leave to transformers", searches=True),
+    PrivateName(_MODEL, "_load_pretrained_model", "model state_dict checkpoint_files", "pretrained",
+                "overridden: a configuration is not believed before the files of the weights are looked at"),
     PrivateName(_GENERATION, "_prefill", "input_ids generation_config model_kwargs", "generation_rnn_seq2seq",
                 "overridden: a prompt is read as a whole"),
     PrivateName(_GENERATION, "_get_candidate_generator", "generation_config", "generation_rnn_seq2seq",

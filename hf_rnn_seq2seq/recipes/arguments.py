@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..data.files import DataError, sentence
+from ..data.files import DataError, printable, sentence
 from ..data.outputs import check_output_file, is_first_process, picture_format
 
 
@@ -102,7 +102,16 @@ def _check_parents(path: Path) -> None:
 def start_logging() -> None:
     """Show on stderr what is done, and when."""
     level = logging.INFO if is_first_process() else logging.WARNING
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=level)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(handlers=[handler], level=level)
+
+
+class _Printable(logging.Formatter):
+    """Messages without what steers a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 @contextmanager
@@ -112,10 +121,11 @@ def one_sentence(*more: type[Exception]) -> Iterator[None]:
     """
     try:
         yield
+        sys.stdout.flush()  # a full disk behind the standard output is known now
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
-        sys.exit(f"error: {place}{sentence(error)}")
+        sys.exit(printable(f"error: {place}{sentence(error)}"))
     except Exception as error:
         if not isinstance(error, (DataError, *more)):
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(printable(f"error: {error}"))

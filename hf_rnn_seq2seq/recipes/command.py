@@ -11,6 +11,7 @@ from typing import Any
 
 import transformers
 
+from ..data.files import printable
 from .arguments import file_to_write, folder_to_write, one_sentence, start_logging
 from .recipe import build_recipe, read_recipe, with_task
 from .run import run_recipe
@@ -120,5 +121,5 @@ def main(
                 command=command,
                 check=check,
             )
-    sys.stdout.writelines(f"{name} = {value:.4f}\n" for name, value in metrics.items())
+    sys.stdout.writelines(printable(f"{name} = {value:.4f}\n") for name, value in metrics.items())
     return metrics

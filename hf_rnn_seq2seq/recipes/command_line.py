@@ -16,6 +16,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ..data.files import printable
 from .arguments import folder_of_model, folder_to_write, one_sentence
 from .library import copy_recipe, library_folder, recipe_sentences
 
@@ -85,7 +86,7 @@ def export(arguments: Sequence[str] | None = None, program: str | None = None) -
     with one_sentence(ValueError):
         folder = export_model(args.model_dir, args.output_dir, quantize, args.reverse_source, args.overwrite)
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        sys.stdout.write(f"{file.stat().st_size:>12,}  {file}\n")
+        sys.stdout.write(printable(f"{file.stat().st_size:>12,}  {file}\n"))
 
 
 def recipes(arguments: Sequence[str] | None = None, program: str | None = None) -> None:

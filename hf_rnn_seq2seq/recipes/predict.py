@@ -43,12 +43,13 @@ from ..data.files import (
     input_lines,
     json_columns,
     on_one_line,
+    printable,
     reading,
     split_blanks,
     table_columns,
     text_lines,
 )
-from ..data.outputs import check_output_file, replacing
+from ..data.outputs import check_output_file
 from ..data.pairs import encode_sources
 from ..data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from ..data.slots import tokens_with_slots, unknown_words
@@ -421,10 +422,9 @@ def predict_texts(args: argparse.Namespace, texts: list[str]) -> None:
     ranked = iter(results)
     for item, text in zip(items, texts, strict=True):
         lines = predictor.printed(item, next(ranked), width) if text.strip() else [""]
-        sys.stdout.writelines(f"{line}\n" for line in lines)
+        sys.stdout.writelines(printable(f"{line}\n") for line in lines)
     if args.attention and filled and isinstance(predictor, TextPredictor):
-        with replacing(args.attention) as picture:
-            predictor.draw_attention(filled[0], results[0][0], picture)
+        predictor.draw_attention(filled[0], results[0][0], args.attention)
         sys.stdout.write(f"attention of {filled[0]!r} drawn to {args.attention}\n")
 
 

@@ -434,7 +434,7 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
 
 def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Return a recipe file's content with overrides such as "training.num_train_epochs=1", not checked further."""
-    content = read_yaml(read_text(path), str(path))
+    content = read_yaml(read_text(path, most=2**20), str(path))
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: wanted a mapping of sections, got {type(content).__name__}")
     return apply_overrides(content, overrides)

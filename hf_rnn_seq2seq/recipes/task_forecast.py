@@ -6,7 +6,6 @@ Needs the extras `train` and `metrics`.
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ import torch
 from transformers import set_seed
 
 from ..data.files import read_json, reading, table_line
+from ..data.outputs import write_json
 from ..data.splits import Dataset, DatasetDict
 from ..data.tables import TableOptions
 from ..data.windows import BAND, ForecastDataOptions, ForecastWindows, load_windows
@@ -129,7 +129,7 @@ class ForecastTask(Task):
 
     def save_processors(self, directory: str | Path) -> None:
         said = {"columns": self.data.columns, "features": self.data.features, "table": asdict(self.data.table)}
-        (Path(directory) / SERIES_FILE).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(directory) / SERIES_FILE, said)
 
     def load_processors(self, directory: str | Path) -> None:
         saved = load_series_options(directory)

@@ -11,18 +11,19 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 from transformers import PreTrainedModel
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
-from ..data.files import read_json
+from ..data.files import read_object
 from ..data.outputs import write_whole
 from ..data.preprocessing import Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
-from .card_text import ModelKind, citations, describe_limitations, describe_structure, gives_values
+from .card_text import ModelKind, citations, code, describe_limitations, describe_structure, gives_values, plain
 from .results import VALIDATION_PREFIX, readable_number
 
 
@@ -147,15 +148,15 @@ def _results_table(metrics: Mapping[str, float]) -> str:
     for metric, value in metrics.items():
         split, name = _split_of(metric)
         title = _METRIC_TITLES.get(name, name)
-        shown = f"`{name}`" if title == name else f"{title} (`{name}`)"
+        shown = code(name) if title == name else f"{title} ({code(name)})"
         rows.append(f"| {split} | {shown} | {readable_number(name, value)} |")
     return "\n".join(rows)
 
 
 def _training_text(summary: Mapping[str, object] | str) -> str:
     if isinstance(summary, str):
-        return summary.strip()
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in summary.items())])
+        return summary.strip().replace("<", "&lt;")
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {plain(n)} | {plain(v)} |" for n, v in summary.items())])
 
 
 def _front_matter(
@@ -319,20 +320,20 @@ def create_model_card(
         card_data=_front_matter(title, languages, task, datasets, metrics, license, config, kind, hub_task),
         kind=kind,
         auto_class=auto_class,
-        title=title,
-        task=task,
-        languages=", ".join(languages),
+        title=plain(title),
+        task=plain(task),
+        languages=plain(", ".join(languages)),
         parameters=f"{model.num_parameters():,}",
         structure=describe_structure(config, kind),
         model_id=_literal(model_id or f"your-name/{_slug(title)}"),
         example=_literal(example),
         sampling_rate=sampling_rate,
         **_usage(kind, config, Preprocessing(source_replacements, reverse_source)),
-        datasets=", ".join(datasets) or "not stated",
-        recipe=recipe,
+        datasets=plain(", ".join(datasets)) or "not stated",
+        recipe=recipe and code(recipe),
         training_summary=_training_text(training_summary),
         results=_results_table(metrics),
-        picture=picture,
+        picture=picture and (quote(picture[0]), plain(picture[1])),
         limitations=describe_limitations(config, kind, limitations),
         citations=citations(config, kind),
     )
@@ -347,9 +348,9 @@ def save_model_card(directory: str | os.PathLike[str], model: PreTrainedModel, *
     path = Path(directory) / "README.md"
     extractor = Path(directory) / FEATURE_EXTRACTOR_NAME
     if extractor.is_file():
-        options = read_json(extractor)
-        reads_audio = options["feature_type"] != "none"
-        fields = {"sampling_rate": options["sampling_rate"] if reads_audio else None, **fields}
+        options = read_object(extractor)
+        reads_audio = options.get("feature_type") != "none"
+        fields = {"sampling_rate": options.get("sampling_rate") if reads_audio else None, **fields}
     card = create_model_card(model, **fields)
     write_whole(path, card)
     return path

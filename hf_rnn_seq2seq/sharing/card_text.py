@@ -4,6 +4,7 @@ Everything follows from the configuration and from the kind of model. Markdown; 
 The modeling files are not imported.
 """
 
+import re
 from importlib import resources
 from typing import Literal, TypeAlias
 
@@ -32,6 +33,24 @@ _SUMMARIES = {
 }
 # More labels than this are counted, not listed.
 _LISTED_LABELS = 20
+
+
+def plain(text: object) -> str:
+    """Return Markdown that shows a text as it is, on one line: names of labels, files and metrics are anybody's."""
+    return re.sub(r"[\\`\[|]", r"\\\g<0>", one_line(text).replace("<", "&lt;"))
+
+
+def code(text: object) -> str:
+    """Return Markdown that shows a text as code, on one line, in a table too."""
+    text = one_line(text).replace("|", r"\|")
+    ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{ticks}{space}{text}{space}{ticks}"
+
+
+def one_line(text: object) -> str:
+    """Return a text with a blank for what is no character to be shown."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
 def describe_structure(config: RnnSeq2SeqConfig, kind: ModelKind = "seq2seq") -> str:
@@ -218,7 +237,7 @@ def _labels(config: RnnSeq2SeqConfig) -> str:
     names = list((config.id2label or {}).values())
     if len(names) > _LISTED_LABELS:
         return f"{len(names)} labels"
-    return f"{len(names)} labels ({', '.join(f'`{name}`' for name in names)})"
+    return f"{len(names)} labels ({', '.join(map(code, names))})"
 
 
 def gives_values(config: RnnSeq2SeqConfig, kind: ModelKind) -> bool:
@@ -231,9 +250,9 @@ def gives_values(config: RnnSeq2SeqConfig, kind: ModelKind) -> bool:
 
 def _values(config: RnnSeq2SeqConfig) -> str:
     """Return how many values there are and, if they have names, which; and their loss."""
-    names = [name for name in (config.id2label or {}).values() if not name.startswith("LABEL_")]
+    names = [name for name in (config.id2label or {}).values() if not str(name).startswith("LABEL_")]
     number = "one value" if config.num_labels == 1 else f"{config.num_labels} values"
-    named = f" ({', '.join(f'`{name}`' for name in names)})" if 0 < len(names) <= _LISTED_LABELS else ""
+    named = f" ({', '.join(map(code, names))})" if 0 < len(names) <= _LISTED_LABELS else ""
     loss = {"squared": "squared", "absolute": "absolute", "huber": "Huber's"}[config.regression_loss]
     return (
         f"{number}{named} in the units of the training data, whose mean and standard deviation are saved with the "
@@ -314,7 +333,7 @@ def describe_limitations(config: RnnSeq2SeqConfig, kind: ModelKind, extra: str |
     elif config.use_copy and not kind.endswith("classification"):
         points.append("It copies only symbols that are in its vocabulary.")
     if extra:
-        points.append(extra)
+        points.append(extra.replace("<", "&lt;"))
     return "\n".join(f"- {point}" for point in points)
 
 

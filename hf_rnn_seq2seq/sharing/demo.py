@@ -8,6 +8,8 @@ the network. Needs the extra `demo`.
 from __future__ import annotations
 
 import argparse
+import html
+import json
 import math
 import os
 import shutil
@@ -24,9 +26,10 @@ try:
     import gradio as gr
 except ImportError as error:
     raise ImportError(f"the demo needs the package '{error.name}': pip install 'hf_rnn_seq2seq[demo]'") from error
-from ..data.files import DataError
-from ..data.outputs import check_output_folder
+from ..data.files import DataError, printable
+from ..data.outputs import check_output_folder, replacing_folder, write_whole
 from ..evaluation.saved_model import saved_classes
+from .card_text import plain
 from .demo_models import ClassModel, ForecastModel, SpeechModel, TagModel, TextModel, spans
 from .hub import NOT_SHARED
 
@@ -50,7 +53,7 @@ def _told(work: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]
         try:
             yield from work(item)
         except DataError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
 
     return event
 
@@ -181,7 +184,7 @@ def build_demo(model_dir: str | Path) -> gr.Blocks:
     page = _page_of(model_dir)
     name = model_dir.resolve().name
     with gr.Blocks(title=name, analytics_enabled=False) as blocks:
-        gr.Markdown(f"# {name}")
+        gr.Markdown(f"# {plain(name)}")
         page(model_dir)
     return blocks
 
@@ -248,14 +251,19 @@ def write_space(model_dir: str | Path, output_dir: str | Path) -> Path:
     check_output_folder(output_dir, "output_dir")
     if output_dir.is_dir() and any(output_dir.iterdir()):
         raise FileExistsError(f"output_dir: {output_dir} is not empty, wanted a new folder")
-    shutil.copytree(model_dir, output_dir / "model", ignore=_LEFT_OUT)
-    (output_dir / "app.py").write_text(_APP, encoding="utf-8")
+    with replacing_folder(output_dir) as folder:
+        _fill_space(folder, model_dir)
+    return output_dir
+
+
+def _fill_space(folder: Path, model_dir: Path) -> None:
+    shutil.copytree(model_dir, folder / "model", ignore=_LEFT_OUT)
+    write_whole(folder / "app.py", _APP)
     extras = "demo,audio" if _page_of(model_dir) is _speech_page else "demo"
     requirement = f"hf_rnn_seq2seq[{extras}]=={metadata.version('hf_rnn_seq2seq')}\n"
-    (output_dir / "requirements.txt").write_text(requirement, encoding="utf-8")
-    readme = _README.format(title=model_dir.resolve().name, gradio=gr.__version__)
-    (output_dir / "README.md").write_text(readme, encoding="utf-8")
-    return output_dir
+    write_whole(folder / "requirements.txt", requirement)
+    title = json.dumps(model_dir.resolve().name)  # a string of YAML too
+    write_whole(folder / "README.md", _README.format(title=title, gradio=gr.__version__))
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
@@ -279,4 +287,4 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
             return
         launch_demo(args.model_dir, args.host, args.port, not args.no_browser)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(printable(f"error: {error}"))

@@ -6,20 +6,21 @@ earlier export stays whole until all files are there. Needs the extra `export`.
 
 import dataclasses
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..data.files import read_json
-from ..data.outputs import check_output_folder, remove, write_json
+from ..data.files import read_object
+from ..data.outputs import check_output_folder, write_json
 from ..data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
 from ..evaluation.saved_model import load_model
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from . import runtime
+from .one_graph import whole_export
 from .onnx_graphs import write_graphs
 from .onnx_series import export_series, is_forecaster
 from .onnx_values import export_values, value_class
+from .search_options import GenerationOptions
 
 
 # What an export writes.
@@ -73,13 +74,11 @@ def export_model(
     for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
         if settings.get(name) is None:
             settings[name] = getattr(model.config, name)
-    runtime.GenerationOptions.of(settings)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f"{output_dir.name}.") as folder:
+    GenerationOptions.of(settings)
+    with whole_export(output_dir, runtime, _FILES) as folder:
         write_graphs(model, folder, quantize)
         options = {"vocab_size": model.config.vocab_size, "quantize": quantize, **dataclasses.asdict(preprocessing)}
-        _write_settings(Path(folder), model_dir, settings, options)
-        _move_files(Path(folder), output_dir)
+        _write_settings(folder, model_dir, settings, options)
     return output_dir
 
 
@@ -98,19 +97,8 @@ def _check_folder(output_dir: Path, overwrite: bool) -> None:
         )
 
 
-def _move_files(written: Path, output_dir: Path) -> None:
-    """Move the files of a finished export to where an earlier one may be."""
-    output_dir.mkdir(exist_ok=True)
-    for name in _FILES:
-        new, old = written / name, output_dir / name
-        if old.is_dir() or (old.exists() and not new.exists()):
-            remove(old)
-        if new.exists():
-            new.replace(old)
-
-
 def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any], options: dict[str, Any]) -> None:
-    """Write all files of an export but the graphs: tokenizers, settings of search and runtime, the runtime."""
+    """Write the files of an export beside the graphs: tokenizers, settings of search and runtime."""
     tokenizers = [name for name in _TOKENIZERS if (model_dir / name).is_file()]
     for name in tokenizers:
         (output_dir / name).parent.mkdir(exist_ok=True)
@@ -120,17 +108,16 @@ def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any
     write_json(
         output_dir / runtime.RUNTIME_CONFIG,
         {
-            "format": runtime.FORMAT,
+            "format": runtime.FORMATS[-1],
             **options,
             "source_tokenizer": tokenizers[0] if tokenizers else None,
             "target_tokenizer": tokenizers[-1] if tokenizers else None,
             # whether "</s>" in a text is text; plain tokenizers take it for the end of the sequence
             "split_special_tokens": bool(
-                options_file.is_file() and read_json(options_file).get("split_special_tokens")
+                options_file.is_file() and read_object(options_file).get("split_special_tokens")
             ),
         },
     )
-    shutil.copyfile(runtime.__file__, output_dir / runtime.COPIED_AS)
 
 
 def _preprocessing_of(model_dir: Path, reverse_source: bool | None) -> Preprocessing:

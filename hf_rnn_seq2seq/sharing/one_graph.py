@@ -1,16 +1,52 @@
-"""Exported folders of one ONNX graph, its settings and a copy of the runtime that runs it.
+"""Exported folders: whole ones with a manifest and a copy of their runtime; those of one ONNX graph and its settings.
 
-The runtime is a file that says the names in `GRAPH`, `CONFIG` and `COPIED_AS`, and the `FORMAT` that it reads.
+The runtime of these is a file that says the names in `GRAPH`, `CONFIG` and `COPIED_AS`, and the `FORMATS` it reads.
 """
 
-import shutil
-import tempfile
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..data.outputs import check_output_folder, remove, write_json
+from ..data.files import read_text
+from ..data.outputs import check_output_folder, replacing_folder, write_json, write_whole
+from . import exported_folder
+
+
+@contextmanager
+def whole_export(output_dir: Path, runtime: ModuleType, names: Iterable[str]) -> Iterator[Path]:
+    """Yield a folder to write files of these names to; with runtime and manifest it takes the place of `output_dir`.
+
+    What else is in `output_dir` stays in it.
+    """
+    with replacing_folder(output_dir, {*names, exported_folder.MANIFEST}) as folder:
+        yield folder
+        write_whole(folder / runtime.COPIED_AS, _alone(runtime))
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        manifest = {path.relative_to(folder).as_posix(): exported_folder.entry_of(path.read_bytes()) for path in files}
+        write_json(folder / exported_folder.MANIFEST, manifest)
+
+
+def _alone(runtime: ModuleType) -> str:
+    """Return the text of a runtime that needs no other file: what it imports of this package stands in it, once."""
+    inlined: set[str] = set()
+
+    def text_of(import_line: re.Match[str]) -> str:
+        name = import_line[1]
+        if name in inlined:
+            return ""
+        inlined.add(name)
+        _, _, text = read_text(Path(__file__).with_name(f"{name}.py")).partition(
+            "from __future__ import annotations\n"
+        )
+        return f"\n# ---- {name}.py\n{_IMPORT.sub(text_of, text)}\n# ----\n"
+
+    return _IMPORT.sub(text_of, read_text(str(runtime.__file__)))
+
+
+_IMPORT = re.compile(r"^from \.(\w+) import .*\n", re.MULTILINE)
 
 
 def check_one_graph(output_dir: Path, runtime: ModuleType, quantize: str | None, overwrite: bool) -> None:
@@ -43,17 +79,9 @@ def write_one_graph(
         settings: what its settings file says beside the format.
         write_graph: writes the graph to this file.
     """
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f"{output_dir.name}.") as name:
-        folder = Path(name)
+    with whole_export(output_dir, runtime, _files(runtime)) as folder:
         write_graph(folder / runtime.GRAPH)
-        write_json(folder / runtime.CONFIG, {"format": runtime.FORMAT, **settings})
-        shutil.copyfile(str(runtime.__file__), folder / runtime.COPIED_AS)
-        output_dir.mkdir(exist_ok=True)
-        for file in _files(runtime):
-            if (output_dir / file).exists():
-                remove(output_dir / file)
-            (folder / file).replace(output_dir / file)
+        write_json(folder / runtime.CONFIG, {"format": runtime.FORMATS[-1], **settings})
 
 
 def _files(runtime: ModuleType) -> tuple[str, ...]:

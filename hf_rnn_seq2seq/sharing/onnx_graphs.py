@@ -101,7 +101,7 @@ def quantized(target: Path, quantize: str | None) -> Iterator[Path]:
     if quantize is None:
         yield target
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # on the disk that the graph goes to
         traced = Path(folder) / target.name
         yield traced
         quant_pre_process(traced, traced, skip_optimization=True, skip_symbolic_shape=True)

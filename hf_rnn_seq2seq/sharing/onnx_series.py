@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.files import read_json
-from ..evaluation.saved_model import load_model
+from ..evaluation.saved_model import load_model, saved_classes
 from ..model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction
 from ..model.padding import Padding
 from . import runtime_series
@@ -24,9 +23,9 @@ from .onnx_graphs import quantized, trace_graph, use_right_padding
 
 def is_forecaster(model_dir: str | Path) -> bool:
     """Return whether a folder holds a forecaster."""
-    file = Path(model_dir) / "config.json"
-    config = read_json(file) if file.is_file() else {}
-    return RnnSeq2SeqForTimeSeriesPrediction.__name__ in (config.get("architectures") or [])
+    folder = Path(model_dir)
+    is_model = (folder / "config.json").is_file()
+    return is_model and RnnSeq2SeqForTimeSeriesPrediction.__name__ in saved_classes(folder)
 
 
 def export_series(

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.files import read_json
+from ..data.files import read_object
 from ..data.preprocessing import COLUMNS_FILE
-from ..evaluation.saved_model import load_model
+from ..evaluation.saved_model import load_model, saved_classes
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from . import runtime_values
 from .one_graph import check_one_graph, write_one_graph
@@ -30,10 +30,11 @@ _CLASSES: dict[str, Any] = {
 
 def value_class(model_dir: str | Path) -> Any:
     """Return the class of the model in a folder if it gives values, else None."""
-    file = Path(model_dir) / "config.json"
-    config = read_json(file) if file.is_file() else {}
-    found = _CLASSES.get((config.get("architectures") or [""])[0])
-    return found if found is not None and config.get("problem_type") == "regression" else None
+    folder = Path(model_dir)
+    if not (folder / "config.json").is_file():
+        return None
+    found = next((_CLASSES[name] for name in saved_classes(folder)[:1] if name in _CLASSES), None)
+    return found if read_object(folder / "config.json").get("problem_type") == "regression" else None
 
 
 def export_values(
@@ -66,7 +67,7 @@ def export_values(
         "each_vector": isinstance(model, RnnSeq2SeqForTokenClassification),
         "vector_size": config.input_feature_size,
         "values": [config.id2label[number] for number in range(config.num_labels)],
-        "features": read_json(columns)["features"] if columns.is_file() else None,
+        "features": read_object(columns).get("features") if columns.is_file() else None,
         "quantize": quantize,
     }
     write_one_graph(output_dir, runtime_values, settings, lambda file: _write_graph(model, file, quantize))

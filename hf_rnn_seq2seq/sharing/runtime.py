@@ -2,20 +2,22 @@
 
 `export_model` puts a copy of this file into the folder it writes, as `rnn_seq2seq_runtime.py`. A deployed program
 imports the copy: `hf_rnn_seq2seq.sharing` has the same class, but loads torch through the package. The searches are
-those of transformers' `generate()`. Imports nothing else of this package.
+those of transformers' `generate()`. Imports only what stands in the copy.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from .exported_folder import MOST, check_settings, json_object, opened, read_export
+from .search_options import GenerationOptions
 
 
 try:
@@ -26,123 +28,13 @@ except ImportError as error:
     raise ImportError(f"the runtime needs '{error.name}': {advice}") from error
 
 
-FORMAT, READ = 3, (2, 3)  # of the exported folder; a reader refuses others. 2: without source_replacements
+FORMATS = (2, 3, 4)  # of the exported folder; a reader refuses others. 2: without source_replacements, 3: a manifest
 ENCODER, DECODER_STEP = "encoder.onnx", "decoder_step.onnx"
 RUNTIME_CONFIG, GENERATION_CONFIG = "runtime_config.json", "generation_config.json"
 COPIED_AS = "rnn_seq2seq_runtime.py"
 
 # A source: a text, or the ids of one.
 Source = str | Sequence[int]
-
-# Options of transformers' generation without effect here: about caches, compiling, what is returned, and an assistant
-# that proposes symbols; so are all with these beginnings ...
-_WITHOUT_EFFECT = frozenset(
-    "transformers_version bos_token_id use_cache max_cache_len low_memory prefill_chunk_size disable_compile "
-    "compile_config return_dict_in_generate is_assistant target_lookbehind max_matching_ngram_size".split()
-)
-_BEGINNINGS = ("_", "output_", "assistant_", "num_assistant_", "cache_", "continuous_batching_")
-# ... those that only sampling reads, and values of others that switch them off, as do None and what is empty.
-_OF_SAMPLING = {"typical_p", "epsilon_cutoff", "eta_cutoff", "min_p", "top_h"}
-_OFF = {
-    "typical_p": 1.0, "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "diversity_penalty": 0.0,
-    "num_beam_groups": 1, "remove_invalid_values": False, "renormalize_logits": False, "guidance_scale": 1.0,
-    "min_p": 0.0, "token_healing": False, "use_mtp": False,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class GenerationOptions:
-    """The options of `generate()`, under the names of transformers' generation configuration.
-
-    Args:
-        num_beams: hypotheses kept at each step; 1: greedy, or sampling.
-        num_return_sequences: hypotheses returned for a source; at most `num_beams`, unless sampled.
-        max_new_tokens, min_new_tokens: symbols of a target, eos included; 20 if no maximum is set.
-        max_length, min_length: these with the start symbol; `max_new_tokens` goes first.
-        length_penalty: a hypothesis is ranked by log P / length ** length_penalty.
-        early_stopping: when a beam search ends, once `num_beams` hypotheses have: at once (`True`), when the best
-            running one would rank below them at its present length (`False`), or at any length (`"never"`).
-        suppress_tokens: ids that are never chosen.
-        do_sample: draw each symbol from the distribution; only with `num_beams=1`.
-        temperature, top_k, top_p, seed: of that distribution; 0 and 1.0 switch top_k and top_p off.
-        decoder_start_token_id, eos_token_id, pad_token_id: special symbols.
-    """
-
-    num_beams: int = 1
-    num_return_sequences: int = 1
-    max_new_tokens: int | None = None
-    min_new_tokens: int | None = None
-    max_length: int | None = None
-    min_length: int | None = None
-    length_penalty: float = 1.0
-    early_stopping: bool | str = False
-    suppress_tokens: Sequence[int] | None = None
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 1.0
-    seed: int | None = None
-    decoder_start_token_id: int | None = None
-    eos_token_id: int | Sequence[int] | None = None
-    pad_token_id: int | None = None
-
-    @classmethod
-    def of(cls, *settings: Mapping[str, Any]) -> GenerationOptions:
-        """Merge a saved generation config with a call's options; None leaves an option at its default.
-
-        Raises:
-            ValueError: an option is out of range, or is one that this runtime does not have.
-        """
-        known = {field.name for field in fields(cls)}
-        merged = {name: value for setting in settings for name, value in setting.items()}
-        options = cls(**{name: value for name, value in merged.items() if name in known and value is not None})
-        read_or_not = known | _WITHOUT_EFFECT | (set() if options.do_sample else _OF_SAMPLING)
-        for name, value in merged.items():
-            if not (name in read_or_not or name.startswith(_BEGINNINGS) or value in (None, [], {}, _OFF.get(name))):
-                raise ValueError(f"the runtime has no generation option {name!r}; got {name}={value!r}")
-        return options
-
-    def __post_init__(self) -> None:
-        for name, least in (("num_beams", 1), ("num_return_sequences", 1), ("max_new_tokens", 1), ("max_length", 2)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}; got {value}")
-        if self.decoder_start_token_id is None:
-            raise ValueError("decoder_start_token_id is None: a target needs a first input")
-        if self.do_sample and self.num_beams > 1:
-            raise ValueError(f"do_sample=True needs num_beams=1; got num_beams={self.num_beams}")
-        if self.num_return_sequences > self.num_beams and not self.do_sample:
-            raise ValueError(
-                f"num_return_sequences={self.num_return_sequences} is more than num_beams={self.num_beams}: "
-                "ask for more beams, or for fewer sequences, or set do_sample=True"
-            )
-        if self.early_stopping not in (True, False, "never"):
-            raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
-        if self.do_sample and not (self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
-            raise ValueError(
-                "wanted temperature above 0, top_k not negative and top_p in (0, 1]; got "
-                f"temperature={self.temperature}, top_k={self.top_k}, top_p={self.top_p}"
-            )
-
-    @property
-    def most(self) -> int:
-        """Largest number of symbols of a target, eos included."""
-        if self.max_new_tokens is not None:
-            return self.max_new_tokens
-        return 20 if self.max_length is None else self.max_length - 1
-
-    @property
-    def eos_ids(self) -> list[int]:
-        """The symbols that end a target."""
-        if self.eos_token_id is None:
-            return []
-        return [self.eos_token_id] if isinstance(self.eos_token_id, int) else list(self.eos_token_id)
-
-    def forbidden(self, length: int) -> list[int]:
-        """Return the symbols that may not follow `length` symbols."""
-        least = max(self.min_new_tokens or 0, (self.min_length or 0) - 1)
-        return [*(self.suppress_tokens or ()), *(self.eos_ids if length < least else ())]
 
 
 class Hypothesis(NamedTuple):
@@ -192,32 +84,52 @@ class RnnSeq2SeqRuntime:
             ValueError: it is of another format, or its generation config asks for what the runtime cannot do.
         """
         folder = Path(folder)
-        for name in (RUNTIME_CONFIG, GENERATION_CONFIG, ENCODER, DECODER_STEP):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder} holds no {name}: it is not a folder that export wrote")
-        settings, generation = (
-            json.loads((folder / name).read_text(encoding="utf-8")) for name in (RUNTIME_CONFIG, GENERATION_CONFIG)
-        )
-        if settings["format"] not in READ:
-            raise ValueError(f"{folder / RUNTIME_CONFIG}: got format {settings['format']}, wanted 2 or 3")
-        GenerationOptions.of(generation)
+        sides = ("source_tokenizer", "target_tokenizer")
+        needed = [GENERATION_CONFIG, ENCODER, DECODER_STEP]
+        settings, files = read_export(folder, RUNTIME_CONFIG, FORMATS, needed, sides)
+        kinds: dict[str, Any] = dict.fromkeys(sides, (str, type(None)))
+        kinds |= {"vocab_size": (int,), **dict.fromkeys(("reverse_source", "split_special_tokens"), (bool,))}
+        check_settings(settings, folder / RUNTIME_CONFIG, **kinds)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
         options.enable_cpu_mem_arena = False  # a step's tensors are small; the arena only holds memory
         options.log_severity_level = 3
+        session = functools.partial(onnxruntime.InferenceSession, providers=["CPUExecutionProvider"])
         encoder, decoder_step = (
-            onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
-            for name in (ENCODER, DECODER_STEP)
+            opened(folder / name, functools.partial(session, files[name], options)) for name in (ENCODER, DECODER_STEP)
         )
         tokenizers: list[Tokenizer | None] = []
-        for side in ("source_tokenizer", "target_tokenizer"):
-            tokenizer = None if settings[side] is None else Tokenizer.from_file(str(folder / settings[side]))
+        for name in map(settings.get, sides):
+            load = functools.partial(Tokenizer.from_buffer, files.get(name or "", b""))
+            tokenizer = None if name is None else opened(folder / name, load)
             if tokenizer is not None:
                 tokenizer.no_padding()
                 tokenizer.no_truncation()
                 tokenizer.encode_special_tokens = settings["split_special_tokens"]
             tokenizers.append(tokenizer)
-        return cls(encoder, decoder_step, settings, generation, *tokenizers)
+        generation = json_object(files[GENERATION_CONFIG], folder / GENERATION_CONFIG)
+        runtime = cls(encoder, decoder_step, settings, generation, *tokenizers)
+        runtime._check(folder)
+        return runtime
+
+    def _check(self, folder: Path) -> None:
+        """Refuse graphs that do not fit each other, options of the search, and regular expressions that are none."""
+        given = {"previous_ids", *(output.name for output in self.encoder.get_outputs())}
+        scores = self.decoder_step.get_outputs()[0]
+        if not given >= {one.name for one in self.decoder_step.get_inputs()} or scores.name != "log_probabilities":
+            raise ValueError(f"{folder}: {ENCODER} and {DECODER_STEP} are not of one export")
+        if type(scores.shape[1]) is not int or not 1 <= scores.shape[1] <= MOST:
+            raise ValueError(f"{folder / DECODER_STEP}: got scores of {scores.shape[1]} symbols, wanted 1 to {MOST}")
+        self._search({})
+        opened(folder / RUNTIME_CONFIG, lambda: self._replaced(""))
+
+    def _search(self, *options: Mapping[str, Any]) -> GenerationOptions:
+        """Return the options of a search: those saved with the model, and of a call; ids are those of symbols."""
+        search, limit = GenerationOptions.of(self.generation, *options), self.decoder_step.get_outputs()[0].shape[1]
+        for token in (search.decoder_start_token_id, *search.eos_ids, *(search.suppress_tokens or ())):
+            if not 0 <= int(token or 0) < limit:
+                raise ValueError(f"the generation options hold the id {token}, wanted ids from 0 to {limit - 1}")
+        return search
 
     def generate(
         self, sources: Source | Sequence[Source], batch_size: int = 32, **options: Any
@@ -233,7 +145,7 @@ class RnnSeq2SeqRuntime:
         Raises:
             ValueError: an option is unknown or out of range, or a source is empty or not in the vocabulary.
         """
-        search = GenerationOptions.of(self.generation, options)
+        search = self._search(options)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
         ids = self.encode(sources)
@@ -255,7 +167,7 @@ class RnnSeq2SeqRuntime:
 
     def stream_ids(self, source: Source, **options: Any) -> Iterator[int]:
         """Yield the symbols of one target as they are chosen, greedy or sampled, without eos; as `generate()`."""
-        search = GenerationOptions.of(self.generation, {"num_beams": 1, "num_return_sequences": 1, **options})
+        search = self._search({"num_beams": 1, "num_return_sequences": 1, **options})
         if search.num_beams > 1 or search.num_return_sequences > 1:
             raise ValueError("a stream is of one hypothesis: num_beams and num_return_sequences must be 1")
         sources = self.encode([source])
@@ -497,9 +409,14 @@ def main(arguments: list[str]) -> None:
         for text in arguments or (line.removesuffix("\n") for line in sys.stdin):
             text.encode("utf-8")  # an argument may be none
             answer = "" if runtime.is_blank(text) else runtime.generate(text)[0][0].text
-            sys.stdout.write((answer or "").translate({ord("\r"): " ", ord("\n"): " "}) + "\n")
+            sys.stdout.write(_printable(re.sub("[\r\n]", " ", answer or "")) + "\n")
     except Exception as error:  # those of onnxruntime and tokenizers have nothing else in common
-        sys.exit(f"error: {'input, wanted UTF-8: ' * isinstance(error, UnicodeError)}{error}")
+        sys.exit(_printable(f"error: {'input, wanted UTF-8: ' * isinstance(error, UnicodeError)}{error}"))
+
+
+def _printable(text: str) -> str:
+    """Return a text without what steers a terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda control: f"\\x{ord(control[0]):02x}", text)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
 """An exported forecaster, run with onnxruntime and numpy alone: neither torch nor transformers.
 
 An export puts a copy of this file into the folder it writes, as `rnn_series_runtime.py`. A deployed program imports
-the copy: `hf_rnn_seq2seq.sharing` has the same class, but loads torch through the package. Imports nothing else of
-this package.
+the copy: `hf_rnn_seq2seq.sharing` has the same class, but loads torch through the package. Imports only what stands in
+the copy.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .exported_folder import check_settings, opened, read_export
 
 
 try:
@@ -22,7 +24,7 @@ except ImportError as error:
     raise ImportError(f"the runtime needs onnxruntime: {advice}") from error
 
 
-FORMAT = 1  # of the exported folder; a reader refuses others
+FORMATS = (1, 2)  # of the exported folder; a reader refuses others. 1: without a manifest
 GRAPH, CONFIG, COPIED_AS = "series.onnx", "series_config.json", "rnn_series_runtime.py"
 
 
@@ -52,18 +54,19 @@ class RnnSeriesRuntime:
 
         Raises:
             FileNotFoundError: the folder is not an exported forecaster.
-            ValueError: it is of another format.
+            ValueError: it is of another format, or no whole export.
         """
         folder = Path(folder)
-        for name in (CONFIG, GRAPH):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder} holds no {name}: it is not a folder that an export of series wrote")
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if settings.get("format") != FORMAT:
-            raise ValueError(f"{folder / CONFIG} has format {settings.get('format')!r}, this runtime reads {FORMAT}")
+        settings, files = read_export(folder, CONFIG, FORMATS, [GRAPH])
+        check_settings(settings, folder / CONFIG, channels=(int,), context_length=(int,), prediction_length=(int,))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
-        graph = onnxruntime.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
+        providers = ["CPUExecutionProvider"]
+        load = functools.partial(onnxruntime.InferenceSession, files[GRAPH], options, providers=providers)
+        graph = opened(folder / GRAPH, load)
+        past = next((given.shape for given in graph.get_inputs() if given.name == "past_values"), None)
+        if past is None or list(past[1:]) != [settings["context_length"], settings["channels"]]:
+            raise ValueError(f"{folder / GRAPH}: it reads past_values {past}, which is not what {CONFIG} says")
         return cls(graph, settings)
 
     def forecast(self, past_values: Any, **features: Any) -> dict[str, np.ndarray]:

@@ -1,18 +1,20 @@
 """An exported model of values, run with onnxruntime and numpy alone: neither torch nor transformers.
 
 An export puts a copy of this file into the folder it writes, as `rnn_values_runtime.py`. A deployed program imports
-the copy: `hf_rnn_seq2seq.sharing` has the same class, but loads torch through the package. Imports nothing else of
-this package.
+the copy: `hf_rnn_seq2seq.sharing` has the same class, but loads torch through the package. Imports only what stands in
+the copy.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .exported_folder import check_settings, opened, read_export
 
 
 try:
@@ -22,7 +24,7 @@ except ImportError as error:
     raise ImportError(f"the runtime needs '{error.name}': {advice}") from error
 
 
-FORMAT = 1  # of the exported folder; a reader refuses others
+FORMATS = (1, 2)  # of the exported folder; a reader refuses others. 1: without a manifest
 GRAPH, CONFIG, COPIED_AS = "values.onnx", "values_config.json", "rnn_values_runtime.py"
 
 
@@ -52,18 +54,23 @@ class RnnValuesRuntime:
 
         Raises:
             FileNotFoundError: the folder is not an exported model of values.
-            ValueError: it is of another format.
+            ValueError: it is of another format, or no whole export.
         """
         folder = Path(folder)
-        for name in (CONFIG, GRAPH):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder} holds no {name}: it is not a folder that an export of values wrote")
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if settings.get("format") != FORMAT:
-            raise ValueError(f"{folder / CONFIG} has format {settings.get('format')!r}, this runtime reads {FORMAT}")
+        settings, files = read_export(folder, CONFIG, FORMATS, [GRAPH])
+        kinds = {"each_vector": (bool,), "vector_size": (int, type(None)), "values": (list,)}
+        check_settings(settings, folder / CONFIG, **kinds)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
-        graph = onnxruntime.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
+        providers = ["CPUExecutionProvider"]
+        load = functools.partial(onnxruntime.InferenceSession, files[GRAPH], options, providers=providers)
+        graph = opened(folder / GRAPH, load)
+        shapes = {given.name: given.shape for given in graph.get_inputs()}
+        size = settings["vector_size"]
+        if shapes.get("input_ids" if size is None else "input_features", [None])[2:] != (
+            [] if size is None else [size]
+        ):
+            raise ValueError(f"{folder / GRAPH}: it reads {shapes}, which is not what {CONFIG} says")
         return cls(graph, settings)
 
     @property

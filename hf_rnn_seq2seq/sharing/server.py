@@ -28,6 +28,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from ..data.files import printable
 from .batching import QueueFullError
 from .runtime import RnnSeq2SeqRuntime
 from .service import GenerateRequest, Lexicon, ServerOptions, Service, normalizer_of
@@ -269,7 +270,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
     try:
         serve(args.exported_dir, args.host, args.port, options, args.lexicon, args.num_threads)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(printable(f"error: {error}"))
 
 
 if __name__ == "__main__":

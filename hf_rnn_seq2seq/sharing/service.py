@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from .batching import Batcher
-from .runtime import GenerationOptions, Hypothesis, RnnSeq2SeqRuntime
+from .runtime import Hypothesis, RnnSeq2SeqRuntime
+from .search_options import GenerationOptions
 
 
 try:
@@ -84,6 +85,9 @@ class GenerateRequest(BaseModel):
         return self.model_dump(exclude={"text", "texts"}, exclude_none=True)
 
 
+_LARGEST_LEXICON = 2**28  # bytes
+
+
 class Lexicon:
     """A user's answers, in place of the model's.
 
@@ -111,6 +115,10 @@ class Lexicon:
             OSError: the file cannot be read.
             ValueError: it is not UTF-8, or a line has another form.
         """
+        if not path.is_file():  # which a pipe is not, that would be waited for
+            raise FileNotFoundError(f"{path}: no such file")
+        if path.stat().st_size > _LARGEST_LEXICON:
+            raise ValueError(f"{path}: got {path.stat().st_size} bytes, wanted at most {_LARGEST_LEXICON}")
         try:
             lines = path.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:

@@ -104,9 +104,9 @@ def test_a_kill_while_the_parts_are_joined_and_deleted_is_mended(
             original = getattr(Path, name)
 
             def dies(
-                path: Path, *given: str, name: str = name, original: Callable = original, **options: bool
+                path: Path, *given: Path, name: str = name, original: Callable = original, **options: bool
             ) -> object:
-                if path.name == ("joined" if name == "replace" else "00000001"):
+                if output in given if name == "replace" else path.name == "00000001":
                     raise KeyboardInterrupt
                 return original(path, *given, **options)
 

@@ -15,24 +15,27 @@ from hf_rnn_seq2seq.model.attention import Attention
 TYPES = ("dot", "general", "additive")
 
 
-def attention_of(kind: str, memory_size: int = 6) -> Attention:
-    attention = Attention(kind, query_size=6, memory_size=memory_size, attention_size=4).double()
+def attention_of(kind: str, memory_size: int = 6, coverage: bool = False) -> Attention:
+    attention = Attention(kind, query_size=6, memory_size=memory_size, attention_size=4, coverage=coverage).double()
     randomize(attention)
     return attention
 
 
 @torch.no_grad()
-def plain_attention(attention: Attention, query: Tensor, memory: Tensor) -> tuple[Tensor, list[float]]:
-    """c_t and its weights for one query (H,) over the real positions of one memory (S, D)."""
+def plain_attention(
+    attention: Attention, query: Tensor, memory: Tensor, coverage: Tensor
+) -> tuple[Tensor, list[float]]:
+    """c_t and its weights for one query (H,) over the real positions of one memory (S, D), attended to so far (S,)."""
     scores = []
-    for m in memory:
+    weight = getattr(attention, "coverage_weight", torch.zeros(1, dtype=torch.float64))
+    for m, covered in zip(memory, coverage, strict=True):
         if attention.attention_type == "dot":
-            scores.append(float(query @ m))
+            scores.append(float(query @ m + weight * covered))
         elif attention.attention_type == "general":
-            scores.append(float(query @ attention.key_projection.weight @ m))
+            scores.append(float(query @ attention.key_projection.weight @ m + weight * covered))
         else:
             hidden = attention.query_projection.weight @ query + attention.query_projection.bias
-            hidden = torch.tanh(hidden + attention.key_projection.weight @ m)
+            hidden = torch.tanh(hidden + attention.key_projection.weight @ m + weight * covered)
             scores.append(float(attention.score_projection.weight[0] @ hidden))
     total = sum(math.exp(score) for score in scores)
     weights = [math.exp(score) / total for score in scores]
@@ -75,18 +78,22 @@ def test_locations_are_read_as_the_paper_says(kind: str, where: str | None, seve
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("where", [None, *PADDINGS])
-def test_attention_equals_the_papers_scores(kind: str, where: str | None) -> None:
-    attention = attention_of(kind, 6 if kind == "dot" else 5)
+@pytest.mark.parametrize("covers", [False, True])
+def test_attention_equals_the_papers_scores(kind: str, where: str | None, covers: bool) -> None:
+    attention = attention_of(kind, 6 if kind == "dot" else 5, covers)
+    coverage = torch.rand(3, 5, dtype=torch.float64)
     memory = torch.randn(3, 5, 6 if kind == "dot" else 5, dtype=torch.float64)
     query = torch.randn(3, 2, 6, dtype=torch.float64)
     mask = None if where is None else padding_mask(where, [3, 5, 1], 5).bool()
     if mask is not None:
         memory = memory.masked_fill(~mask[..., None], 0)
-    context, weights = attention(query, attention.keys(memory), memory, mask)
+    context, weights = attention(query, attention.keys(memory), memory, mask, coverage if covers else None)
     for row in range(3):
         real = torch.ones(5, dtype=torch.bool) if mask is None else mask[row]
         for t in range(2):
-            wanted_context, wanted_weights = plain_attention(attention, query[row, t], memory[row, real])
+            wanted_context, wanted_weights = plain_attention(
+                attention, query[row, t], memory[row, real], coverage[row, real]
+            )
             torch.testing.assert_close(context[row, t], wanted_context, atol=1e-12, rtol=0)
             torch.testing.assert_close(weights[row, t, real], torch.tensor(wanted_weights, dtype=torch.float64))
             assert (weights[row, t, ~real] == 0).all()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
+from hf_rnn_seq2seq.model.loss import cross_entropy, shift_tokens_right
 from hf_rnn_seq2seq.model.scheduled_sampling import ScheduledSampling
 
 
@@ -70,6 +71,34 @@ def test_label_smoothing_is_of_the_training_loss_only() -> None:
     assert evaluated.loss.item() == pytest.approx(plain, rel=1e-10)
     assert trained.loss.item() == pytest.approx(smoothed, rel=1e-10)
     assert abs(plain - smoothed) > 0.01
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3, 0.75])
+@pytest.mark.parametrize(("slots", "normalised"), [(0, True), (0, False), (3, True)])
+def test_the_cross_entropy_is_smoothed_over_the_vocabulary_without_its_slots(
+    smoothing: float, slots: int, normalised: bool
+) -> None:
+    vocabulary = 5
+    scores = torch.randn(4, vocabulary + slots)
+    log_p = scores.log_softmax(-1)
+    labels = torch.tensor([1, -100, vocabulary + slots - 1, 0])
+    found = cross_entropy(log_p if normalised else scores, labels, smoothing, normalised, vocabulary)
+    wanted = sum(
+        -(1 - smoothing) * log_p[row, label] - smoothing * log_p[row, :vocabulary].mean()
+        for row, label in enumerate(labels.tolist())
+        if label != -100
+    )
+    assert float(found) == pytest.approx(float(wanted), rel=1e-5)
+    half = cross_entropy(log_p.bfloat16(), labels, smoothing, normalised, vocabulary)
+    assert half.dtype == torch.float32 and float(half) == pytest.approx(float(wanted), rel=0.05)
+
+
+def test_where_there_is_no_padding_symbol_masked_labels_become_the_first() -> None:
+    labels = torch.tensor([[4, -100, 5]])
+    assert shift_tokens_right(labels, None, 2).tolist() == [[2, 4, 0]]
+    assert shift_tokens_right(labels, 1, 2).tolist() == [[2, 4, 1]]
+    with pytest.raises(ValueError, match="decoder_start_token_id is None"):
+        shift_tokens_right(labels, 1, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("count", [37, torch.tensor(37)], ids=["int", "tensor"])

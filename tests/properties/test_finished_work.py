@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import runpy
@@ -16,7 +17,13 @@ from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
 from tiny_runs import CONTENTS, TASKS, content, run, snapshot, write_data
 
-from hf_rnn_seq2seq.data.outputs import check_output_file, check_output_folder, replacing
+from hf_rnn_seq2seq.data.outputs import (
+    check_output_file,
+    check_output_folder,
+    replacing,
+    replacing_folder,
+    write_whole,
+)
 from hf_rnn_seq2seq.recipes import run_folder
 from hf_rnn_seq2seq.recipes.command import main
 from hf_rnn_seq2seq.recipes.options import write_yaml
@@ -570,6 +577,51 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         partial.write_text("half")
         raise KeyboardInterrupt
     assert snapshot(tmp_path / "new").keys() == {"a.txt"} and file.read_text() == "one"
+
+
+def test_a_link_is_replaced_and_not_followed_and_permissions_are_those_of_any_file(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("mine")
+    (tmp_path / "a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "plain").write_text("")
+    write_whole(tmp_path / "a", "new")
+    assert (tmp_path / "elsewhere").read_text() == "mine" and not (tmp_path / "a").is_symlink()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    os.mkfifo(tmp_path / "pipe")
+    for refuse in (
+        lambda: write_whole(tmp_path / "pipe", "x"),
+        lambda: check_output_file(tmp_path / "pipe", "x", True),
+    ):
+        with pytest.raises(FileExistsError, match="pipe"):
+            refuse()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "full"), RuntimeError("io: Os { code: 28, kind: StorageFull }")]
+)
+def test_a_full_disk_is_named_with_the_file_that_was_to_be_written(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"a\.txt") as raised, replacing(tmp_path / "a.txt"):
+        raise error
+    assert raised.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
+    with pytest.raises(RuntimeError, match="of something else"), replacing(tmp_path / "a.txt"):
+        raise RuntimeError("of something else")
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all_and_keeps_what_is_not_its_own(tmp_path: Path) -> None:
+    old = tmp_path / "out"
+    (old / "sub").mkdir(parents=True)
+    for name in ("own", "notes", "sub/more"):
+        (old / name).write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing_folder(old, ["own"]) as folder:
+        (folder / "own").write_text("half")
+        raise KeyboardInterrupt
+    assert {path.name for path in tmp_path.iterdir()} == {"out"} and (old / "own").read_text() == "old"
+    with replacing_folder(old, ["own"]) as folder:
+        (folder / "new").write_text("new")
+    assert snapshot(old).keys() == {"new", "notes", "sub", "sub/more"} and {p.name for p in tmp_path.iterdir()} == {
+        "out"
+    }
+    with pytest.raises(FileExistsError, match="is in use"), replacing_folder(Path.cwd().parent):
+        pass
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

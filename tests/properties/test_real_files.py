@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import os
 import runpy
 import shutil
 import tarfile
@@ -25,7 +26,15 @@ from tiny_runs import run as run_tiny
 from tiny_runs import write_data
 from transformers import GenerationConfig
 
-from hf_rnn_seq2seq.data.files import DataError, json_columns, read_text, reading, table_columns, text_lines
+from hf_rnn_seq2seq.data.files import (
+    DataError,
+    json_columns,
+    printable,
+    read_text,
+    reading,
+    table_columns,
+    text_lines,
+)
 from hf_rnn_seq2seq.data.labels import SequenceLabelDataOptions, TokenLabelDataOptions, load_labelled_data
 from hf_rnn_seq2seq.data.pairs import DataOptions, load_data
 from hf_rnn_seq2seq.data.speech import SpeechDataOptions, Utterance, load_speech_data, read_audio, read_frames
@@ -186,6 +195,16 @@ def test_a_name_that_two_columns_have_is_refused(file_format: str, tmp_path: Pat
     (tmp_path / "a.jsonl").write_text('{"a": "1", "a": "2"}\n')
     with pytest.raises(DataError, match=r"line 1: not JSON \(the key 'a' is given twice\)"):
         list(json_columns(tmp_path / "a.jsonl", {"x": "a"}))
+
+
+def test_a_pipe_is_not_waited_for_and_no_terminal_is_steered(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="a device or a pipe, wanted a file"):
+        read_text(tmp_path / "pipe")
+    (tmp_path / "long").write_text("12345")
+    with pytest.raises(DataError, match="got 5 bytes, wanted at most 4"):
+        read_text(tmp_path / "long", most=4)
+    assert printable("\x1b[2J\x9b\tä\n\udcff") == "\\x1b[2J\\x9b\tä\n\\udcff"
 
 
 # ---- Errors of libraries ----------------------------------------------------------------------------------------

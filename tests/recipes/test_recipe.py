@@ -188,6 +188,13 @@ def test_files_are_named_in_errors(tmp_path: Path) -> None:
     path.write_text("data: {}\ndata: {}\n")
     with pytest.raises(OptionsError, match=r"(?s)broken\.yaml: .*key 'data' is given twice.*line 2"):
         load_task(path)
+    # a billion values in nine lines, and a list in itself
+    levels = zip("abcdefgh", "bcdefghi")
+    bomb = "".join(f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in levels)
+    for text in (f"a: &a [{', '.join('x' * 9)}]\n{bomb}", "data: &a\n  x: *a\n"):
+        path.write_text(text)
+        with pytest.raises(OptionsError, match=r"broken\.yaml: .*more than 100000 values, aliases written out"):
+            load_task(path)
     path.write_text("- data\n")
     with pytest.raises(RecipeError, match=r"broken\.yaml: wanted a mapping of sections"):
         load_task(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -254,5 +255,23 @@ def test_a_folder_that_export_did_not_write_is_refused(exported: tuple[Any, Path
         (tmp_path / path.name).write_bytes(path.read_bytes())
     settings = json.loads((tmp_path / "runtime_config.json").read_text())
     (tmp_path / "runtime_config.json").write_text(json.dumps({**settings, "format": 99}))
-    with pytest.raises(ValueError, match="got format 99, wanted 2"):
+    with pytest.raises(ValueError, match="got format 99, wanted 2 or 3 or 4"):
         RnnSeq2SeqRuntime.from_pretrained(tmp_path)
+
+
+def test_half_of_another_export_is_refused_and_what_lies_outside(exported: tuple[Any, Path], tmp_path: Path) -> None:
+    def refused(message: str, error: type[Exception] = ValueError) -> None:
+        with pytest.raises(error, match=message):
+            RnnSeq2SeqRuntime.from_pretrained(tmp_path / "out")
+
+    shutil.copytree(exported[1], tmp_path / "out")
+    shutil.copy(tmp_path / "out" / "tokenizer.json", tmp_path)
+    RnnSeq2SeqRuntime.from_pretrained(tmp_path / "out")
+    (tmp_path / "out" / "decoder_step.onnx").write_bytes(b"of another one")
+    refused(r"decoder_step\.onnx is not what manifest\.json says")
+    shutil.copy(exported[1] / "decoder_step.onnx", tmp_path / "out")
+    (tmp_path / "out" / "tokenizer.json").unlink()
+    (tmp_path / "out" / "tokenizer.json").symlink_to(tmp_path / "tokenizer.json")
+    refused("'tokenizer.json' lies outside the folder")
+    (tmp_path / "out" / "manifest.json").unlink()
+    refused(r"holds no manifest\.json", FileNotFoundError)

@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="features: got past_time_features, wanted none"):
         runtime.forecast(np.zeros((1, 4, CHANNELS)), past_time_features=np.zeros((1, 4, 2)))
     (tmp_path / "exported" / "series_config.json").write_text('{"format": 9}')
-    with pytest.raises(ValueError, match="has format 9, this runtime reads 1"):
+    with pytest.raises(ValueError, match="got format 9, wanted 1 or 2"):
         RnnSeriesRuntime.from_pretrained(tmp_path / "exported")
     with pytest.raises(FileNotFoundError, match=r"holds no series_config\.json"):
         RnnSeriesRuntime.from_pretrained(tmp_path)
