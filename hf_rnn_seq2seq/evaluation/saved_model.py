@@ -20,8 +20,8 @@ from ..data.outputs import writing
 from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, Preprocessing
 from ..data.processors import save_processor
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
-from ..model.generation_rules import check_rules
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
+from ..model.generation_rules import check_rules
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from ..model.pretrained import RnnSeq2SeqPreTrainedModel
 from .ensemble import EnsembleModel, RnnSeq2SeqEnsemble
