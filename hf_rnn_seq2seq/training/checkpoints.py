@@ -76,13 +76,14 @@ def seal(checkpoint: str | Path, run: str = "", recipe: str = "", planned: bool 
     for path in files.values():
         on_disk(path)
     sums = {name: _checksum(path) for name, path in files.items()}
-    write_json(folder / SEAL_FILE, {"run": run, "recipe": recipe, "planned": planned, "files": sums})
+    of = {"name": folder.name, "run": run, "recipe": recipe, "planned": planned}
+    write_json(folder / SEAL_FILE, {**of, "files": sums})
 
 
 def damage_of(checkpoint: str | Path, run: str | None = None, recipe: str | None = None) -> str | None:
     """Return the damage of a checkpoint in words, or `None` if each file is as it was when it was sealed.
 
-    It is damage, too, if it is of another `run` or `recipe` than those given.
+    It is damage, too, if it is of another `run` or `recipe` than those given, or was saved under another name.
     """
     try:
         files = _files(Path(checkpoint))
@@ -99,7 +100,7 @@ def damage_of(checkpoint: str | Path, run: str | None = None, recipe: str | None
         for name in [_STATE_FILE, *files]:
             if name not in sums:
                 return f"{SEAL_FILE} does not name {name}"
-        for what, wanted in (("run", run), ("recipe", recipe)):
+        for what, wanted in (("name", Path(checkpoint).name), ("run", run), ("recipe", recipe)):
             if wanted is not None and content[what] != wanted:
                 return f"it is of another {what}"
         for name, path in files.items():
