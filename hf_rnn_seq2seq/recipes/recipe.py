@@ -62,6 +62,10 @@ _RESERVED: dict[str, dict[str, str]] = {
         "label_names": "the pipeline makes the columns",
         "use_liger_kernel": "it has no kernels for RNNs",
         "enable_jit_checkpoint": "SIGTERM and SIGINT always save a checkpoint",
+        **dict.fromkeys(
+            ["save_only_model", "ignore_data_skip", "restore_callback_states_from_checkpoint"],
+            "a run that goes on ends as an unbroken one",
+        ),
     },
     "generation": dict.fromkeys(_SPECIAL_IDS, _SET_BY_TOKENIZERS)
     | dict.fromkeys(["return_dict_in_generate", "transformers_version"], "the pipeline sets it"),

@@ -27,8 +27,9 @@ from ..training.checkpoints import (
     clear_unfinished,
     discard,
     last_whole_checkpoint,
+    number_of_processes,
     on_disk,
-    run_of,
+    run_and_processes_of,
 )
 from .options import read_yaml
 from .recipe import Recipe, RecipeError
@@ -123,7 +124,7 @@ def _check_training(recipe: Recipe, folder: Path, resume: bool, overwrite: bool)
         differing = differences(recipe, folder, _FREE_AT_RESUME if goes_on else _FREE_AT_RESUME - _LENGTH)
         if differing:
             raise RecipeError(f"--resume: the run in {folder} has another recipe: {', '.join(differing)}")
-        return last_whole_checkpoint(folder, run_id(folder), recipe_hash(recipe)) if goes_on else None
+        return _checkpoint_to_go_on_from(recipe, folder) if goes_on else None
     # The files of a model whose writing was broken off are those of a run that never finished.
     unfinished = (folder / MODEL_FOLDER).exists() and not differences(recipe, folder)
     if resume and work and not unfinished:
@@ -140,6 +141,17 @@ def _check_training(recipe: Recipe, folder: Path, resume: bool, overwrite: bool)
             "--output_dir"
         )
     return None
+
+
+def _checkpoint_to_go_on_from(recipe: Recipe, folder: Path) -> Path | None:
+    checkpoint = last_whole_checkpoint(folder, run_id(folder), recipe_hash(recipe))
+    if checkpoint is not None:
+        processes, now = run_and_processes_of(checkpoint)[1], number_of_processes()
+        if processes != now:  # each makes batches of the recipe's size
+            raise RecipeError(
+                f"--resume: got {now} process(es), {checkpoint} was saved by {processes}: wanted as many"
+            )
+    return checkpoint
 
 
 def _check_evaluation(folder: Path, models: Sequence[str | Path], average: bool, overwrite: bool) -> None:
@@ -223,7 +235,7 @@ def taking_over(recipe: Recipe, output_dir: str | Path, checkpoint: Path | None)
     if not is_first_process():
         yield ""
         return
-    run = uuid.uuid4().hex if checkpoint is None else run_id(folder) or run_of(checkpoint)
+    run = uuid.uuid4().hex if checkpoint is None else run_id(folder) or run_and_processes_of(checkpoint)[0]
     clear_unfinished(folder, checkpoint)
     if checkpoint is None:
         _set_aside(folder, recipe)

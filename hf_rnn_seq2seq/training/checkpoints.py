@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..data.outputs import write_json
+from ..data.outputs import remove, write_json
 
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,11 @@ def on_disk(path: Path) -> None:
         os.close(handle)
 
 
+def number_of_processes() -> int:
+    """Return how many processes torchrun started, this one included."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def seal(checkpoint: str | Path, run: str = "", recipe: str = "", planned: bool = True) -> None:
     """Write beside a checkpoint's files, which are all there, their hashes and what run and recipe they are of.
 
@@ -76,7 +81,7 @@ def seal(checkpoint: str | Path, run: str = "", recipe: str = "", planned: bool 
     for path in files.values():
         on_disk(path)
     sums = {name: _checksum(path) for name, path in files.items()}
-    of = {"name": folder.name, "run": run, "recipe": recipe, "planned": planned}
+    of = {"name": folder.name, "run": run, "recipe": recipe, "planned": planned, "processes": number_of_processes()}
     write_json(folder / SEAL_FILE, {**of, "files": sums})
 
 
@@ -120,9 +125,10 @@ def _seal_of(checkpoint: Path) -> dict[str, Any]:
         return {}
 
 
-def run_of(checkpoint: str | Path) -> str:
-    """Return what run a whole checkpoint is of."""
-    return str(_seal_of(Path(checkpoint))["run"])
+def run_and_processes_of(checkpoint: str | Path) -> tuple[str, int]:
+    """Return what run a whole checkpoint is of, and how many processes that had."""
+    content = _seal_of(Path(checkpoint))
+    return str(content["run"]), int(content.get("processes", 1))
 
 
 def planned_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -177,8 +183,8 @@ def clear_unfinished(output_dir: str | Path, after: Path | None = None) -> None:
     """Delete what a killed process has left, and the checkpoints `after` the one that the run goes on from."""
     for path in [path for path in checkpoints_of(output_dir) if after and _step(path) > _step(after)]:
         discard(path)
-    for path in Path(output_dir).glob(f"{UNFINISHED}*"):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in [path for pattern in (f"{UNFINISHED}*", ".partial-*") for path in Path(output_dir).glob(pattern)]:
+        remove(path)
 
 
 @contextmanager

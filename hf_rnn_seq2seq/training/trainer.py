@@ -9,12 +9,14 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -175,9 +177,8 @@ class RecipeTrainer(Seq2SeqTrainer):
     def _leave_out(
         self, model: torch.nn.Module, batches: list[tuple[torch.Tensor, dict[str, Any]]], grad_norm: Any
     ) -> None:
-        step = self.state.global_step + 1
-        what = f"update {step}: the loss is {sum(float(loss) for loss, _ in batches)}, the gradient {float(grad_norm)}"
-        what += f", at {self._named_rows(batches)}"
+        loss, rows = self._loss_and_rows(batches)
+        what = f"update {self.state.global_step + 1}: the loss is {loss}, the gradient {float(grad_norm)}, at {rows}"
         skipped = next(call for call in self.callback_handler.callbacks if isinstance(call, SkippedUpdates))
         if skipped.number >= self.skip_non_finite:
             raise DivergedError(f"{what}; {self._last_good()}")
@@ -185,21 +186,22 @@ class RecipeTrainer(Seq2SeqTrainer):
         logger.warning("%s: left out, %d of at most %d", what, skipped.number, self.skip_non_finite)
         model.zero_grad()
 
-    def _named_rows(self, batches: list[tuple[torch.Tensor, dict[str, Any]]]) -> str:
-        """Name the rows of the batches of all processes that have no finite loss alone; all, if each has."""
+    def _loss_and_rows(self, batches: list[tuple[torch.Tensor, dict[str, Any]]]) -> tuple[float, str]:
+        """Return the loss of all processes, and name those rows that have no finite loss alone; all, if each has."""
         rows, bad = [], []
         for _, inputs in batches:
             for place, number in enumerate(() if inputs[ROW_NUMBER] is None else inputs[ROW_NUMBER].tolist()):
                 rows.append(number)
                 if not self._loss_of_row(inputs, place).isfinite():
                     bad.append(number)
-        found: list[Any] = [(rows, bad)]
+        found: list[Any] = [(sum(float(loss) for loss, _ in batches), rows, bad)]
         if self.args.world_size > 1:
-            found = [None] * self.args.world_size
-            torch.distributed.all_gather_object(found, (rows, bad))
-        named = sorted({row for _, some in found for row in some} or {row for all_, _ in found for row in all_})
+            own, found = found[0], [None] * self.args.world_size
+            torch.distributed.all_gather_object(found, own)
+        losses, every, some = zip(*found, strict=True)
+        named = sorted(set(chain(*some)) or set(chain(*every)))
         more = f" and {len(named) - 20} more" if len(named) > 20 else ""
-        return f"rows {', '.join(map(str, named[:20]))}{more} of the training data, the first being 0"
+        return sum(losses), f"rows {', '.join(map(str, named[:20]))}{more} of the training data, the first being 0"
 
     @torch.no_grad()
     def _loss_of_row(self, inputs: dict[str, Any], place: int) -> torch.Tensor:
@@ -242,6 +244,10 @@ class RecipeTrainer(Seq2SeqTrainer):
         try:
             with saving_through_python():
                 super()._save_checkpoint(model, trial)
+            if self.state.best_global_step == step:  # noted, too, where it is now, and not where it is being written
+                self.state.best_model_checkpoint = str(kept.folder / f"checkpoint-{step}")
+                if args.should_save:
+                    self.state.save_to_json(str(beside / f"checkpoint-{step}" / TRAINER_STATE_NAME))
             args.distributed_state.wait_for_everyone()
             stop = next(call for call in self.callback_handler.callbacks if isinstance(call, StopOnSignal))
             if args.should_save:
@@ -252,8 +258,6 @@ class RecipeTrainer(Seq2SeqTrainer):
             raise
         finally:
             self._run_dir = None
-        if self.state.best_global_step == step:
-            self.state.best_model_checkpoint = str(kept.folder / f"checkpoint-{step}")
         if args.should_save:
             metric = args.metric_for_best_model and f"eval_{args.metric_for_best_model}"
             kept.rotate(self.state, metric, bool(args.greater_is_better))
