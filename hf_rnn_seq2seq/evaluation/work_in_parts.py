@@ -28,15 +28,18 @@ logger = logging.getLogger(__name__)
 _JOB_FILE = "job.json"
 
 
-def start_processes() -> torch.device:
-    """Join the processes that torchrun or `accelerate launch` started, if any; return this one's GPU, or the CPU."""
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+def start_processes(cpu: bool = False, **options: Any) -> torch.device:
+    """Join the processes that torchrun or `accelerate launch` started, if any; return this one's GPU, or the `cpu`.
+
+    `options` are further ones of accelerate's `PartialState`.
+    """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() and not cpu else None
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return accelerator or torch.device("cpu")
     from accelerate import PartialState
 
     # Those that finish first wait for the others, and longer than the ten minutes after which NCCL gives up.
-    return PartialState(cpu=accelerator is None, timeout=timedelta(days=7)).device
+    return PartialState(cpu=accelerator is None, **{"timeout": timedelta(days=7), **options}).device
 
 
 def work_in_parts(

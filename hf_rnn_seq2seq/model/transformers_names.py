@@ -188,6 +188,10 @@ PRIVATE_NAMES = (
     PrivateName(_TRAINER, "_get_num_items_in_batch", "batch_samples device", "trainer",
                 "overridden: the values of a future are counted as labels are"),
     PrivateName(_TRAINER, "_run_epoch", "model", "trainer", "overridden: no epoch after the last update"),
+    PrivateName(_TRAINER, "_get_grad_norm", "model grad_norm", "trainer", "overridden: what is not finite is noticed"),
+    PrivateName(_TRAINER, "_save_checkpoint", "model trial", "trainer", "overridden: a checkpoint is written beside"),
+    PrivateName(_TRAINER, "_get_output_dir", "trial", "trainer", "overridden: likewise"),
+    PrivateName(_TRAINER, "_push_from_checkpoint", "checkpoint_folder", "trainer", "overridden: likewise"),
 )  # fmt: skip
 
 

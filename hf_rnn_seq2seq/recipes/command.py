@@ -5,16 +5,18 @@ Needs the extras `train` and `metrics`.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import transformers
 
 from ..data.files import printable
+from ..training.stopping import DivergedError, Signals, Stopped
 from .arguments import file_to_write, folder_to_write, one_sentence, start_logging
 from .recipe import build_recipe, read_recipe, with_task
-from .run import run_recipe
+from .run import join_processes, run_recipe
 from .run_folder import check_output
 from .suite import SECTION, Run, expand, run_suite
 from .task import Task, task_class
@@ -63,6 +65,17 @@ def _arguments(description: str | None, program: str | None, arguments: Sequence
     return args
 
 
+@contextmanager
+def _stopped_in_words() -> Iterator[None]:
+    """End the program where a signal stops it: with the status that shells give, and a word on how to go on."""
+    try:
+        with Signals():
+            yield
+    except Stopped as stopped:
+        sys.stderr.write(f"{stopped}\n")
+        sys.exit(128 + stopped.signum)
+
+
 def main(
     task: type[Task] | None = None,
     description: str | None = None,
@@ -101,7 +114,7 @@ def main(
         recipe = build_recipe(one.content, name, chosen.kind)
         check_output(recipe, folder, **options(one.name), results=args.results)
 
-    with one_sentence():
+    with _stopped_in_words(), one_sentence(DivergedError):
         content = read_recipe(args.recipe, args.set)
         chosen = task or task_class(content.get("task"))
         content = with_task(content, chosen.kind)
@@ -109,7 +122,9 @@ def main(
             metrics = run(content, output_dir, args.results)
         else:
             for one in expand(content):  # nothing is refused after the first run
-                chosen(build_recipe(one.content, name, chosen.kind))
+                recipe = build_recipe(one.content, name, chosen.kind)
+                chosen(recipe)
+            join_processes(recipe)
             metrics = run_suite(
                 content,
                 name,

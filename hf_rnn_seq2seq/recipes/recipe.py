@@ -63,6 +63,11 @@ _RESERVED: dict[str, dict[str, str]] = {
         "sortish_sampler": "set training.max_tokens",
         "label_names": "the pipeline makes the columns",
         "use_liger_kernel": "it has no kernels for RNNs",
+        "enable_jit_checkpoint": "SIGTERM and SIGINT always save a checkpoint",
+        **dict.fromkeys(
+            ["save_only_model", "ignore_data_skip", "restore_callback_states_from_checkpoint"],
+            "a run that goes on ends as an unbroken one",
+        ),
     },
     "generation": dict.fromkeys(_SPECIAL_IDS, _SET_BY_TOKENIZERS)
     | dict.fromkeys(["return_dict_in_generate", "transformers_version"], "the pipeline sets it"),
@@ -130,6 +135,8 @@ class PipelineOptions:
         average_checkpoints: average the weights of so many checkpoints after training, and keep the average if its
             `best_metric` on the validation data is at least as good as the best checkpoint's. 0 or 1: no averaging.
         average_which: average the "best" or the "last" checkpoints.
+        skip_non_finite: leave out so many updates whose loss or gradient is not finite; the next one, or with 0 the
+            first, stops the run.
     """
 
     max_tokens: int | None = None
@@ -137,10 +144,11 @@ class PipelineOptions:
     early_stopping_patience: int | None = None
     average_checkpoints: int = 0
     average_which: Literal["best", "last"] = "best"
+    skip_non_finite: int = 0
 
     def __post_init__(self) -> None:
         check_range(self, "max_tokens", "early_stopping_patience", least=1)
-        check_range(self, "average_checkpoints", least=0)
+        check_range(self, "average_checkpoints", "skip_non_finite", least=0)
 
 
 @dataclass

@@ -9,31 +9,36 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, Trainer, TrainerCallback, get_scheduler
+from transformers import Seq2SeqTrainingArguments, Trainer, TrainerCallback, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..data.files import reading, sentence
 from ..data.outputs import is_first_process, remove, replacing
 from ..data.splits import DatasetDict
+from ..evaluation.work_in_parts import start_processes
 from ..sharing.card import save_model_card
 from ..sharing.results import write_results
 from ..training.checkpoints import (
     FindBestCheckpoint,
-    KeepBestCheckpoints,
-    SealCheckpoints,
+    KeptCheckpoints,
     average_checkpoints,
     checkpoints_of,
+    planned_checkpoints,
     rank_checkpoints,
 )
+from ..training.stopping import Signals, SkippedUpdates, StopEarly, Stopped
 from ..training.teacher_forcing import ScheduledSamplingCallback
 from ..training.trainer import RecipeTrainer, TrainingClock
-from .recipe import Recipe, RecipeError
-from .run_folder import check_output, run_files, taking_over
+from .recipe import CardOptions, Recipe, RecipeError
+from .run_folder import MODEL_FOLDER, check_output, move_into, recipe_hash, recover, run_files, taking_over
+from .running import naming_disk_errors, on_first_process, only_process_in
 from .scoring import greater_is_better
 from .task import Scores, Task, TrainingReport
 
@@ -55,9 +60,6 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
         raise RecipeError("training.save_total_limit: leave it out, training.average_checkpoints decides what is kept")
     if averages and pipeline.average_which == "best" and not has_validation:
         raise RecipeError("training.average_which: best needs data.validation; set it to last, or name the data")
-    # Checkpoints to continue from, two in case one is damaged; the best one is kept besides. KeepBestCheckpoints does
-    # it where the best are averaged.
-    kept = pipeline.average_checkpoints if averages and pipeline.average_which == "last" else None if averages else 2
     installed = get_available_reporting_integrations()
     options: dict[str, Any] = {
         "eval_strategy": "epoch" if has_validation else "no",
@@ -71,7 +73,7 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
         "use_cpu": not torch.accelerator.is_available(),
         "remove_unused_columns": False,  # windows are made of columns that the model does not read
         **recipe.training,
-        "save_total_limit": recipe.training.get("save_total_limit") or kept,
+        "save_total_limit": None,  # see `_kept_checkpoints`
     }
     if not has_validation:
         options["eval_strategy"] = "no"
@@ -123,6 +125,17 @@ def check_training_options(recipe: Recipe) -> None:
         raise RecipeError(f"training.lr_scheduler_type, training.lr_scheduler_kwargs: {sentence(error)}") from error
 
 
+def _kept_checkpoints(recipe: Recipe, output_dir: str | Path) -> KeptCheckpoints:
+    """Return what becomes of a run's checkpoints: two are kept to continue from, in case one is damaged."""
+    number, which = recipe.pipeline.average_checkpoints, recipe.pipeline.average_which
+    return KeptCheckpoints(
+        folder=Path(output_dir),
+        recipe=recipe_hash(recipe),
+        newest=recipe.training.get("save_total_limit") or max(2, number if which == "last" else 0),
+        best=number if which == "best" else 0,
+    )
+
+
 def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
     """Put the averaged weights into the model, unless the best checkpoint scores better on the validation data.
 
@@ -136,7 +149,7 @@ def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
     if recipe.pipeline.average_which == "best":
         chosen = rank_checkpoints(trainer.args.output_dir, trainer.state, metric, greater)[:number]
     else:
-        chosen = checkpoints_of(trainer.args.output_dir)[-number:]
+        chosen = planned_checkpoints(trainer.args.output_dir)[-number:]
     if len(chosen) < 2:
         return "the only checkpoint"
     names = ", ".join(checkpoint.name for checkpoint in chosen)
@@ -153,7 +166,9 @@ def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
     return f"the mean of {names}"
 
 
-def make_trainer(task: Task, data: DatasetDict, output_dir: str | Path) -> RecipeTrainer:
+def make_trainer(
+    task: Task, data: DatasetDict, output_dir: str | Path, signals: Signals | None = None
+) -> RecipeTrainer:
     """Build a task's model and what trains it; writes nothing, but finds out all that can be wrong."""
     recipe = task.recipe
     arguments = training_arguments(recipe, output_dir, "validation" in data)
@@ -169,13 +184,11 @@ def make_trainer(task: Task, data: DatasetDict, output_dir: str | Path) -> Recip
         validation = validation.select(sorted(range(len(lengths)), key=lambda row: lengths[row]))
 
     callbacks: list[TrainerCallback] = [
-        *(SealCheckpoints(), FindBestCheckpoint(), TrainingClock()),
+        *(FindBestCheckpoint(), TrainingClock()),
         ScheduledSamplingCallback(recipe.pipeline.teacher_forcing),
     ]
     if validation is not None and recipe.pipeline.early_stopping_patience is not None:
-        callbacks.append(EarlyStoppingCallback(recipe.pipeline.early_stopping_patience))
-    if recipe.pipeline.average_checkpoints > 1 and recipe.pipeline.average_which == "best":
-        callbacks.append(KeepBestCheckpoints(recipe.pipeline.average_checkpoints))
+        callbacks.append(StopEarly(recipe.pipeline.early_stopping_patience))
     try:
         trainer = RecipeTrainer(
             model=task.model,
@@ -189,6 +202,9 @@ def make_trainer(task: Task, data: DatasetDict, output_dir: str | Path) -> Recip
             save_processors=task.save_processors,
             augment=task.augment,
             score_validation=None if validation is None else task.validation_scorer(data["validation"]),
+            checkpoints=_kept_checkpoints(recipe, output_dir),
+            signals=signals,
+            skip_non_finite=recipe.pipeline.skip_non_finite,
         )
         # Made anew when the training begins; here it is only known whether they can be made.
         trainer.create_optimizer()
@@ -199,28 +215,37 @@ def make_trainer(task: Task, data: DatasetDict, output_dir: str | Path) -> Recip
     return trainer
 
 
-def train(task: Task, trainer: RecipeTrainer, checkpoint: str | Path | None = None) -> TrainingReport:
-    """Train the model that `make_trainer` built, on from a checkpoint if one is given, and save it."""
+def train(task: Task, trainer: RecipeTrainer, checkpoint: str | Path | None = None, run: str = "") -> TrainingReport:
+    """Train the model that `make_trainer` built, on from a checkpoint if one is given, and save it.
+
+    `run` is what its checkpoints say that they are of.
+    """
     recipe = task.recipe
-    assert trainer.args.output_dir is not None
+    assert trainer.args.output_dir is not None and trainer.checkpoints is not None
+    trainer.checkpoints.run = run
+    folder = Path(trainer.args.output_dir)
+    trainer.signals.waits = True
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    # A resume puts a clock of its own, which knows the time before, into the place of ours.
-    clock = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, TrainingClock))
-    seconds = clock.seconds
+    trainer.signals.waits = False
+    # A resume puts callbacks of its own, which know what was before, into the place of ours.
+    callbacks = {type(callback): callback for callback in trainer.callback_handler.callbacks}
+    seconds = callbacks[TrainingClock].seconds
     weights = "the last update" if trainer.state.best_model_checkpoint is None else "the best checkpoint"
     if recipe.pipeline.average_checkpoints > 1:
         weights = use_average(trainer, recipe)
     logger.info("trained for %.0f seconds; the model has the weights of %s", seconds, weights)
-    trainer.save_model()
+    trainer.save_model(str(folder / MODEL_FOLDER))
     # Mixed precision is for training, where accelerate puts a forward of its own over the class's: scored is what was
     # saved, as a user loads it.
     for name in ("forward", "_original_forward"):
         vars(task.model).pop(name, None)
     report = TrainingReport(
-        seconds, weights, trainer.state.epoch or 0.0, trainer.state.global_step, len(trainer.lengths)
+        *(seconds, weights, trainer.state.epoch or 0.0, trainer.state.global_step, len(trainer.lengths)),
+        skipped=callbacks[SkippedUpdates].number,
     )
     if trainer.is_world_process_zero():
-        report.save(trainer.args.output_dir)
+        move_into(folder, folder / MODEL_FOLDER)
+        report.save(folder)
     return report
 
 
@@ -270,6 +295,7 @@ def _training_summary(recipe: Recipe, report: TrainingReport) -> dict[str, objec
         "seed": recipe.seed,
         "weights": report.weights,
         "seconds": f"{report.seconds:.0f}",
+        **({"updates left out": report.skipped} if report.skipped else {}),
     }
 
 
@@ -336,37 +362,90 @@ def run_recipe(
     Raises:
         FileExistsError: `output_dir` holds finished work that would be replaced, or there is such a results file, and
             neither `resume` nor `overwrite` is set.
+        BlockingIOError: another process is at work in `output_dir`.
         OptionsError, DataError: the recipe or the data cannot be used, or the recipe is not that of the run to resume.
+        DivergedError: a loss, a gradient or a weight is not finite.
+        Stopped: by SIGTERM or SIGINT; in a training a checkpoint is saved first.
+        OSError: the disk is full or fails, whatever a library says of it.
     """
     recipe, output_dir = task.recipe, Path(output_dir)
-    checkpoint = check_output(
-        recipe, output_dir, resume=resume, overwrite=overwrite, eval_only=eval_only, average=average, results=results
-    )
-    if not eval_only:
-        check_training_options(recipe)
-    finished = resume and checkpoint is None and TrainingReport.load(output_dir) is not None
-    if (eval_only or finished) and not is_first_process():
-        return {}  # one process evaluates what is trained
-    data = task.load_data(data_dir)
-    _reported_splits(recipe, data)  # refused before the training, not after it
-    report = TrainingReport.load([*eval_only, output_dir][0]) if eval_only or finished else None
+    choice: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "eval_only": eval_only, "average": average}
+    advice = partial(_how_to_go_on, output_dir, bool(eval_only))
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        stack.enter_context(naming_disk_errors(output_dir, advice))
+        join_processes(recipe)
+
+        def begin() -> tuple[Path | None, TrainingReport | None]:
+            stack.enter_context(only_process_in(output_dir))
+            recover(output_dir)
+            checkpoint = check_output(recipe, output_dir, results=results, **choice)
+            if not eval_only:
+                check_training_options(recipe)
+            finished = resume and checkpoint is None
+            return checkpoint, TrainingReport.load([*eval_only, output_dir][0]) if eval_only or finished else None
+
+        try:
+            checkpoint, report = on_first_process(begin)
+            if (eval_only or report) and not is_first_process():
+                return {}  # one process evaluates what is trained
+            data = task.load_data(data_dir)
+            _reported_splits(recipe, data)  # refused before the training, not after it
+            if eval_only:
+                scores = _evaluate_saved(task, data, eval_only, output_dir, average)
+            else:
+                if report:
+                    logger.info("the run in %s has no checkpoint left to go on from, and is finished", output_dir)
+                    _load(task, data, [output_dir])
+                else:
+                    trainer = make_trainer(task, data, output_dir, signals)
+                    with taking_over(recipe, output_dir, checkpoint) as run:
+                        report = train(task, trainer, checkpoint, run)
+                if not is_first_process():
+                    return {}
+                scores = evaluate(task, data, output_dir)
+            _write_results(task, scores, report, output_dir, None if eval_only else recipe.card, results, command)
+        except Stopped as stopped:
+            raise Stopped(stopped.signum, f"{stopped}; {advice()}") from None
+    return dict(scores.numbers)
+
+
+def join_processes(recipe: Recipe) -> None:
+    """Join the processes that torchrun started, before any of them looks at a folder that another one changes."""
+    options = {"backend": recipe.training.get("ddp_backend"), "timeout": recipe.training.get("ddp_timeout")}
+    if options["timeout"] is not None:
+        options["timeout"] = timedelta(seconds=options["timeout"])
+    given = {name: value for name, value in options.items() if value is not None}
+    start_processes(bool(recipe.training.get("use_cpu", False)), **given)
+
+
+def _how_to_go_on(output_dir: Path, eval_only: bool) -> str:
+    """Say what is there of a run that was broken off."""
     if eval_only:
-        scores = _evaluate_saved(task, data, eval_only, output_dir, average)
-    else:
-        if finished:
-            logger.info("the run in %s has no checkpoint left to go on from, and is finished", output_dir)
-            _load(task, data, [output_dir])
-        else:
-            trainer = make_trainer(task, data, output_dir)
-            with taking_over(recipe, output_dir, goes_on=checkpoint is not None):
-                report = train(task, trainer, checkpoint)
-        if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
-            return {}
-        scores = evaluate(task, data, output_dir)
-    if recipe.card is not None and not eval_only and report is not None:
+        return "nothing was replaced"
+    found = checkpoints_of(output_dir)
+    if found:
+        return f"{found[-1].name} is saved: go on with --resume"
+    if TrainingReport.load(output_dir) is not None:
+        return "the model is saved: score it with --resume"
+    return "there is no checkpoint yet: start again"
+
+
+def _write_results(
+    task: Task,
+    scores: Scores,
+    report: TrainingReport | None,
+    output_dir: Path,
+    card: CardOptions | None,
+    results: str | Path | None,
+    command: Sequence[str],
+) -> None:
+    """Write the model card, if there is to be one, and the results file."""
+    recipe = task.recipe
+    if card is not None and report is not None:
         task.draw(output_dir)
         of_run = {"recipe": f"{recipe.name}.yaml", "training_summary": _training_summary(recipe, report)}
-        fields = {**asdict(recipe.card), **of_run, **task.card_fields()}
+        fields = {**asdict(card), **of_run, **task.card_fields()}
         save_model_card(output_dir, task.model, metrics=scores.numbers, **fields)
     if results is not None and scores.numbers:
         write_results(
@@ -380,4 +459,3 @@ def run_recipe(
             device=task.model.device,
             details=dict(scores.details),
         )
-    return dict(scores.numbers)

@@ -1,12 +1,15 @@
 """The folder of a run: what is there already, and how a new run takes its place.
 
 An earlier run is deleted only if `--overwrite` says so, and only once its successor is finished: until then it is set
-aside in the folder, and it comes back if the new run fails before it has a checkpoint of its own. Needs the extra
-`train`.
+aside in the folder, and it comes back if the new run fails before it has a checkpoint of its own. A process may be
+killed at any time: what is moved file by file is first, or last, renamed as a whole. Needs the extra `train`.
 """
 
+import hashlib
+import json
 import logging
-import shutil
+import re
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +21,16 @@ from ..data.files import first_few, read_text
 from ..data.outputs import check_output_file, check_output_folder, is_first_process, remove, write_whole
 from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, RECIPE_FILE
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
-from ..training.checkpoints import checkpoints_of, last_whole_checkpoint
+from ..training.checkpoints import (
+    UNFINISHED,
+    checkpoints_of,
+    clear_unfinished,
+    discard,
+    last_whole_checkpoint,
+    number_of_processes,
+    on_disk,
+    run_and_processes_of,
+)
 from .options import read_yaml
 from .recipe import Recipe, RecipeError
 from .suite import RUN_FILE, earlier_results
@@ -31,6 +43,11 @@ logger = logging.getLogger(__name__)
 _MODEL_CODE = Path(__file__).parents[1] / "model"
 # Where the earlier run is while a new one takes its place.
 EARLIER_FOLDER = "earlier_run"
+# The same while its files are moved into it, or back; and the model while its files are.
+_MOVED_FOLDER = ".earlier_run"
+MODEL_FOLDER = f"{UNFINISHED}model"
+# The comment in a run's recipe that tells it from all others.
+_RUN_LINE = "# run: {}\n"
 CARD_FILE = "README.md"
 PREDICTIONS = "predictions_*.tsv"
 SPOKEN_PICTURE = "spectrogram.png"
@@ -107,19 +124,34 @@ def _check_training(recipe: Recipe, folder: Path, resume: bool, overwrite: bool)
         differing = differences(recipe, folder, _FREE_AT_RESUME if goes_on else _FREE_AT_RESUME - _LENGTH)
         if differing:
             raise RecipeError(f"--resume: the run in {folder} has another recipe: {', '.join(differing)}")
-        return last_whole_checkpoint(folder) if goes_on else None
-    if work and resume:
+        return _checkpoint_to_go_on_from(recipe, folder) if goes_on else None
+    # The files of a model whose writing was broken off are those of a run that never finished.
+    unfinished = (folder / MODEL_FOLDER).exists() and not differences(recipe, folder)
+    if resume and work and not unfinished:
         raise FileExistsError(
             f"{folder} holds {_named(work)}, but no checkpoint to go on from: give --overwrite to start again, or "
             "another --output_dir"
         )
-    if not overwrite and (work or ((folder / EARLIER_FOLDER).exists() and not resume)):
+    if resume:
+        logger.info("%s holds no finished checkpoint to go on from: the run starts anew", folder)
+    elif not overwrite and (work or (folder / EARLIER_FOLDER).exists()):
         what = "checkpoints" if goes_on else _named(work or [folder / EARLIER_FOLDER])
         raise FileExistsError(
             f"{folder} holds {what} of an earlier run: give --resume to go on, --overwrite to start again, or another "
             "--output_dir"
         )
     return None
+
+
+def _checkpoint_to_go_on_from(recipe: Recipe, folder: Path) -> Path | None:
+    checkpoint = last_whole_checkpoint(folder, run_id(folder), recipe_hash(recipe))
+    if checkpoint is not None:
+        processes, now = run_and_processes_of(checkpoint)[1], number_of_processes()
+        if processes != now:  # each makes batches of the recipe's size
+            raise RecipeError(
+                f"--resume: got {now} process(es), {checkpoint} was saved by {processes}: wanted as many"
+            )
+    return checkpoint
 
 
 def _check_evaluation(folder: Path, models: Sequence[str | Path], average: bool, overwrite: bool) -> None:
@@ -152,11 +184,33 @@ def differences(recipe: Recipe, folder: Path, free: frozenset[str] = _FREE_AT_RE
     if not written.is_file():
         return []
     before = read_yaml(read_text(written), str(written))
-    old, new = (
-        {name: options or {} for name, options in content.items() if name not in _NOT_TRAINED_SECTIONS}
-        for content in ({"task": recipe.content["task"], **before}, recipe.content)  # an old one does not say its task
-    )
-    return _differences(old, new, free)
+    # An old one does not say its task.
+    return _differences(_trained({"task": recipe.content["task"], **before}), _trained(recipe.content), free)
+
+
+def _trained(content: dict[str, Any]) -> dict[str, Any]:
+    return {name: options or {} for name, options in content.items() if name not in _NOT_TRAINED_SECTIONS}
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Return the hash of what a run's checkpoints depend on: of all in which `differences` would find any."""
+    told = _without_nulls(_trained(recipe.content))
+    told["training"] = {key: value for key, value in told.get("training", {}).items() if key not in _FREE_AT_RESUME}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _without_nulls(part: Any) -> Any:
+    """Return a part of a recipe without the keys that say nothing."""
+    if not isinstance(part, dict):
+        return part
+    return {str(key): _without_nulls(value) for key, value in part.items() if value is not None}
+
+
+def run_id(folder: Path) -> str | None:
+    """Return what tells the run in a folder from all others; `None` if its recipe is gone or does not say it."""
+    written = folder / RECIPE_FILE
+    found = re.match(_RUN_LINE.format("([0-9a-f]{32})"), read_text(written)) if written.is_file() else None
+    return found[1] if found else None
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], free: frozenset[str], path: str = "") -> list[str]:
@@ -171,50 +225,76 @@ def _differences(before: dict[str, Any], now: dict[str, Any], free: frozenset[st
 
 
 @contextmanager
-def taking_over(recipe: Recipe, output_dir: str | Path, goes_on: bool) -> Iterator[None]:
-    """The time of a training: what was in its folder before is deleted at the end, or comes back.
+def taking_over(recipe: Recipe, output_dir: str | Path, checkpoint: Path | None) -> Iterator[str]:
+    """The time of a training: what was in its folder before is deleted at the end, or comes back. Yields the run's id.
 
-    Unless the run `goes_on`, its recipe is written beside its checkpoints. `check_output` has seen the folder.
+    Unless the run goes on from a checkpoint, its recipe is written beside its checkpoints. `check_output` has seen the
+    folder.
     """
     folder = Path(output_dir)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()  # every process has looked at the folder before one changes it
     if not is_first_process():
-        yield
+        yield ""
         return
-    if not goes_on:
+    run = uuid.uuid4().hex if checkpoint is None else run_id(folder) or run_and_processes_of(checkpoint)[0]
+    clear_unfinished(folder, checkpoint)
+    if checkpoint is None:
         _set_aside(folder, recipe)
+    if checkpoint is None or run_id(folder) is None:
+        write_whole(folder / RECIPE_FILE, _RUN_LINE.format(run) + recipe.to_yaml())
     try:
-        yield
+        yield run
     except BaseException:
-        if not goes_on and not checkpoints_of(folder):
+        if checkpoint is None and not checkpoints_of(folder):
             _put_back(folder)
         elif (folder / EARLIER_FOLDER).exists():
             logger.warning("the run did not finish; the one that was there before is in %s", folder / EARLIER_FOLDER)
         raise
-    shutil.rmtree(folder / EARLIER_FOLDER, ignore_errors=True)
+    discard(folder / EARLIER_FOLDER)
+
+
+def recover(output_dir: str | Path) -> None:
+    """Bring an earlier run back together whose files a killed process was moving."""
+    moved = Path(output_dir) / _MOVED_FOLDER
+    if moved.is_dir():
+        for path in moved.iterdir():
+            path.rename(moved.parent / path.name)
+        moved.rmdir()
 
 
 def _set_aside(folder: Path, recipe: Recipe) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / EARLIER_FOLDER
+    aside, moved = folder / EARLIER_FOLDER, folder / _MOVED_FOLDER
+    if TrainingReport.load(folder) is not None:
+        discard(aside)  # killed when it had finished, but for this
     before = run_files(folder, with_card=recipe.card is not None)
     if aside.exists():
         # It holds what was finished; what is here did not get so far.
         for path in before:
             remove(path)
     elif before:
-        aside.mkdir()
+        moved.mkdir()
         for path in before:
-            path.rename(aside / path.name)
-    write_whole(folder / RECIPE_FILE, recipe.to_yaml())
+            path.rename(moved / path.name)
+        moved.rename(aside)
 
 
 def _put_back(folder: Path) -> None:
+    clear_unfinished(folder)
     for path in run_files(folder, with_card=False):
         remove(path)
-    aside = folder / EARLIER_FOLDER
-    if aside.exists():
-        for path in aside.iterdir():
-            path.rename(folder / path.name)
-        aside.rmdir()
+    if (folder / EARLIER_FOLDER).exists():
+        (folder / EARLIER_FOLDER).rename(folder / _MOVED_FOLDER)
+    recover(folder)
+
+
+def move_into(folder: Path, written: Path) -> None:
+    """Give the files of a model that was written beside their places; without its report it is not finished."""
+    (folder / REPORT_FILE).unlink(missing_ok=True)
+    for path in written.iterdir():
+        if path.is_file():
+            on_disk(path)
+        elif (folder / path.name).exists():
+            remove(folder / path.name)
+        path.replace(folder / path.name)
+    written.rmdir()

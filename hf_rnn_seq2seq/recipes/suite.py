@@ -9,7 +9,7 @@ import logging
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from ..data.files import read_text
 from ..data.outputs import is_first_process, write_whole
 from ..sharing.results import VALIDATION_PREFIX, Results, read_results, write_results
 from .options import OptionsError, check_types, nearest, read_yaml, write_yaml
+from .running import on_first_process, only_process_in
 
 
 logger = logging.getLogger(__name__)
@@ -143,36 +144,53 @@ def run_suite(
     """
     runs = expand(content)
     folders = {run.name: Path(output_dir) / run.name for run in runs}
-    # All of this before the first run, so that nothing is refused after hours, and all processes see the same.
-    finished = {run.name for run in runs if _is_finished(run, folders[run.name], resume, overwrite)}
-    for run in runs:
-        if check is not None and run.name not in finished:
-            check(run, folders[run.name])
-    for number, run in enumerate(runs, start=1):
-        words = ", ".join(f"{variable}={value}" for variable, value in run.values.items())
-        done = " was finished before" if run.name in finished else ""
-        logger.info("run %d of %d: %s%s", number, len(runs), words, done)
-        if run.name not in finished:
-            with _replacing_run(run, folders[run.name]):
-                run_one(run, folders[run.name], folders[run.name] / RESULTS_FILE)
-    if not is_first_process():
-        return {}
-    done_runs = [(run, read_results(folders[run.name] / RESULTS_FILE)) for run in runs]
-    metrics = summary(done_runs)
-    if results is not None:
-        each = [result for _, result in done_runs]
-        write_results(
-            results,
-            recipe=name,
-            command=command,
-            seeds=sorted({seed for result in each for seed in result.seeds}),
-            metrics=metrics,
-            parameters=max(result.parameters for result in each),
-            training_seconds=sum(result.training_seconds for result in each),
-            device="cpu" if each[0].hardware["gpu"] is None else None,
-            details=_details(done_runs),
-        )
+    with ExitStack() as stack:
+
+        def begin() -> set[str]:
+            stack.enter_context(only_process_in(output_dir))
+            # All of this before the first run, so that nothing is refused after hours.
+            finished = {run.name for run in runs if _is_finished(run, folders[run.name], resume, overwrite)}
+            for run in runs:
+                if check is not None and run.name not in finished:
+                    check(run, folders[run.name])
+            return finished
+
+        finished = on_first_process(begin)
+        for number, run in enumerate(runs, start=1):
+            words = ", ".join(f"{variable}={value}" for variable, value in run.values.items())
+            done = " was finished before" if run.name in finished else ""
+            logger.info("run %d of %d: %s%s", number, len(runs), words, done)
+            if run.name not in finished:
+                with _replacing_run(run, folders[run.name]):
+                    run_one(run, folders[run.name], folders[run.name] / RESULTS_FILE)
+        if not is_first_process():
+            return {}
+        done_runs = [(run, read_results(folders[run.name] / RESULTS_FILE)) for run in runs]
+        metrics = summary(done_runs)
+        if results is not None:
+            _write_sum(results, name, command, done_runs, metrics)
     return metrics
+
+
+def _write_sum(
+    results: str | Path,
+    name: str,
+    command: Sequence[str],
+    done_runs: Sequence[tuple[Run, Results]],
+    metrics: Mapping[str, float],
+) -> None:
+    each = [result for _, result in done_runs]
+    write_results(
+        results,
+        recipe=name,
+        command=command,
+        seeds=sorted({seed for result in each for seed in result.seeds}),
+        metrics=dict(metrics),
+        parameters=max(result.parameters for result in each),
+        training_seconds=sum(result.training_seconds for result in each),
+        device="cpu" if each[0].hardware["gpu"] is None else None,
+        details=_details(done_runs),
+    )
 
 
 def _is_finished(run: Run, folder: Path, resume: bool, overwrite: bool) -> bool:

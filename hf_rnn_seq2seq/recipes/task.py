@@ -52,7 +52,7 @@ class TrainingReport:
     """How a training went.
 
     `seconds` are those of evaluations and those before a resume, too; `weights` says in words which the model has;
-    `updates` are those of the weights, `items` the training data.
+    `updates` are those of the weights, `items` the training data; `skipped` updates were left out as not finite.
     """
 
     seconds: float
@@ -60,6 +60,7 @@ class TrainingReport:
     epochs: float
     updates: int
     items: int
+    skipped: int = 0
 
     def save(self, directory: str | Path) -> None:
         """Write it beside the model, for those who evaluate that later."""

@@ -7,7 +7,7 @@ tenth of the time of a small model's training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,38 @@ class ArrayRows(Dataset[dict[str, list[int]]]):
         return {
             name: values[starts[row] : starts[row + 1]].tolist() for name, (values, starts) in self.columns.items()
         }
+
+
+# The key under which a row's number goes with it.
+ROW_NUMBER = "row_number"
+
+
+class NumberedRows(Dataset[dict[str, Any]]):
+    """Rows of any data set with their numbers, so that a bad batch can be named."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {**self.rows[row], ROW_NUMBER: row}
+
+    def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
+        """Return several rows, which a data set may read sooner together."""
+        together = getattr(self.rows, "__getitems__", None)
+        found = together(rows) if together else [self.rows[row] for row in rows]
+        return [{**row, ROW_NUMBER: number} for row, number in zip(found, rows, strict=True)]
+
+
+def collate_numbered(collate: Callable[[list[Any]], Any], rows: list[dict[str, Any]]) -> Any:
+    """Return a batch of rows, with their numbers (B,) if they have any."""
+    numbers = [row[ROW_NUMBER] for row in rows if ROW_NUMBER in row]
+    batch = collate([{name: value for name, value in row.items() if name != ROW_NUMBER} for row in rows])
+    if numbers:
+        batch[ROW_NUMBER] = torch.tensor(numbers)
+    return batch
 
 
 def pad_rows(rows: Sequence[Mapping[str, Sequence[int]]], padding: Mapping[str, int]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,168 @@
+"""Runs that are killed or stopped, at any time and again and again, and gone on with, are as if they had not been.
+
+    python tests/chaos/test_interrupted.py --kills 100 --operations 40 --signals 50 --pairs 30
+
+prints for each way `N of M hold`: SIGKILL after a random time, and before a random operation on files; SIGTERM and
+SIGINT; SIGKILL of one of two processes. Between the attempts the folder is moved, or named by another path.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from broken_runs import (
+    VARIANTS,
+    Child,
+    Unbroken,
+    arguments,
+    at_operation,
+    count_holding,
+    options,
+    outcome,
+    scratch,
+    seeded,
+    several,
+    unfinished_names,
+    whole_steps,
+)
+
+
+ATTEMPTS = 5
+
+
+def moved(out: Path, generator: random.Random) -> Path:
+    """The same folder by another path, or elsewhere."""
+    way = generator.choice(["there", "there", "moved", "link", "dots"])
+    if way == "moved" and out.exists() and not out.is_symlink():
+        other = out.with_name(f"moved{generator.randrange(10**6)}")
+        out.rename(other)
+        return other
+    if way == "link" and out.exists():
+        link = out.with_name(f"link{generator.randrange(10**6)}")
+        link.symlink_to(out.resolve())
+        return link
+    return out.parent / "." / out.name if way == "dots" else out
+
+
+def broken_off(
+    child_of: Callable[[Path, list[str], random.Random], int], unbroken: Unbroken, case: tuple[str, int]
+) -> str | None:
+    """Break a run off several times; return what is wrong in the end, or on the way."""
+    variant, seed = case
+    file, wanted, _ = unbroken[variant]
+    generator = random.Random(seed)
+    with scratch() as place:
+        out = place / "out"
+        for _ in range(generator.randint(1, ATTEMPTS)):
+            before = whole_steps(out)
+            status = child_of(out, arguments(file, out, "--resume"), generator)
+            if unfinished_names(out):
+                return f"never finished, but named: {unfinished_names(out)}"
+            if before and not whole_steps(out):
+                return f"checkpoints {before} were whole, and none is"
+            if before and max(whole_steps(out)) < max(before):
+                return f"checkpoints {before} were whole, left are {whole_steps(out)}"
+            if status == 0:
+                break
+            out = moved(out, generator)
+        last = Child(arguments(file, out, "--resume"))
+        if last.wait() != 0:
+            return f"does not go on: {last.said()[-400:]}"
+        found = outcome(out)
+        if found != wanted:
+            return (
+                f"differs in {sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))[:5]}"
+            )
+    return None
+
+
+def kill_in_time(unbroken: Unbroken, out: Path, given: list[str], generator: random.Random, seconds: float) -> int:
+    child = Child(given)
+    time.sleep(generator.uniform(0, seconds))
+    child.kill()
+    return child.wait()
+
+
+def kill_at_operation(out: Path, given: list[str], generator: random.Random, most: int = 120) -> int:
+    number = generator.randint(1, most)
+
+    def act(count: int, place: object) -> None:
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return Child(given, lambda: at_operation(act, out.parent)).wait()
+
+
+def stop(out: Path, given: list[str], generator: random.Random, seconds: float) -> int:
+    """Stop a run as SLURM and Ctrl-C do."""
+    number = generator.choice([signal.SIGTERM, signal.SIGINT])
+    child = Child(given)
+    time.sleep(generator.uniform(0.1, seconds))
+    child.kill(number)
+    status = child.wait()
+    said = child.said()
+    # Before the command has begun the signal does what it does to any program.
+    if status not in (0, 128 + number, -number):
+        raise AssertionError(f"{number.name} gave the status {status}: {said[-400:]}")
+    if status == 128 + number and "--resume" not in said and "start again" not in said:
+        raise AssertionError(f"{number.name} does not say how to go on: {said[-400:]}")
+    return status
+
+
+def kill_one_of_two(out: Path, given: list[str], generator: random.Random, seconds: float) -> int:
+    children = several(2, given)
+    time.sleep(generator.uniform(0, seconds))
+    first = generator.randrange(2)
+    children[first].kill()
+    children[first].wait()
+    time.sleep(generator.uniform(0, 0.2))
+    children[1 - first].kill()  # as torchrun does
+    children[1 - first].wait()
+    return -signal.SIGKILL
+
+
+def harness(way: str, cases: list[tuple[str, int]], folder: Path) -> list[str]:
+    unbroken = Unbroken(folder, 2 if way == "pairs" else 1)
+    longest = max(unbroken[variant][2] for variant, _ in cases)
+    ways = {
+        "kills": partial(kill_in_time, unbroken, seconds=longest),
+        "operations": kill_at_operation,
+        "signals": partial(stop, seconds=longest),
+        "pairs": partial(kill_one_of_two, seconds=longest),
+    }
+    names = {
+        "kills": "killed after a random time", "operations": "killed at an operation on files",
+        "signals": "stopped by SIGTERM or SIGINT", "pairs": "two processes, killed",
+    }  # fmt: skip
+    return count_holding(names[way], partial(broken_off, ways[way], unbroken), cases)
+
+
+@pytest.mark.parametrize("way", ["operations", "signals"])
+def test_some_runs_that_are_broken_off_are_as_if_they_were_not(way: str, tmp_path: Path) -> None:
+    assert not harness(way, [("steps", 3)], tmp_path)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(("way", "number"), [("kills", 100), ("operations", 40), ("signals", 50), ("pairs", 30)])
+def test_runs_that_are_broken_off_are_as_if_they_were_not(way: str, number: int, tmp_path: Path) -> None:
+    assert not harness(way, seeded(0, number), tmp_path)
+
+
+if __name__ == "__main__":
+    chosen = options(__doc__, kills=100, operations=40, signals=50, pairs=30)
+    wrong = []
+    for name in ("kills", "operations", "signals", "pairs"):
+        if getattr(chosen, name):
+            with scratch() as there:
+                wrong += harness(name, seeded(chosen.seed, getattr(chosen, name)), there)
+
+    sys.exit(bool(wrong) and f"{len(wrong)} cases do not hold; variants: {', '.join(VARIANTS)}")
