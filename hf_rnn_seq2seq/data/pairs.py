@@ -16,7 +16,9 @@ from typing import Any, TypeAlias
 from transformers import PreTrainedTokenizerBase
 
 from .dialogues import read_dialogues
+from .features import FEATURE_REPLACEMENTS, warn_of_unknown_tags, with_features
 from .files import DataError, file_columns, files_of, hub_columns, text_lines
+from .hallucination import hallucinated
 from .option_checks import check_choice, check_column, check_range, check_share
 from .preprocessing import Preprocessing
 from .slots import encode_with_slots, unknown_words
@@ -47,6 +49,8 @@ class DataOptions(SizeOptions):
             follow). Ignored for parallel text.
         source_column: column name (dots reach into nested fields) or number, 1 being the first.
         target_column: the same for the target.
+        feature_column: the same for features of the source, such as its inflection tags or its language: names with
+            ";" between, or a list of names. Each becomes a token of its own in front of the source.
         header: whether the first line of csv and tsv names the columns; `None`: yes if a column is given by name.
         source_replacements: `[regular expression, replacement]` pairs, applied to every source one after the other
             as by `re.sub`.
@@ -59,6 +63,9 @@ class DataOptions(SizeOptions):
         drop_validation_overlap: drop validation lines whose source also occurs in the training data.
         match_final_stop: make training targets end in a full stop where their source does, and only there. (Many
             translators write the full stop that a caption lacks, and a model learns to add it always.)
+        hallucinated_samples: for inflection with few training pairs: so many more, made of them with other stems
+            (Anastasopoulos & Neubig 2019; see `hallucination.py`).
+        hallucination_seed: what they are made from.
         source_bpe_dropout: in training, probability that a merge is left out where sources are cut into subwords
             (Provilkov et al. 2020), for tokenizers of type bpe. Batches are then longer than `max_tokens` says.
         target_bpe_dropout: the same for targets.
@@ -73,6 +80,7 @@ class DataOptions(SizeOptions):
     format: str | None = None
     source_column: str | int = 1
     target_column: str | int = 2
+    feature_column: str | int | None = None
     header: bool | None = None
     source_replacements: list[list[str]] = field(default_factory=list)
     vocabulary_files: list[str] = field(default_factory=list)
@@ -82,15 +90,24 @@ class DataOptions(SizeOptions):
     group_references: bool = False
     drop_validation_overlap: bool = False
     match_final_stop: bool = False
+    hallucinated_samples: int = 0
+    hallucination_seed: int = 0
     source_bpe_dropout: float = 0.0
     target_bpe_dropout: float = 0.0
     toy: ToyOptions = field(default_factory=ToyOptions)
 
     def __post_init__(self) -> None:
         check_choice(self, "format", FORMATS)
-        for name in ("source_column", "target_column"):
+        for name in self.columns:
             check_column(name, getattr(self, name))
+        if self.feature_column is not None:
+            parallel = any(isinstance(files, dict) for files in (self.train, self.validation, *self.test_files.values()))
+            toy = self.dataset_name is not None and self.dataset_name.startswith("toy:")
+            if parallel or toy or self.format == "dialog":
+                kind = "parallel files" if parallel else self.dataset_name if toy else "dialogues"
+                raise ValueError(f"feature_column: got {self.feature_column!r}, but {kind} have no columns; leave it out")
         check_range(self, "max_source_length", "max_target_length", least=1)
+        check_range(self, "hallucinated_samples", least=0)
         super().__post_init__()
         check_share(self, "source_bpe_dropout", "target_bpe_dropout", zero=True)
         _ = self.preprocessing  # refuses a bad regular expression
@@ -104,7 +121,14 @@ class DataOptions(SizeOptions):
     @property
     def preprocessing(self) -> Preprocessing:
         """The changes to every source, which are saved with the model."""
-        return Preprocessing(self.source_replacements, self.reverse_source)
+        features = [] if self.feature_column is None else FEATURE_REPLACEMENTS
+        return Preprocessing([*self.source_replacements, *features], self.reverse_source)
+
+    @property
+    def columns(self) -> dict[str, str | int]:
+        """The options that name columns, and what they say."""
+        names = ("source_column", "target_column", "feature_column")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     @property
     def test_files(self) -> dict[str, Files]:
@@ -126,7 +150,7 @@ class DataOptions(SizeOptions):
 # ---- Reading ----------------------------------------------------------------------------------------------------
 
 
-def _checked(place: str, source: object, target: object) -> Pair:
+def _checked(place: str, source: object, target: object, *features: object) -> Pair:
     """Return the pair, or refuse what is no text; `place` is file and line."""
     for name, value in (("source", source), ("target", target)):
         if not isinstance(value, str):
@@ -134,7 +158,7 @@ def _checked(place: str, source: object, target: object) -> Pair:
     assert isinstance(source, str) and isinstance(target, str)
     if not source.strip():
         raise DataError(f"{place}: empty source")
-    return source, target
+    return with_features(source, *features, place) if features else source, target
 
 
 def _parallel_rows(source_path: Path, target_path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
@@ -149,8 +173,8 @@ def _parallel_rows(source_path: Path, target_path: Path) -> Iterator[tuple[str, 
 
 
 def _rows(options: DataOptions, files: Files, split: str, data_dir: Path) -> Iterator[tuple[str, Sequence[Any]]]:
-    """Yield place, source and target of each row of a split."""
-    columns = {"source_column": options.source_column, "target_column": options.target_column}
+    """Yield place, source, target and features, if they have a column, of each row of a split."""
+    columns = options.columns
     if options.dataset_name is not None:
         yield from hub_columns(options.dataset_name, options.dataset_config, files, columns, f"data.{split}")
         return
@@ -200,7 +224,7 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
         DataError: a file is missing or bad (the message names file and line), or nothing is left to train on.
     """
     pairs = _read_splits(options, Path(data_dir))
-    if options.source_replacements:
+    if options.preprocessing.source_replacements:
         pairs = {split: _rewritten(rows, options.preprocessing, split) for split, rows in pairs.items()}
     if options.drop_validation_overlap and "validation" in pairs:
         total = len(pairs["validation"])
@@ -216,7 +240,10 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
         logger.info("train: changed %d of %d targets to end in a full stop as their source", changed, len(matched))
         pairs["train"] = matched
     data = DatasetDict()
-    for split, rows in first_samples(pairs, options).items():
+    pairs = first_samples(pairs, options)
+    if options.hallucinated_samples:
+        pairs["train"] += hallucinated(pairs["train"], options.hallucinated_samples, options.hallucination_seed)
+    for split, rows in pairs.items():
         data[split] = Dataset.from_dict({"source": [s for s, _ in rows], "target": [t for _, t in rows]})
     return data
 
@@ -268,6 +295,7 @@ def encode_sources(
         config: the model's configuration; if it has `copy_slots`, unknown words get slots.
     """
     tokenizer = getattr(tokenizer, "source_tokenizer", tokenizer)
+    warn_of_unknown_tags(texts, tokenizer)
     words = unknown_words(texts, tokenizer, config)
     ids = encode_with_slots(texts, tokenizer, words, config)
     if not reverse:
