@@ -8,30 +8,29 @@ file and line number. Needs `datasets` (extra `train`); works with any sequence-
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from .dialogues import read_dialogues
+from .entries import FileEntry, Files, entries_of
 from .features import FEATURE_REPLACEMENTS, warn_of_unknown_tags, with_features
 from .files import DataError, file_columns, files_of, hub_columns, text_lines
 from .hallucination import hallucinated
 from .option_checks import check_choice, check_column, check_range, check_share
 from .preprocessing import Preprocessing
 from .slots import encode_with_slots, unknown_words
-from .splits import Dataset, DatasetDict, SizeOptions, first_samples
+from .splits import Dataset, DatasetDict, SizeOptions, evenly_taken, first_samples
 from .toy import LONGER_SPLIT, Pair, ToyOptions, toy_pairs
 
 
 logger = logging.getLogger(__name__)
 
 FORMATS = ("jsonl", "csv", "tsv", "dialog")
-# The files of a split: one, several, or two parallel ones.
-Files: TypeAlias = str | list[str] | dict[str, str]
-_PARALLEL_KEYS = {"source", "target"}
+_ENTRY_KEYS = ("file", "source", "target")
 
 
 @dataclass
@@ -42,7 +41,7 @@ class DataOptions(SizeOptions):
         dataset_name: a Hub data set, or `toy:copy` and the like (see `ToyOptions`); `None`: local files.
         dataset_config: configuration of the Hub data set.
         train: a file, a list of files, or `{source: file, target: file}` for parallel text; for a Hub data set the
-            split's name.
+            split's name. `{file: file, features: ady, repeat: 4}` says more of a file, see `FileEntry`.
         validation: the same for the split that selects the model.
         test: the same for the split that is reported, or several by name: `{test_2016: ..., test_2017: ...}`.
         format: "jsonl", "csv", "tsv" or "dialog" (see `read_dialogues`); `None`: from the file name (`.gz` may
@@ -101,18 +100,22 @@ class DataOptions(SizeOptions):
         for name in self.columns:
             check_column(name, getattr(self, name))
         if self.feature_column is not None:
-            parallel = any(isinstance(files, dict) for files in (self.train, self.validation, *self.test_files.values()))
+            parallel = any(
+                isinstance(files, dict) for files in (self.train, self.validation, *self.test_files.values())
+            )
             toy = self.dataset_name is not None and self.dataset_name.startswith("toy:")
             if parallel or toy or self.format == "dialog":
                 kind = "parallel files" if parallel else self.dataset_name if toy else "dialogues"
-                raise ValueError(f"feature_column: got {self.feature_column!r}, but {kind} have no columns; leave it out")
+                raise ValueError(
+                    f"feature_column: got {self.feature_column!r}, but {kind} have no columns; leave it out"
+                )
         check_range(self, "max_source_length", "max_target_length", least=1)
         check_range(self, "hallucinated_samples", least=0)
         super().__post_init__()
         check_share(self, "source_bpe_dropout", "target_bpe_dropout", zero=True)
-        _ = self.preprocessing  # refuses a bad regular expression
+        _ = self.preprocessing  # refuses a bad regular expression, or a bad entry of a file
         for name in self.test_files:
-            if not name.isidentifier() or name in ("train", "validation", *_PARALLEL_KEYS):
+            if not name.isidentifier() or name in ("train", "validation", *_ENTRY_KEYS):
                 raise ValueError(
                     f"test: got the name {name!r}, wanted names of letters, digits and _ other than train and "
                     "validation, or {source: file, target: file}"
@@ -121,8 +124,20 @@ class DataOptions(SizeOptions):
     @property
     def preprocessing(self) -> Preprocessing:
         """The changes to every source, which are saved with the model."""
-        features = [] if self.feature_column is None else FEATURE_REPLACEMENTS
+        features = FEATURE_REPLACEMENTS if self.has_features else []
         return Preprocessing([*self.source_replacements, *features], self.reverse_source)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether sources have features: of a column, or of a file."""
+        entries = [entry for split, files in self.files.items() for entry in entries_of(files, split)]
+        return any(entry.features or entry.feature_column for entry in entries) or self.feature_column is not None
+
+    @property
+    def files(self) -> dict[str, Files]:
+        """The files of each split that has some."""
+        splits = {"train": self.train, "validation": self.validation, **self.test_files}
+        return {split: files for split, files in splits.items() if files is not None}
 
     @property
     def columns(self) -> dict[str, str | int]:
@@ -135,7 +150,7 @@ class DataOptions(SizeOptions):
         """The files of each test split by its name; "test" if there is one without a name."""
         if self.test is None:
             return {}
-        if isinstance(self.test, dict) and not _PARALLEL_KEYS & set(self.test):
+        if isinstance(self.test, dict) and not set(_ENTRY_KEYS) & set(self.test):
             return dict(self.test)
         return {"test": self.test}  # type: ignore[dict-item]  # mypy cannot see which dict it is
 
@@ -150,15 +165,21 @@ class DataOptions(SizeOptions):
 # ---- Reading ----------------------------------------------------------------------------------------------------
 
 
-def _checked(place: str, source: object, target: object, *features: object) -> Pair:
-    """Return the pair, or refuse what is no text; `place` is file and line."""
+def _checked(place: str, row: Sequence[Any], common: str | None = None) -> Pair:
+    """Return the pair of a row, or refuse what is no text.
+
+    Args:
+        place: file and line.
+        row: source, target, and features of its own if they have a column.
+        common: features of all rows of the file, which go first.
+    """
+    source, target, *features = row
     for name, value in (("source", source), ("target", target)):
         if not isinstance(value, str):
             raise DataError(f"{place}: the {name} is {type(value).__name__}, wanted a string")
-    assert isinstance(source, str) and isinstance(target, str)
     if not source.strip():
         raise DataError(f"{place}: empty source")
-    return with_features(source, *features, place) if features else source, target
+    return with_features(source, [common, *features], place), target
 
 
 def _parallel_rows(source_path: Path, target_path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
@@ -172,34 +193,41 @@ def _parallel_rows(source_path: Path, target_path: Path) -> Iterator[tuple[str, 
         yield f"{source_path}, line {number}", (source, target)
 
 
-def _rows(options: DataOptions, files: Files, split: str, data_dir: Path) -> Iterator[tuple[str, Sequence[Any]]]:
-    """Yield place, source, target and features, if they have a column, of each row of a split."""
-    columns = options.columns
-    if options.dataset_name is not None:
-        yield from hub_columns(options.dataset_name, options.dataset_config, files, columns, f"data.{split}")
+def _entry_rows(options: DataOptions, entry: FileEntry, data_dir: Path) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Yield place, source, target and features, if they have a column, of each row of a file."""
+    if entry.file is None:
+        assert entry.source is not None and entry.target is not None  # as it has checked
+        yield from _parallel_rows(data_dir / entry.source, data_dir / entry.target)
         return
-    if isinstance(files, dict):
-        if set(files) != _PARALLEL_KEYS:
-            raise DataError(f"data: parallel files are {{source: file, target: file}}, got the keys {sorted(files)}")
-        yield from _parallel_rows(data_dir / files["source"], data_dir / files["target"])
-        return
+    own = replace(options, train=None, validation=None, test=None, **entry.own_options)
     otherwise = ", set data.format, or give parallel text as {source: file, target: file}"
-    for path, file_format in files_of(files, data_dir, FORMATS, options.format, otherwise):
+    for path, file_format in files_of(entry.file, data_dir, FORMATS, own.format, otherwise):
         if file_format == "dialog":
             yield from ((f"{path}, line {number}", pair) for number, *pair in read_dialogues(path))
         else:
-            yield from file_columns(path, file_format, columns, options.header)
+            yield from file_columns(path, file_format, own.columns, own.header)
+
+
+def _split_pairs(options: DataOptions, files: Files, split: str, data_dir: Path) -> list[Pair]:
+    if options.dataset_name is not None:
+        name, config = options.dataset_name, options.dataset_config
+        return [_checked(*row) for row in hub_columns(name, config, files, options.columns, f"data.{split}")]
+    pairs: list[Pair] = []
+    for entry in entries_of(files, split):
+        rows = [_checked(*row, entry.features) for row in _entry_rows(options, entry, data_dir)]
+        taken = [rows[number] for number in evenly_taken(len(rows), entry.max_samples)]
+        pairs += taken * (entry.repeat if split == "train" else 1)
+    return pairs
 
 
 def _read_splits(options: DataOptions, data_dir: Path) -> dict[str, list[Pair]]:
     if options.dataset_name is not None and options.dataset_name.startswith("toy:"):
         return toy_pairs(options.dataset_name.removeprefix("toy:"), options.toy)
     pairs: dict[str, list[Pair]] = {}
-    for split, files in {"train": options.train, "validation": options.validation, **options.test_files}.items():
-        if files is not None:
-            pairs[split] = [_checked(place, *row) for place, row in _rows(options, files, split, data_dir)]
-            if not pairs[split]:
-                raise DataError(f"data.{split}: {files!r} holds no line")
+    for split, files in options.files.items():
+        pairs[split] = _split_pairs(options, files, split, data_dir)
+        if not pairs[split]:
+            raise DataError(f"data.{split}: {files!r} holds no line")
     if "train" not in pairs:
         raise DataError("data.train: not set, wanted a file, a list of files or a split name")
     return pairs

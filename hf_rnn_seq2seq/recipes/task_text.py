@@ -36,7 +36,7 @@ def build_tokenizers(
     They take entries from the training split, and from `vocabulary`, texts of both sides.
     """
     options = recipe.tokenizer
-    tags = [] if recipe.data.feature_column is None else tags_of(train["source"])
+    tags = tags_of(train["source"]) if recipe.data.has_features else []
     if options.target is None:
         shared = train_tokenizer([*train["source"], *train["target"], *vocabulary], options.source, "shared", tags)
         return shared, shared
