@@ -177,7 +177,7 @@ DOORS = {
         plot_attention plot_spectrogram target_log_probabilities write_wav
     """,
     "sharing": """
-        RnnSeq2SeqRuntime RnnSeriesRuntime RnnValuesRuntime build_demo create_model_card export_model launch_demo
+        Pronouncer RnnSeq2SeqRuntime RnnSeriesRuntime RnnValuesRuntime build_demo create_model_card export_model launch_demo
         save_model_card serve write_space
     """,
     "recipes": """

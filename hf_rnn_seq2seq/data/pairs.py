@@ -114,6 +114,10 @@ class DataOptions(SizeOptions):
         super().__post_init__()
         check_share(self, "source_bpe_dropout", "target_bpe_dropout", zero=True)
         _ = self.preprocessing  # refuses a bad regular expression, or a bad entry of a file
+        for split, files in self.files.items():
+            for entry in entries_of(files, split):
+                if entry.own_options:
+                    self.of_entry(entry, split)
         for name in self.test_files:
             if not name.isidentifier() or name in ("train", "validation", *_ENTRY_KEYS):
                 raise ValueError(
@@ -126,6 +130,13 @@ class DataOptions(SizeOptions):
         """The changes to every source, which are saved with the model."""
         features = FEATURE_REPLACEMENTS if self.has_features else []
         return Preprocessing([*self.source_replacements, *features], self.reverse_source)
+
+    def of_entry(self, entry: FileEntry, split: str) -> "DataOptions":
+        """Return the options that hold for a file of a split."""
+        try:
+            return replace(self, train=None, validation=None, test=None, **entry.own_options)
+        except ValueError as error:
+            raise ValueError(f"{split}: {entry.file}: {error}") from error
 
     @property
     def has_features(self) -> bool:
@@ -193,13 +204,15 @@ def _parallel_rows(source_path: Path, target_path: Path) -> Iterator[tuple[str, 
         yield f"{source_path}, line {number}", (source, target)
 
 
-def _entry_rows(options: DataOptions, entry: FileEntry, data_dir: Path) -> Iterator[tuple[str, Sequence[Any]]]:
+def _entry_rows(
+    options: DataOptions, entry: FileEntry, split: str, data_dir: Path
+) -> Iterator[tuple[str, Sequence[Any]]]:
     """Yield place, source, target and features, if they have a column, of each row of a file."""
     if entry.file is None:
         assert entry.source is not None and entry.target is not None  # as it has checked
         yield from _parallel_rows(data_dir / entry.source, data_dir / entry.target)
         return
-    own = replace(options, train=None, validation=None, test=None, **entry.own_options)
+    own = options.of_entry(entry, split)
     otherwise = ", set data.format, or give parallel text as {source: file, target: file}"
     for path, file_format in files_of(entry.file, data_dir, FORMATS, own.format, otherwise):
         if file_format == "dialog":
@@ -214,7 +227,7 @@ def _split_pairs(options: DataOptions, files: Files, split: str, data_dir: Path)
         return [_checked(*row) for row in hub_columns(name, config, files, options.columns, f"data.{split}")]
     pairs: list[Pair] = []
     for entry in entries_of(files, split):
-        rows = [_checked(*row, entry.features) for row in _entry_rows(options, entry, data_dir)]
+        rows = [_checked(*row, entry.features) for row in _entry_rows(options, entry, split, data_dir)]
         taken = [rows[number] for number in evenly_taken(len(rows), entry.max_samples)]
         pairs += taken * (entry.repeat if split == "train" else 1)
     return pairs

@@ -16,7 +16,7 @@ from ..data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..evaluation.saved_model import load_model
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
-from . import runtime
+from . import pronounce, runtime
 from .onnx_graphs import write_graphs
 from .onnx_series import export_series, is_forecaster
 from .onnx_values import export_values, value_class
@@ -25,7 +25,7 @@ from .onnx_values import export_values, value_class
 # What an export writes.
 _FILES = (
     *(runtime.ENCODER, runtime.DECODER_STEP, runtime.RUNTIME_CONFIG, runtime.GENERATION_CONFIG, runtime.COPIED_AS),
-    *("tokenizer.json", TARGET_TOKENIZER_FOLDER),
+    *(pronounce.COPIED_AS, "tokenizer.json", TARGET_TOKENIZER_FOLDER),
 )
 
 
@@ -128,7 +128,8 @@ def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any
             ),
         },
     )
-    shutil.copyfile(runtime.__file__, output_dir / runtime.COPIED_AS)
+    for module in (runtime, pronounce):
+        shutil.copyfile(module.__file__, output_dir / module.COPIED_AS)
 
 
 def _preprocessing_of(model_dir: Path, reverse_source: bool | None) -> Preprocessing:

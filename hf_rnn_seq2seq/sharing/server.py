@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from .batching import QueueFullError
+from .pronounce import Lexicon, normalizer_of
 from .runtime import RnnSeq2SeqRuntime
-from .service import GenerateRequest, Lexicon, ServerOptions, Service, normalizer_of
+from .service import GenerateRequest, ServerOptions, Service
 
 
 try:
