@@ -12,7 +12,7 @@ a word, in place of --features. Written is a table with a line a pronunciation, 
     log_probability     natural, of the whole pronunciation; empty for the lexicon's
     margin              by how much this is above that of the next in rank, likewise
     from                lexicon or model
-    unknown             characters of the word that the training data did not have: do not trust the model here
+    unknown             characters that the training data did not have, in any language: do not trust the model here
 
 `export_model` puts a copy of this file beside that of `runtime.py`: like it, it needs neither torch nor transformers.
 It works with any text-to-text model: `features` are whatever the sources of the model have, its language or others.
@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING or __package__:
     from .runtime import RnnSeq2SeqRuntime
-else:
+else:  # the copy in an exported folder
+    sys.path.insert(0, str(Path(__file__).parent))
     from rnn_seq2seq_runtime import RnnSeq2SeqRuntime
 
 
@@ -232,7 +233,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None, fol
     parser.add_argument("--n_best", type=int, default=1, help="pronunciations a word")
     parser.add_argument("--num_beams", type=int, help="hypotheses of the search; default: as saved with the model")
     parser.add_argument("--batch_size", type=int, default=32, help="words decoded at a time")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)  # words may stand behind options
     for name in ("n_best", "num_beams", "batch_size"):
         if (getattr(args, name) or 1) < 1:
             parser.error(f"--{name}: got {getattr(args, name)}, wanted at least 1")
@@ -240,10 +241,12 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None, fol
         runtime = RnnSeq2SeqRuntime.from_pretrained(folder or args.folder)
         lexicon = args.lexicon and Lexicon.read(args.lexicon, normalizer_of(runtime), args.features)
         pronouncer = Pronouncer(runtime, lexicon, args.features)
-        sys.stdout.write("\t".join(COLUMNS) + "\n")
+        header = [COLUMNS]
         for part in _parts(_lines(args.words)):
-            for pronounced in pronouncer(part, args.n_best, args.num_beams, args.batch_size):
-                sys.stdout.writelines("\t".join(row) + "\n" for row in pronounced.rows())
+            found = pronouncer(part, args.n_best, args.num_beams, args.batch_size)
+            rows = header + [row for pronounced in found for row in pronounced.rows()]
+            sys.stdout.writelines("\t".join(row) + "\n" for row in rows)
+            header = []
     except Exception as error:  # those of onnxruntime and tokenizers have nothing else in common
         sys.exit(f"error: {'input, wanted UTF-8: ' * isinstance(error, UnicodeError)}{error}")
 
