@@ -39,7 +39,7 @@ def with_features(source: str, parts: Sequence[Any], place: str) -> str:
         parts: its features, each part "V;PST" or a list of names, or empty.
         place: file and line, for messages.
     """
-    names = []
+    names: list[str] = []
     for features in parts:
         some = features.split(";") if isinstance(features, str) and features.strip() else features or []
         if not isinstance(some, list) or not all(isinstance(name, str) for name in some):

@@ -163,7 +163,7 @@ class DataOptions(SizeOptions):
             return {}
         if isinstance(self.test, dict) and not set(_ENTRY_KEYS) & set(self.test):
             return dict(self.test)
-        return {"test": self.test}  # type: ignore[dict-item]  # mypy cannot see which dict it is
+        return {"test": self.test}
 
     @property
     def test_splits(self) -> list[str]:

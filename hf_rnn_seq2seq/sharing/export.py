@@ -129,7 +129,7 @@ def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any
         },
     )
     for module in (runtime, pronounce):
-        shutil.copyfile(module.__file__, output_dir / module.COPIED_AS)
+        shutil.copyfile(str(module.__file__), output_dir / module.COPIED_AS)
 
 
 def _preprocessing_of(model_dir: Path, reverse_source: bool | None) -> Preprocessing:

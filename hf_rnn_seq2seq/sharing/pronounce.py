@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import re
 import sys
 import unicodedata
@@ -122,9 +123,8 @@ class Pronounced(NamedTuple):
     def rows(self) -> Iterator[tuple[str, ...]]:
         """Yield the lines of the table, see `COLUMNS`."""
         for rank, pronunciation in enumerate(self.pronunciations):
-            own, *below = self.log_probabilities[rank : rank + 2] or [None]
-            score = "" if own is None else f"{own:.4f}"
-            margin = f"{own - below[0]:.4f}" if own is not None and below and below[0] is not None else ""
+            own, below = ([*self.log_probabilities, math.nan, math.nan][rank + n] for n in (0, 1))
+            score, margin = ("" if math.isnan(number) else f"{number:.4f}" for number in (own, own - below))
             found_in = "lexicon" if self.from_lexicon else "model"
             yield self.word, self.features, str(rank + 1), pronunciation, score, margin, found_in, self.unknown
 

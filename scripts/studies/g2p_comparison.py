@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -37,7 +37,11 @@ from hf_rnn_seq2seq.data.files import table_columns
 from hf_rnn_seq2seq.data.outputs import check_output_file, write_json
 from hf_rnn_seq2seq.evaluation import load_metric
 from hf_rnn_seq2seq.recipes.arguments import file_to_write, one_sentence
-from hf_rnn_seq2seq.sharing.results import describe_hardware, installed_versions, portable_command
+from hf_rnn_seq2seq.sharing.results import describe_hardware, installed_versions, portable_command, read_results
+
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmark"))
+from results_table import update_document
 
 
 SMALL = "ady arm bul dut fre geo gre hin hun ice jpn kor lit rum vie".split()
@@ -133,9 +137,9 @@ def scores(system: str, answers: Mapping[Word, str], wanted: Mapping[Word, list[
         given, right = [answers[word] for word in words], [wanted[word] for word in words]
         if language == ENGLISH:
             given = [arpabet(text) if system == "espeak_ng" else without_stress(text) for text in given]
-            folds = {"": without_stress, "coarse_": coarse}
+            folds: dict[str, Callable[[str], str]] = {"": without_stress, "coarse_": coarse}
         else:
-            folds = {"": str, "letters_": base_letters}
+            folds = {"": str.strip, "letters_": base_letters}
         result[language] = {
             f"{kind}{name}": rate
             for kind, fold in folds.items()
@@ -165,11 +169,14 @@ def measured(
     few = [word for language in LANGUAGES[system] for word in [w for w in words if w[0] == language][:each]]
     single = run(args, system, folder, "single", few)
     times = np.percentile(single["milliseconds"], (50, 99)).round(2).tolist()
+    at_work = np.percentile(single["processor"], (50, 99)).round(2).tolist()
     sys.stdout.write(f"{name}: {json.dumps(own)}\n  {times} ms, {single['memory']:.0f} MB, {single['start']:.2f} s\n")
     return {
         "scores": own,
         "milliseconds_p50": times[0],
         "milliseconds_p99": times[1],
+        "processor_milliseconds_p50": at_work[0],
+        "processor_milliseconds_p99": at_work[1],
         "memory_mb": round(single["memory"], 1),
         "start_seconds": round(single["start"], 3),
         "disk_mb": size_of(Path(folder)) if Path(folder).exists() else None,
@@ -184,6 +191,50 @@ def stress(answers: dict[Word, str], args: argparse.Namespace) -> float:
     return rates([answers[ENGLISH, word] for word in wanted], list(wanted.values()))["wer"]
 
 
+def single_models() -> dict[str, float]:
+    """Language -> word error rate on the test data of a model of that language alone, of the committed results."""
+    folder = Path(__file__).parents[1] / "results"
+    small = read_results(folder / "sigmorphon2020_g2p.json").metrics
+    return {
+        **{language: small[f"{language}_wer"] for language in SMALL},
+        ENGLISH: read_results(folder / "g2p_cmudict.json").metrics["wer"],
+    }
+
+
+def tables(results: Mapping[str, Any], singles: Mapping[str, float]) -> str:
+    """The markdown tables of a results file; `singles`: the word error rates of single models by language."""
+    systems: dict[str, Any] = results["systems"]
+
+    def cell(name: str, language: str, score: str = "wer") -> str:
+        found = systems[name]["scores"].get(language, {}).get(score)
+        return "" if found is None else f"{found:.2f}"
+
+    def table(head: list[str], rows: list[list[str]]) -> str:
+        lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    small = [language for language in SMALL if language in singles]
+    alone = {**singles, "mean of 15": float(np.mean([singles[language] for language in small]))}
+    native = [name for name in systems if any("wer" in scores for scores in systems[name]["scores"].values())]
+    names = [*SMALL, "mean of 15", ENGLISH]
+    own = [[name, f"{alone[name]:.2f}", *(cell(one, name) for one in native)] for name in names]
+    letters = [[name, *(cell(one, name, "letters_wer") for one in systems)] for name in [*SMALL, "mean of 15"]]
+    letters.append([f"{ENGLISH}, coarse", *(cell(one, ENGLISH, "coarse_wer") for one in systems)])
+    with_stress = [f"{systems[one].get('english_wer_with_stress', '')}" for one in systems]
+    letters.append([f"{ENGLISH}, with stress", *with_stress])
+    columns = ("processor_milliseconds_p50", "processor_milliseconds_p99", "milliseconds_p50", "milliseconds_p99")
+    columns = (*columns, "start_seconds", "memory_mb", "disk_mb")
+    speed = [[name, *(f"{systems[name][key]}" for key in columns)] for name in systems]
+    head = ["system", "ms of a processor, p50", "p99", "ms, p50", "p99", "start, s", "memory, MB", "disk, MB"]
+    return "\n\n".join(
+        [
+            table(["WER", "a model a language", *native], own),
+            table(["WER, folded", *systems], letters),
+            table(head, speed),
+        ]
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; `arguments` is what follows the program's name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,6 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--python", default=sys.executable, help="the Python that has g2p_en and phonetisaurus")
     parser.add_argument("--results", type=file_to_write, required=True, metavar="FILE")
     parser.add_argument("--beside", default="nothing", help="what else ran on the machine, for the results")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="markdown whose tables are to be renewed")
     parser.add_argument("--overwrite", action="store_true", help="replace a file of this name")
     args = parser.parse_args(arguments)
     with one_sentence():
@@ -212,18 +264,18 @@ def main(arguments: list[str] | None = None) -> None:
         found[name], answers = measured(args, name, system, folder, wanted)
         if system in ("ours", "ours_greedy", "g2p_en", "phonetisaurus"):
             found[name]["english_wer_with_stress"] = stress(answers, args)
-    write_json(
-        args.results,
-        {
-            "command": portable_command(["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]),
-            "hardware": describe_hardware("cpu"),
-            "beside": args.beside,
-            "versions": installed_versions(),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "words": {language: sum(word[0] == language for word in wanted) for language in LANGUAGES["ours"]},
-            "systems": found,
-        },
-    )
+    results = {
+        "command": portable_command(["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]),
+        "hardware": describe_hardware("cpu"),
+        "beside": args.beside,
+        "versions": installed_versions(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "words": {language: sum(word[0] == language for word in wanted) for language in LANGUAGES["ours"]},
+        "systems": found,
+    }
+    write_json(args.results, results)
+    if args.page is not None:
+        update_document(args.page, tables(results, single_models()), "g2p", check=False)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
     python g2p_systems.py SYSTEM FOLDER {batch|single} < words.json > answers.json
 
-The input is [[language, word], ...], the output {"answers": [...], "milliseconds": [...], "first_answer": the time of
-day, "memory": MB}. Needs of a system only what it needs itself: neither torch nor this package.
+The input is [[language, word], ...], the output {"answers": [...], "milliseconds": [...], "processor": the same of a
+processor's time, "first_answer": the time of day, "memory": MB}. Needs of a system only what it needs itself: neither
+torch nor this package.
 """
 
 import ctypes
-import importlib.util
+import importlib
 import json
+import re
 import resource
 import sys
 import time
@@ -20,7 +22,7 @@ from unittest.mock import MagicMock
 Answer = Callable[[Sequence[tuple[str, str]]], list[str]]
 
 ESPEAK_VOICES = {
-    "eng": "en-us", "arm": "hy", "bul": "bg", "dut": "nl", "fre": "fr-fr", "geo": "ka", "gre": "el", "hin": "hi",
+    "eng": "en-us", "arm": "hy", "bul": "bg", "dut": "nl", "fre": "fr", "geo": "ka", "gre": "el", "hin": "hi",
     "hun": "hu", "ice": "is", "jpn": "ja", "kor": "ko", "lit": "lt", "rum": "ro", "vie": "vi",
 }  # fmt: skip
 
@@ -57,7 +59,7 @@ def espeak(folder: Path) -> Answer:
         rest, clauses = ctypes.c_char_p(word.encode()), []
         while rest:
             clauses.append(library.espeak_TextToPhonemes(ctypes.byref(rest), 1, 0x02).decode())  # UTF-8; IPA
-        return " ".join(clauses)
+        return re.sub(r"\([a-z-]+\)", "", " ".join(clauses))  # without the names of languages that it changes to
 
     return lambda words: [one(*word) for word in words]
 
@@ -66,7 +68,7 @@ def g2p_en(folder: Path) -> Answer:
     """The network of g2p_en, without its dictionary, which nltk would load: it has the test words."""
     for name in ("nltk", "nltk.corpus", "nltk.tokenize"):
         sys.modules[name] = MagicMock()
-    from g2p_en import G2p
+    G2p = importlib.import_module("g2p_en").G2p
 
     model = G2p()
     return lambda words: [" ".join(model.predict(word)) for _, word in words]
@@ -74,17 +76,14 @@ def g2p_en(folder: Path) -> Answer:
 
 def phonetisaurus(folder: Path) -> Answer:
     """Phonetisaurus' transducers FOLDER/LANGUAGE.fst; a process for each call, as its command does."""
-    package = Path(str(importlib.util.find_spec("phonetisaurus").origin)).parent  # type: ignore[union-attr]
-    sys.path.insert(0, str(package.parent))
-    from phonetisaurus import guess_environment, predict
-
-    environment = guess_environment()
+    library = importlib.import_module("phonetisaurus")
+    environment = library.guess_environment()
 
     def answer(words: Sequence[tuple[str, str]]) -> list[str]:
         found: dict[tuple[str, str], str] = {}
         for language in dict.fromkeys(language for language, _ in words):
             own = [word for one, word in words if one == language]
-            for word, phones in predict(own, folder / f"{language}.fst", nbest=1, env=environment):
+            for word, phones in library.predict(own, folder / f"{language}.fst", nbest=1, env=environment):
                 found[language, word] = " ".join(phones)
         return [found.get(word, "") for word in words]
 
@@ -105,18 +104,35 @@ def main() -> None:
     system, folder, mode = sys.argv[1:]
     words = [(language, word) for language, word in json.load(sys.stdin)]
     answer = SYSTEMS[system](Path(folder))
-    answers, milliseconds = answer(words[:1]), []
+    who = resource.RUSAGE_CHILDREN if system == "phonetisaurus" else resource.RUSAGE_SELF
+
+    def used() -> float:
+        """Seconds of a processor: on a busy machine they say more than those of a clock."""
+        usage = resource.getrusage(who)
+        return usage.ru_utime + usage.ru_stime
+
+    answers, milliseconds, processor = answer(words[:1]), [], []
     first_answer = time.time()
     if mode == "batch":
         answers = answer(words)
     for word in words[1:] if mode == "single" else []:
-        start = time.perf_counter()
+        before, start = used(), time.perf_counter()
         answers += answer([word])
         milliseconds.append(1000 * (time.perf_counter() - start))
-    who = resource.RUSAGE_CHILDREN if system == "phonetisaurus" else resource.RUSAGE_SELF
+        processor.append(1000 * (used() - before))
     memory = resource.getrusage(who).ru_maxrss / 1024
+    status = Path("/proc/self/status")
+    if who == resource.RUSAGE_SELF and status.exists():  # Linux: what getrusage says began with the parent
+        memory = int(re.findall(r"VmHWM:\s*(\d+)", status.read_text())[0]) / 1024
     json.dump(
-        {"answers": answers, "milliseconds": milliseconds, "first_answer": first_answer, "memory": memory}, sys.stdout
+        {
+            "answers": answers,
+            "milliseconds": milliseconds,
+            "processor": processor,
+            "first_answer": first_answer,
+            "memory": memory,
+        },
+        sys.stdout,
     )
 
 
