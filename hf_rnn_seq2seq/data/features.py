@@ -36,7 +36,7 @@ def with_features(source: str, features: Any, place: str) -> str:
 
     Args:
         source: the text.
-        features: "V;PST", or a list of features; empty for none.
+        features: "V;PST", or a list of features; empty or None for none.
         place: file and line, for messages.
     """
     names = features.split(";") if isinstance(features, str) and features.strip() else features or []
@@ -46,7 +46,7 @@ def with_features(source: str, features: Any, place: str) -> str:
         if not name.strip() or re.search(r"[<>;\t]", name) or name in _SPECIAL:
             wanted = f"a name without < > ; or a tab, other than {', '.join(_SPECIAL)}"
             raise DataError(f"{place}: got the feature {name!r} of {features!r}, wanted {wanted}")
-    if "\t" in source:
+    if names and "\t" in source:
         raise DataError(f"{place}: the source {source!r} has a tab, which would part it from its features")
     return f"{source}\t{';'.join(names)}" if names else source
 

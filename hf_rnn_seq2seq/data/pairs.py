@@ -101,11 +101,11 @@ class DataOptions(SizeOptions):
         for name in self.columns:
             check_column(name, getattr(self, name))
         if self.feature_column is not None:
-            parallel = any(isinstance(files, dict) for files in (self.train, self.validation, *self.test_files.values()))
-            toy = self.dataset_name is not None and self.dataset_name.startswith("toy:")
-            if parallel or toy or self.format == "dialog":
-                kind = "parallel files" if parallel else self.dataset_name if toy else "dialogues"
-                raise ValueError(f"feature_column: got {self.feature_column!r}, but {kind} have no columns; leave it out")
+            splits, got = (self.train, self.validation, *self.test_files.values()), self.feature_column
+            parallel = any(isinstance(files, dict) for files in splits)
+            if parallel or self.is_toy or self.format == "dialog":
+                kind = "parallel files" if parallel else "toy tasks" if self.is_toy else "dialogues"
+                raise ValueError(f"feature_column: got {got!r}, but {kind} have no columns; leave it out")
         check_range(self, "max_source_length", "max_target_length", least=1)
         check_range(self, "hallucinated_samples", least=0)
         super().__post_init__()
@@ -117,6 +117,11 @@ class DataOptions(SizeOptions):
                     f"test: got the name {name!r}, wanted names of letters, digits and _ other than train and "
                     "validation, or {source: file, target: file}"
                 )
+
+    @property
+    def is_toy(self) -> bool:
+        """Whether the data are made, and read nowhere."""
+        return self.dataset_name is not None and self.dataset_name.startswith("toy:")
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -142,7 +147,7 @@ class DataOptions(SizeOptions):
     @property
     def test_splits(self) -> list[str]:
         """The names of the test splits that `load_data` returns."""
-        if self.dataset_name is not None and self.dataset_name.startswith("toy:"):
+        if self.is_toy:
             return ["test", LONGER_SPLIT] if self.toy.test_longer else ["test"]
         return list(self.test_files)
 
@@ -150,7 +155,7 @@ class DataOptions(SizeOptions):
 # ---- Reading ----------------------------------------------------------------------------------------------------
 
 
-def _checked(place: str, source: object, target: object, *features: object) -> Pair:
+def _checked(place: str, source: object, target: object, features: object = None) -> Pair:
     """Return the pair, or refuse what is no text; `place` is file and line."""
     for name, value in (("source", source), ("target", target)):
         if not isinstance(value, str):
@@ -158,7 +163,7 @@ def _checked(place: str, source: object, target: object, *features: object) -> P
     assert isinstance(source, str) and isinstance(target, str)
     if not source.strip():
         raise DataError(f"{place}: empty source")
-    return with_features(source, *features, place) if features else source, target
+    return with_features(source, features, place), target
 
 
 def _parallel_rows(source_path: Path, target_path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
@@ -192,7 +197,7 @@ def _rows(options: DataOptions, files: Files, split: str, data_dir: Path) -> Ite
 
 
 def _read_splits(options: DataOptions, data_dir: Path) -> dict[str, list[Pair]]:
-    if options.dataset_name is not None and options.dataset_name.startswith("toy:"):
+    if options.dataset_name is not None and options.is_toy:
         return toy_pairs(options.dataset_name.removeprefix("toy:"), options.toy)
     pairs: dict[str, list[Pair]] = {}
     for split, files in {"train": options.train, "validation": options.validation, **options.test_files}.items():
