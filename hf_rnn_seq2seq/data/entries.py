@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, get_type_hints
 
 from huggingface_hub.dataclasses import type_validator
 
-from .features import with_features
+from .features import feature_names
 from .option_checks import check_range
 
 
@@ -51,7 +51,7 @@ class FileEntry:
             except TypeError as error:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, wanted {hint}") from error
         check_range(self, "repeat", "max_samples", least=1)
-        with_features("", [self.features], "features")  # refuses what is none
+        feature_names(self.features, "features")  # refuses what is none
         names = [name for name in ("file", "source", "target") if getattr(self, name) is not None]
         if names not in (["file"], ["source", "target"]):
             raise ValueError(f"got the files {names}, wanted {{file: name}}, or {{source: name, target: name}}")

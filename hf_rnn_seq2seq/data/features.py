@@ -31,29 +31,28 @@ _TAGS = re.compile(f"(?:{_TAG.pattern})*")
 _SPECIAL = ("unk", "pad", "s", "/s")
 
 
-def with_features(source: str, parts: Sequence[Any], place: str) -> str:
-    """Return a source with its features behind a tab; DataError where it cannot be told apart again.
+def feature_names(features: Any, place: str) -> list[str]:
+    """Return features that are written "V;PST", or as a list of names, or not at all, as a list of names.
 
-    Args:
-        source: the text.
-        parts: its features, each part "V;PST" or a list of names, or empty.
-        place: file and line, for messages.
+    Raises:
+        DataError: they cannot be told apart again; it begins with `place`, such as file and line.
     """
-    names: list[str] = []
-    for features in parts:
-        some = features.split(";") if isinstance(features, str) and features.strip() else features or []
-        if not isinstance(some, list) or not all(isinstance(name, str) for name in some):
-            raise DataError(f"{place}: the features are {features!r}, wanted names with ; between, or a list of names")
-        names += some
-    if not names:
-        return source
+    names = features.split(";") if isinstance(features, str) and features.strip() else features or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{place}: the features are {features!r}, wanted names with ; between, or a list of names")
     for name in names:
         if not name.strip() or re.search(r"[<>;\t]", name) or name in _SPECIAL:
             wanted = f"a name without < > ; or a tab, other than {', '.join(_SPECIAL)}"
-            raise DataError(f"{place}: got the feature {name!r} of {parts}, wanted {wanted}")
-    if "\t" in source:
+            raise DataError(f"{place}: got the feature {name!r} of {features!r}, wanted {wanted}")
+    return names
+
+
+def with_features(source: str, features: Any, place: str) -> str:
+    """Return a source with its features, as `feature_names` takes them, behind a tab; DataError if it has one."""
+    names = feature_names(features, place)
+    if names and "\t" in source:
         raise DataError(f"{place}: the source {source!r} has a tab, which would part it from its features")
-    return f"{source}\t{';'.join(names)}"
+    return f"{source}\t{';'.join(names)}" if names else source
 
 
 def split_tags(source: str) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """New training pairs for inflection with few of them: known pairs with other stems (Anastasopoulos & Neubig 2019).
 
-What a lemma and its form have in common, three letters in a row or more, is taken for the stem, and half of its letters
-become random ones, on both sides alike: "walk<TAB>V;PST -> walked" gives "wuzk<TAB>V;PST -> wuzked". All letters are
-those of the training data. Imports only its siblings.
+What a lemma and its form have in common, three letters in a row or more, is taken for the stem, and half of its
+letters become random ones, on both sides alike: "<V><PST>walk", "walked" give "<V><PST>wuzk", "wuzked". All letters
+are those of the training data. Imports only its siblings.
 """
 
 import random

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .dialogues import read_dialogues
 from .entries import FileEntry, Files, entries_of
-from .features import FEATURE_REPLACEMENTS, warn_of_unknown_tags, with_features
+from .features import FEATURE_REPLACEMENTS, feature_names, warn_of_unknown_tags, with_features
 from .files import DataError, file_columns, files_of, hub_columns, text_lines
 from .hallucination import hallucinated
 from .option_checks import check_choice, check_column, check_range, check_share
@@ -100,30 +100,29 @@ class DataOptions(SizeOptions):
         for name in self.columns:
             check_column(name, getattr(self, name))
         if self.feature_column is not None:
-            parallel = any(
-                isinstance(files, dict) for files in (self.train, self.validation, *self.test_files.values())
-            )
-            toy = self.dataset_name is not None and self.dataset_name.startswith("toy:")
-            if parallel or toy or self.format == "dialog":
-                kind = "parallel files" if parallel else self.dataset_name if toy else "dialogues"
-                raise ValueError(
-                    f"feature_column: got {self.feature_column!r}, but {kind} have no columns; leave it out"
-                )
+            got, parallel = self.feature_column, any(entry.file is None for _, entry in self.entries)
+            if parallel or self.is_toy or self.format == "dialog":
+                kind = "parallel files" if parallel else "toy tasks" if self.is_toy else "dialogues"
+                raise ValueError(f"feature_column: got {got!r}, but {kind} have no columns; leave it out")
         check_range(self, "max_source_length", "max_target_length", least=1)
         check_range(self, "hallucinated_samples", least=0)
         super().__post_init__()
         check_share(self, "source_bpe_dropout", "target_bpe_dropout", zero=True)
         _ = self.preprocessing  # refuses a bad regular expression, or a bad entry of a file
-        for split, files in self.files.items():
-            for entry in entries_of(files, split):
-                if entry.own_options:
-                    self.of_entry(entry, split)
+        for split, entry in self.entries:
+            if entry.own_options:
+                self.of_entry(entry, split)
         for name in self.test_files:
             if not name.isidentifier() or name in ("train", "validation", *_ENTRY_KEYS):
                 raise ValueError(
                     f"test: got the name {name!r}, wanted names of letters, digits and _ other than train and "
                     "validation, or {source: file, target: file}"
                 )
+
+    @property
+    def is_toy(self) -> bool:
+        """Whether the data are made, and read nowhere."""
+        return self.dataset_name is not None and self.dataset_name.startswith("toy:")
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -141,14 +140,19 @@ class DataOptions(SizeOptions):
     @property
     def has_features(self) -> bool:
         """Whether sources have features: of a column, or of a file."""
-        entries = [entry for split, files in self.files.items() for entry in entries_of(files, split)]
-        return any(entry.features or entry.feature_column for entry in entries) or self.feature_column is not None
+        own = any(entry.features or entry.feature_column for _, entry in self.entries)
+        return own or self.feature_column is not None
 
     @property
     def files(self) -> dict[str, Files]:
         """The files of each split that has some."""
         splits = {"train": self.train, "validation": self.validation, **self.test_files}
         return {split: files for split, files in splits.items() if files is not None}
+
+    @property
+    def entries(self) -> list[tuple[str, FileEntry]]:
+        """Each file's split, and its entry."""
+        return [(split, entry) for split, files in self.files.items() for entry in entries_of(files, split)]
 
     @property
     def columns(self) -> dict[str, str | int]:
@@ -168,7 +172,7 @@ class DataOptions(SizeOptions):
     @property
     def test_splits(self) -> list[str]:
         """The names of the test splits that `load_data` returns."""
-        if self.dataset_name is not None and self.dataset_name.startswith("toy:"):
+        if self.is_toy:
             return ["test", LONGER_SPLIT] if self.toy.test_longer else ["test"]
         return list(self.test_files)
 
@@ -176,7 +180,7 @@ class DataOptions(SizeOptions):
 # ---- Reading ----------------------------------------------------------------------------------------------------
 
 
-def _checked(place: str, row: Sequence[Any], common: str | None = None) -> Pair:
+def _checked(place: str, row: Sequence[Any], common: Sequence[str] = ()) -> Pair:
     """Return the pair of a row, or refuse what is no text.
 
     Args:
@@ -184,13 +188,13 @@ def _checked(place: str, row: Sequence[Any], common: str | None = None) -> Pair:
         row: source, target, and features of its own if they have a column.
         common: features of all rows of the file, which go first.
     """
-    source, target, *features = row
+    source, target, *own = row
     for name, value in (("source", source), ("target", target)):
         if not isinstance(value, str):
             raise DataError(f"{place}: the {name} is {type(value).__name__}, wanted a string")
     if not source.strip():
         raise DataError(f"{place}: empty source")
-    return with_features(source, [common, *features], place), target
+    return with_features(source, [*common, *feature_names(own[0] if own else None, place)], place), target
 
 
 def _parallel_rows(source_path: Path, target_path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
@@ -227,14 +231,15 @@ def _split_pairs(options: DataOptions, files: Files, split: str, data_dir: Path)
         return [_checked(*row) for row in hub_columns(name, config, files, options.columns, f"data.{split}")]
     pairs: list[Pair] = []
     for entry in entries_of(files, split):
-        rows = [_checked(*row, entry.features) for row in _entry_rows(options, entry, split, data_dir)]
+        common = feature_names(entry.features, split)
+        rows = [_checked(*row, common) for row in _entry_rows(options, entry, split, data_dir)]
         taken = [rows[number] for number in evenly_taken(len(rows), entry.max_samples)]
         pairs += taken * (entry.repeat if split == "train" else 1)
     return pairs
 
 
 def _read_splits(options: DataOptions, data_dir: Path) -> dict[str, list[Pair]]:
-    if options.dataset_name is not None and options.dataset_name.startswith("toy:"):
+    if options.dataset_name is not None and options.is_toy:
         return toy_pairs(options.dataset_name.removeprefix("toy:"), options.toy)
     pairs: dict[str, list[Pair]] = {}
     for split, files in options.files.items():

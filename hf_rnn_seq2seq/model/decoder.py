@@ -7,7 +7,7 @@ target length, E embedding, H hidden, R readout, D memory.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -114,9 +114,10 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             residual=config.residual,
         )
         self.readout_type = "none" if config.aligns else config.readout_type
+        self.attention: Any
         if config.aligns:
             sizes = (hidden_size, context_size, config.output_size)
-            self.attention = HardMonotonicAttention(*sizes, config.alignment_order)
+            self.attention = HardMonotonicAttention(*sizes, config.alignment_order, config.use_copy)
         elif self.attends:
             attention_size = config.attention_size or hidden_size
             self.attention = Attention(
@@ -133,7 +134,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             self.readout = nn.Linear(readout_input, config.readout_size, bias=False)
         elif self.readout_type == "maxout":
             self.readout = nn.Linear(readout_input + embedding_size, 2 * config.readout_size)
-        if config.use_copy:
+        if config.use_copy and not config.aligns:
             self.generation_gate = nn.Linear(context_size + hidden_size + embedding_size, 1)
         self.post_init()
 
@@ -186,7 +187,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             past_key_values, cache: Cache that takes the state after these steps, under either name.
             choose_input: Scheduled sampling: gives the ids (B,), or the embedded inputs (B, E), that each step but the
                 first reads instead.
-            output_layer: Readouts (..., R) -> logits (..., V), which hard alignments need.
+            output_layer: Readouts (..., R) -> logits (..., V), by which hard alignments are summed over.
 
         Returns:
             `last_hidden_state` (B, T, R), what the output layer reads. Where attentions are asked for,
@@ -228,11 +229,12 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             steps = steps._replace(**{k: part[rows, last_real] for k, part in parts.items() if part is not None})
         if past_key_values is not None:
             save_states(past_key_values, steps.states, steps=embedded.shape[1])
-        weights, pointer = steps.weights, None  # (B, T, S)
-        if self.config.use_copy:
-            pointer = Pointer(steps.gate, weights, source.symbols)
-        elif self.config.aligns:
+        weights = steps.weights  # (B, T, S)
+        pointer: Pointer | Marginal | None = None
+        if self.config.aligns and output_layer is not None:
             pointer = Marginal(steps.gate)
+        elif self.config.use_copy:
+            pointer = Pointer(steps.gate, weights, source.symbols)
         return RnnDecoderOutput(
             last_hidden_state=steps.output,
             **named(past_key_values),
@@ -339,7 +341,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             before = torch.stack([state.coverage for state in states[:-1]], dim=1)  # (B, T, S)
             coverage_loss = torch.minimum(weights, before).sum(-1)  # (B, T)
         output = torch.stack(outputs, dim=1)  # (B, T, R)
-        gate = torch.stack(gates, dim=1) if self.config.use_copy else None  # (B, T, 1)
+        gate = None if gates[0] is None else torch.stack(gates, dim=1)  # (B, T, 1)
         layers = tuple(torch.stack(layer, dim=1) for layer in zip(*layer_outputs))  # (B, T, H) each
         return StepResults(output, weights, gate, layers, states[1:], coverage_loss)
 
@@ -352,17 +354,23 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         mask: Tensor | None,
         output_layer: Callable[[Tensor], Tensor] | None,
     ) -> StepResults:
-        """Sum over the alignments of steps that have been made: the recurrence reads none (see `hard_monotonic`)."""
-        if ids is None or output_layer is None:
+        """
+        Sum over the alignments of steps that have been made: the recurrence reads none (see `hard_monotonic`). Without
+        an output layer, of the bare model, nothing is summed.
+        """
+        if output_layer is None:
+            states = [one._replace(feed=state.feed, coverage=state.coverage) for one in steps.states]
+            return steps._replace(states=states)
+        if ids is None:
             raise ValueError(
-                "attention_type='hard_monotonic' sums over where the symbols so far were written: it needs "
-                "decoder_input_ids (or labels) and the output layer, got "
-                + ("decoder_inputs_embeds" if ids is None else "neither; take RnnSeq2SeqForConditionalGeneration")
+                "attention_type='hard_monotonic' sums over where the symbols so far were written: give "
+                "decoder_input_ids (or labels), not decoder_inputs_embeds"
             )
         scores, alignments, last = self.attention(
-            steps.output, ids, (state.feed, state.coverage), source.keys, source.mask, mask, output_layer
+            steps.output, ids, (state.feed, state.coverage), source, mask, output_layer
         )  # (B, T, V), (B, T, S), (B, H)
-        states = [one._replace(feed=steps.output[:, t], coverage=alignments[:, t]) for t, one in enumerate(steps.states)]
+        after = zip(steps.states, steps.output.unbind(1), alignments.unbind(1))
+        states = [one._replace(feed=feed, coverage=aligned) for one, feed, aligned in after]
         if states:  # of all steps, or of the last
             states[-1] = states[-1]._replace(feed=last, coverage=alignments[:, -1])
         return steps._replace(weights=alignments.exp(), gate=scores, states=states)
@@ -378,7 +386,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory
     ) -> Tensor | None:
         """Return the logit of p_gen (B, T, 1) from c_t, h_t and y_{t-1} (See 2017, eq. 8), or None."""
-        if not self.config.use_copy:
+        if not self.config.use_copy or self.config.aligns:
             return None
         gate = self.generation_gate(torch.cat([attended, top, embedded], dim=-1))  # (B, T, 1)
         if source.mask is not None:

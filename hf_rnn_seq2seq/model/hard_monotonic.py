@@ -1,4 +1,4 @@
-"""Exact hard monotonic attention (Wu & Cotterell 2019): every symbol is written at one position, which never goes back.
+"""Exact hard monotonic attention (Wu & Cotterell 2019): a symbol is written at one position, which never goes back.
 
 Which position a_t it was is not known. The probability of a target sums over all alignments, by the forward algorithm
 (eq. 5): p(y) = sum_a prod_t p(y_t | a_t, y_<t) p(a_t | a_{t-1}, y_<t), with p(a_t | a_{t-1}) = 0 for a_t < a_{t-1}. A
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .fast import replaceable
+from .state import SourceMemory
 
 
 # As far as the authors' first-order model looks ahead; here all distances from there on have one score.
@@ -53,9 +54,11 @@ class HardMonotonicAttention(nn.Module):
         query_size, memory_size, readout_size (`int`): H, D and R.
         order (`int`): 0: p(a_t = j | a_{t-1} = i) is the softmax of h_t.(W m_j) over j >= i (eq. 8 and 9). 1: to this
             is added a score of the distance j - i, from h_t and W m_i (eq. 10, where it is the only one).
+        copies (`bool`): A position may also write the symbol that stands there: p(y | j) = g_j P_vocab(y | j) +
+            (1 - g_j) [y = x_j], the pointer-generator (See 2017, eq. 9) where the attention is one position.
     """
 
-    def __init__(self, query_size: int, memory_size: int, readout_size: int, order: int):
+    def __init__(self, query_size: int, memory_size: int, readout_size: int, order: int, copies: bool):
         super().__init__()
         self.key_projection = nn.Linear(memory_size, query_size, bias=False)
         self.memory_readout = nn.Linear(memory_size, readout_size, bias=False)
@@ -64,6 +67,8 @@ class HardMonotonicAttention(nn.Module):
         if order == 1:
             self.distance_from_state = nn.Linear(query_size, _DISTANCES)
             self.distance_from_key = nn.Linear(query_size, _DISTANCES, bias=False)
+        if copies:
+            self.generation_gate = nn.Linear(readout_size, 1)
 
     def keys(self, memory: Tensor) -> Tensor:
         """Return W m_j and its part of the readout, (B, S, H + R), from the memory (B, S, D)."""
@@ -74,8 +79,7 @@ class HardMonotonicAttention(nn.Module):
         states: Tensor,
         ids: Tensor,
         before: tuple[Tensor, Tensor],
-        source_keys: Tensor,
-        source_mask: Tensor | None,
+        source: SourceMemory,
         mask: Tensor | None,
         output_layer: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,8 +90,7 @@ class HardMonotonicAttention(nn.Module):
             states: (B, T, H), h_t of each step.
             ids: (B, T), y_{t-1} of each step.
             before: The state (B, H) before the first of these steps, and its log p(a | y) (B, S).
-            source_keys: (B, S, H + R), which `keys()` returns.
-            source_mask: (B, S) bool, True at real positions; None if there is no padding.
+            source: What `keys()` returned, the mask, and the symbols where they are copied.
             mask: (B, T) bool, False at steps to pass over; None if there are none.
             output_layer: (..., R) -> (..., V).
 
@@ -97,12 +100,15 @@ class HardMonotonicAttention(nn.Module):
         """
         state, aligned = before
         steps = states.shape[1]
-        keys, read = source_keys.split([states.shape[-1], self.state_readout.out_features], dim=-1)
+        assert source.keys is not None
+        keys, read = source.keys.split([states.shape[-1], self.state_readout.out_features], dim=-1)
         every_state = torch.cat([state.unsqueeze(1), states], dim=1)  # (B, T + 1, H)
         readout = (read.unsqueeze(1) + self.state_readout(every_state).unsqueeze(2)).tanh()  # (B, T + 1, S, R)
         # log p(y | a_t = j, y_<t), eq. 3
         emitted = output_layer(readout).log_softmax(-1, dtype=aligned.dtype)  # (B, T + 1, S, V)
-        moves = self._transitions(states, keys, source_mask).to(aligned.dtype)  # (B, T, S, S)
+        if source.symbols is not None:
+            emitted = self._with_copies(emitted, readout, source.symbols[:, 0])
+        moves = self._transitions(states, keys, source.mask).to(aligned.dtype)  # (B, T, S, S)
         row = torch.arange(len(ids), device=ids.device)[:, None]  # (B, 1)
         last = torch.arange(steps + 1, device=ids.device).expand(len(ids), -1)  # (B, T + 1) 0: the state before
         if mask is not None:
@@ -116,8 +122,16 @@ class HardMonotonicAttention(nn.Module):
             aligned = new if mask is None else torch.where(mask[:, t, None], new, aligned)
             all_aligned.append(aligned)
         alignments = torch.stack(all_aligned, dim=1)  # (B, T, S)
-        probabilities = (alignments.unsqueeze(3) + emitted[:, 1:]).logsumexp(2)  # (B, T, V)
+        probabilities = (alignments.unsqueeze(3) + emitted[:, 1:]).logsumexp(2).contiguous()  # (B, T, V)
         return probabilities, alignments, every_state[row[:, 0], last[:, -1]]
+
+    def _with_copies(self, emitted: Tensor, readout: Tensor, symbols: Tensor) -> Tensor:
+        """Return log p(y | j) (B, T, S, V) where x_j (B, S) may be copied, from log P_vocab and readouts."""
+        gate = self.generation_gate(readout).to(emitted.dtype)  # (B, T, S, 1)
+        emitted = emitted + F.logsigmoid(gate)
+        index = symbols[:, None, :, None].expand_as(gate)
+        copied = torch.logaddexp(emitted.gather(3, index), F.logsigmoid(-gate))  # (B, T, S, 1)
+        return emitted.scatter(3, index, copied)
 
     def _transitions(self, states: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
         """Return log p(a_t = j | a_{t-1} = i, y_<t) as (B, T, i, j), from states (B, T, H) and keys (B, S, H)."""

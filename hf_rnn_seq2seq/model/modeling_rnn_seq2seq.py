@@ -4,6 +4,7 @@ Encoder -> context vector C -> bridge -> decoder. Shapes: B batch, S source leng
 encoder hidden, H decoder hidden, R readout, V vocabulary.
 """
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +28,7 @@ from .modeling_encoder import ENCODER_OF_FOLDER, MayBeEncoder
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState
 from .registration import pipelines_of_folder
-from .scheduled_sampling import ScheduledSampling
+from .scheduled_sampling import ScheduledSampling, check_that_it_may_sample
 from .state import DecoderState, SourceMemory, check_cache_layers, load_source, load_state, new_cache, save_source
 from .transformers_names import CACHE_NAME, named, one_cache
 
@@ -88,7 +89,7 @@ class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):
         character_ids: Tensor | None = None,
         input_features: Tensor | None = None,
         cache: Cache | None = None,
-        output_layer: nn.Module | None = None,
+        output_layer: Callable[[Tensor], Tensor] | None = None,
     ) -> RnnSeq2SeqModelOutput:
         """
         Args:
@@ -368,7 +369,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             choose_input=sampling,
             character_ids=character_ids,
             input_features=input_features,
-            output_layer=self.lm_head,
+            output_layer=self.lm_head.__call__,
             return_dict=True,
         )
         positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -399,11 +400,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         if not self.training or self.teacher_forcing_ratio == 1 or reference is None:
             return None
         ratio, unit = self.teacher_forcing_ratio, self.teacher_forcing_unit
-        if self.config.aligns:
-            raise ValueError(
-                f"teacher_forcing_ratio={ratio}: attention_type='hard_monotonic' sums over the alignments of the "
-                "reference, it cannot read symbols of its own (scheduled sampling); leave it at 1"
-            )
+        check_that_it_may_sample(self.config, ratio)
         sampling = ScheduledSampling(self._logits, reference, ratio, unit, self.config.eos_token_id)
         return None if sampling.forced.all() else sampling
 
@@ -486,10 +483,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             encoder_outputs=type(encoder_outputs)(**encoder_outputs),  # a copy: it is expanded in place
             attention_mask=attention_mask,
         )
-        outputs = self.model(
-            decoder_input_ids=sequences[:, :-1], output_attentions=True, use_cache=False, return_dict=True,
-            output_layer=self.lm_head, **inputs,
-        )
+        inputs |= {"output_attentions": True, "use_cache": False, "return_dict": True}
+        outputs = self.model(decoder_input_ids=sequences[:, :-1], output_layer=self.lm_head.__call__, **inputs)
         weights, pad = outputs.cross_attentions[0][:, 0], self.config.pad_token_id  # (N, T, S)
         return weights if pad is None else weights.masked_fill((sequences[:, 1:] == pad).unsqueeze(-1), 0)
 

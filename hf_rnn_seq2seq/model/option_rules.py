@@ -136,7 +136,7 @@ _CONTRADICTIONS: tuple[Rule, ...] = (
     *((f"attention_type {name}", lambda c, name=name, value=value: c.aligns and getattr(c, name) != value,
        f"what sums over alignments has no context vector c_t and no weights of its own: leave {name} out, or choose "
        "another attention_type")
-      for name, value in (("attention_query", "new_state"), ("input_feeding", False), ("use_copy", False),
+      for name, value in (("attention_query", "new_state"), ("input_feeding", False), ("copy_slots", 0),
                           ("coverage", False), ("readout_type", "tanh"), ("guided_attention_loss_scale", 0),
                           ("num_mel_bins", None), ("prediction_length", None))),
     ("use_copy attention_type", lambda c: c.use_copy and c.attention_type == "none",

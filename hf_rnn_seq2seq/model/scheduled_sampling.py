@@ -4,6 +4,7 @@ B batch, T target length, R size of a readout.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,15 @@ from .copying import Pointer
 
 
 UNITS = ("step", "sequence")
+
+
+def check_that_it_may_sample(config: Any, ratio: float) -> None:
+    """Refuse a `teacher_forcing_ratio` below 1 of a model that knows alignments of the reference alone."""
+    if config.aligns:
+        raise ValueError(
+            f"teacher_forcing_ratio={ratio}: attention_type='hard_monotonic' sums over alignments of the reference, "
+            "and reads no symbols of its own (scheduled sampling); leave it at 1"
+        )
 
 
 class ScheduledSampling:
