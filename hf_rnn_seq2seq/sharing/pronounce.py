@@ -1,6 +1,6 @@
 """Pronounce words with an exported model: a user's lexicon first, then the model, which says how sure it is.
 
-    hf-rnn-seq2seq pronounce exported --features eng --lexicon mine.tsv --n_best 3 encoder colour
+    hf-rnn-seq2seq pronounce exported encoder colour --features eng --lexicon mine.tsv --n_best 3
     python exported/rnn_seq2seq_pronounce.py --features eng < words.txt > pronounced.tsv
 
 Words are arguments, or lines of the standard input (UTF-8), blank ones passed over; a tab and the language may follow
