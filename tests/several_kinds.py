@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tiny import STRUCTURES, padded_batch, random_ids, randomize, tiny_config, tiny_model
+from tiny import ALL, padded_batch, random_ids, randomize, tiny_config, tiny_model
 from torch import Tensor, nn
 
 from hf_rnn_seq2seq import (
@@ -18,9 +18,9 @@ from hf_rnn_seq2seq import (
 
 # Beside the structures, all of which generate.
 GENERATING: dict[str, dict[str, Any]] = {
-    **STRUCTURES,
-    "copying": {**STRUCTURES["luong"], "use_copy": True, "coverage": True},
-    "coverage": {**STRUCTURES["everything"], "coverage": True},
+    **ALL,
+    "copying": {**ALL["luong"], "use_copy": True, "coverage": True},
+    "coverage": {**ALL["everything"], "coverage": True},
     "characters": {"character_vocab_size": 7, "character_embedding_size": 4, "character_hidden_size": 6},
 }
 OTHERS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {

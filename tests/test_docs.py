@@ -213,7 +213,8 @@ def accepted_by_its_program(words: list[str], monkeypatch: pytest.MonkeyPatch) -
     if words[:2] == ["hf-rnn-seq2seq", "recipes"]:
         command_line.main(words[1:])
         return
-    monkeypatch.setattr("argparse.ArgumentParser.parse_args", parse_and_stop)
+    for method in ("parse_args", "parse_intermixed_args"):
+        monkeypatch.setattr(f"argparse.ArgumentParser.{method}", parse_and_stop)
     with pytest.raises(Parsed):
         if words[0] == "hf-rnn-seq2seq":
             command_line.main(words[1:])

@@ -177,8 +177,8 @@ DOORS = {
         plot_attention plot_spectrogram target_log_probabilities write_wav
     """,
     "sharing": """
-        RnnSeq2SeqRuntime RnnSeriesRuntime RnnValuesRuntime build_demo create_model_card export_model launch_demo
-        push_to_hub save_model_card serve write_space
+        Pronouncer RnnSeq2SeqRuntime RnnSeriesRuntime RnnValuesRuntime build_demo create_model_card export_model
+        launch_demo push_to_hub save_model_card serve write_space
     """,
     "recipes": """
         copy_recipe load_task recipe_sentences run_recipe

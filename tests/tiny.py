@@ -48,7 +48,13 @@ STRUCTURES: dict[str, dict[str, Any]] = {
                    "context_vector": "mean", "bridge_type": "linear", "layer_norm": True, "share_embeddings": True,
                    "tie_word_embeddings": True, "encoder_layers": 3, "encoder_hidden_size": 10},
 }  # fmt: skip
-ATTENDING = [name for name, options in STRUCTURES.items() if options["attention_type"] != "none"]
+# Of text alone: nothing stands for the memory in it, no step attends, and transformers' own search runs it.
+ALIGNING: dict[str, dict[str, Any]] = {
+    "monotonic": {"rnn_type": "lstm", "attention_type": "hard_monotonic", "alignment_order": 1, "readout_size": 5,
+                  "context_feeding": "both", "context_vector": "mean", "bridge_type": "mlp"},
+}  # fmt: skip
+ALL = {**STRUCTURES, **ALIGNING}
+ATTENDING = [name for name, options in ALL.items() if options["attention_type"] != "none"]
 
 PADDINGS = ("right", "left", "interior")
 
@@ -57,8 +63,8 @@ LIVELY: dict[str, Any] = {"do_sample": False, "no_repeat_ngram_size": 2, "suppre
 
 
 def tiny_config(structure: str | None = None, **options: Any) -> RnnSeq2SeqConfig:
-    """A small configuration: one of `STRUCTURES`, or the default one, with `options` on top."""
-    return RnnSeq2SeqConfig(**{**SIZES, **(STRUCTURES[structure] if structure else {}), **options})
+    """A small configuration: one of `ALL` structures, or the default one, with `options` on top."""
+    return RnnSeq2SeqConfig(**{**SIZES, **(ALL[structure] if structure else {}), **options})
 
 
 def randomize(module: torch.nn.Module, scale: float = 0.5, seed: int = 0) -> None:

@@ -8,28 +8,29 @@ file and line number. Needs `datasets` (extra `train`); works with any sequence-
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from .dialogues import read_dialogues
+from .entries import FileEntry, Files, entries_of
+from .features import FEATURE_REPLACEMENTS, feature_names, warn_of_unknown_tags, with_features
 from .files import DataError, file_columns, files_of, hub_columns, text_lines
+from .hallucination import hallucinated
 from .option_checks import check_choice, check_column, check_range, check_share
 from .preprocessing import Preprocessing
 from .slots import encode_with_slots, unknown_words
-from .splits import Dataset, DatasetDict, SizeOptions, first_samples
+from .splits import Dataset, DatasetDict, SizeOptions, evenly_taken, first_samples
 from .toy import LONGER_SPLIT, Pair, ToyOptions, toy_pairs
 
 
 logger = logging.getLogger(__name__)
 
 FORMATS = ("jsonl", "csv", "tsv", "dialog")
-# The files of a split: one, several, or two parallel ones.
-Files: TypeAlias = str | list[str] | dict[str, str]
-_PARALLEL_KEYS = {"source", "target"}
+_ENTRY_KEYS = ("file", "source", "target")
 
 
 @dataclass
@@ -40,13 +41,15 @@ class DataOptions(SizeOptions):
         dataset_name: a Hub data set, or `toy:copy` and the like (see `ToyOptions`); `None`: local files.
         dataset_config: configuration of the Hub data set.
         train: a file, a list of files, or `{source: file, target: file}` for parallel text; for a Hub data set the
-            split's name.
+            split's name. `{file: file, features: ady, repeat: 4}` says more of a file, see `FileEntry`.
         validation: the same for the split that selects the model.
         test: the same for the split that is reported, or several by name: `{test_2016: ..., test_2017: ...}`.
         format: "jsonl", "csv", "tsv" or "dialog" (see `read_dialogues`); `None`: from the file name (`.gz` may
             follow). Ignored for parallel text.
         source_column: column name (dots reach into nested fields) or number, 1 being the first.
         target_column: the same for the target.
+        feature_column: the same for features of the source, such as its inflection tags or its language: names with
+            ";" between, or a list of names. Each becomes a token of its own in front of the source.
         header: whether the first line of csv and tsv names the columns; `None`: yes if a column is given by name.
         source_replacements: `[regular expression, replacement]` pairs, applied to every source one after the other
             as by `re.sub`.
@@ -59,6 +62,9 @@ class DataOptions(SizeOptions):
         drop_validation_overlap: drop validation lines whose source also occurs in the training data.
         match_final_stop: make training targets end in a full stop where their source does, and only there. (Many
             translators write the full stop that a caption lacks, and a model learns to add it always.)
+        hallucinated_samples: for inflection with few training pairs: so many more, made of them with other stems
+            (Anastasopoulos & Neubig 2019; see `hallucination.py`).
+        hallucination_seed: what they are made from.
         source_bpe_dropout: in training, probability that a merge is left out where sources are cut into subwords
             (Provilkov et al. 2020), for tokenizers of type bpe. Batches are then longer than `max_tokens` says.
         target_bpe_dropout: the same for targets.
@@ -73,6 +79,7 @@ class DataOptions(SizeOptions):
     format: str | None = None
     source_column: str | int = 1
     target_column: str | int = 2
+    feature_column: str | int | None = None
     header: bool | None = None
     source_replacements: list[list[str]] = field(default_factory=list)
     vocabulary_files: list[str] = field(default_factory=list)
@@ -82,45 +89,92 @@ class DataOptions(SizeOptions):
     group_references: bool = False
     drop_validation_overlap: bool = False
     match_final_stop: bool = False
+    hallucinated_samples: int = 0
+    hallucination_seed: int = 0
     source_bpe_dropout: float = 0.0
     target_bpe_dropout: float = 0.0
     toy: ToyOptions = field(default_factory=ToyOptions)
 
     def __post_init__(self) -> None:
         check_choice(self, "format", FORMATS)
-        for name in ("source_column", "target_column"):
+        for name in self.columns:
             check_column(name, getattr(self, name))
+        if self.feature_column is not None:
+            got, parallel = self.feature_column, any(entry.file is None for _, entry in self.entries)
+            if parallel or self.is_toy or self.format == "dialog":
+                kind = "parallel files" if parallel else "toy tasks" if self.is_toy else "dialogues"
+                raise ValueError(f"feature_column: got {got!r}, but {kind} have no columns; leave it out")
         check_range(self, "max_source_length", "max_target_length", least=1)
+        check_range(self, "hallucinated_samples", least=0)
         super().__post_init__()
         if self.train is None and self.dataset_name is None:
             raise ValueError("train: not set, wanted a file or a list of files")
         check_share(self, "source_bpe_dropout", "target_bpe_dropout", zero=True)
-        _ = self.preprocessing  # refuses a bad regular expression
+        _ = self.preprocessing  # refuses a bad regular expression, or a bad entry of a file
+        for split, entry in self.entries:
+            if entry.own_options:
+                self.of_entry(entry, split)
         for name in self.test_files:
-            if not name.isidentifier() or name in ("train", "validation", *_PARALLEL_KEYS):
+            if not name.isidentifier() or name in ("train", "validation", *_ENTRY_KEYS):
                 raise ValueError(
                     f"test: got the name {name!r}, wanted names of letters, digits and _ other than train and "
                     "validation, or {source: file, target: file}"
                 )
 
     @property
+    def is_toy(self) -> bool:
+        """Whether the data are made, and read nowhere."""
+        return self.dataset_name is not None and self.dataset_name.startswith("toy:")
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """The changes to every source, which are saved with the model."""
-        return Preprocessing(self.source_replacements, self.reverse_source)
+        features = FEATURE_REPLACEMENTS if self.has_features else []
+        return Preprocessing([*self.source_replacements, *features], self.reverse_source)
+
+    def of_entry(self, entry: FileEntry, split: str) -> "DataOptions":
+        """Return the options that hold for a file of a split."""
+        try:
+            return replace(self, train=None, validation=None, test=None, **entry.own_options)
+        except ValueError as error:
+            raise ValueError(f"{split}: {entry.file}: {error}") from error
+
+    @property
+    def has_features(self) -> bool:
+        """Whether sources have features: of a column, or of a file."""
+        own = any(entry.features or entry.feature_column for _, entry in self.entries)
+        return own or self.feature_column is not None
+
+    @property
+    def files(self) -> dict[str, Files]:
+        """The files of each split that has some."""
+        splits = {"train": self.train, "validation": self.validation, **self.test_files}
+        return {split: files for split, files in splits.items() if files is not None}
+
+    @property
+    def entries(self) -> list[tuple[str, FileEntry]]:
+        """Each file's split, and its entry."""
+        return [(split, entry) for split, files in self.files.items() for entry in entries_of(files, split)]
+
+    @property
+    def columns(self) -> dict[str, str | int]:
+        """The options that name columns, and what they say."""
+        names = ("source_column", "target_column", "feature_column")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     @property
     def test_files(self) -> dict[str, Files]:
         """The files of each test split by its name; "test" if there is one without a name."""
         if self.test is None:
             return {}
-        if isinstance(self.test, dict) and not _PARALLEL_KEYS & set(self.test):
+        if isinstance(self.test, dict) and not set(_ENTRY_KEYS) & set(self.test):
             return dict(self.test)
-        return {"test": self.test}  # type: ignore[dict-item]  # mypy cannot see which dict it is
+        return {"test": self.test}
 
     @property
     def test_splits(self) -> list[str]:
         """The names of the test splits that `load_data` returns."""
-        if self.dataset_name is not None and self.dataset_name.startswith("toy:"):
+        if self.is_toy:
             return ["test", LONGER_SPLIT] if self.toy.test_longer else ["test"]
         return list(self.test_files)
 
@@ -128,15 +182,21 @@ class DataOptions(SizeOptions):
 # ---- Reading ----------------------------------------------------------------------------------------------------
 
 
-def _checked(place: str, source: object, target: object) -> Pair:
-    """Return the pair, or refuse what is no text; `place` is file and line."""
+def _checked(place: str, row: Sequence[Any], common: Sequence[str] = ()) -> Pair:
+    """Return the pair of a row, or refuse what is no text.
+
+    Args:
+        place: file and line.
+        row: source, target, and features of its own if they have a column.
+        common: features of all rows of the file, which go first.
+    """
+    source, target, *own = row
     for name, value in (("source", source), ("target", target)):
         if not isinstance(value, str):
             raise DataError(f"{place}: the {name} is {type(value).__name__}, wanted a string")
-    assert isinstance(source, str) and isinstance(target, str)
     if not source.strip():
         raise DataError(f"{place}: empty source")
-    return source, target
+    return with_features(source, [*common, *feature_names(own[0] if own else None, place)], place), target
 
 
 def _parallel_rows(source_path: Path, target_path: Path) -> Iterator[tuple[str, Sequence[Any]]]:
@@ -150,34 +210,44 @@ def _parallel_rows(source_path: Path, target_path: Path) -> Iterator[tuple[str, 
         yield f"{source_path}, line {number}", (source, target)
 
 
-def _rows(options: DataOptions, files: Files, split: str, data_dir: Path) -> Iterator[tuple[str, Sequence[Any]]]:
-    """Yield place, source and target of each row of a split."""
-    columns = {"source_column": options.source_column, "target_column": options.target_column}
-    if options.dataset_name is not None:
-        yield from hub_columns(options.dataset_name, options.dataset_config, files, columns, f"data.{split}")
+def _entry_rows(
+    options: DataOptions, entry: FileEntry, split: str, data_dir: Path
+) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Yield place, source, target and features, if they have a column, of each row of a file."""
+    if entry.file is None:
+        assert entry.source is not None and entry.target is not None  # as it has checked
+        yield from _parallel_rows(data_dir / entry.source, data_dir / entry.target)
         return
-    if isinstance(files, dict):
-        if set(files) != _PARALLEL_KEYS:
-            raise DataError(f"data: parallel files are {{source: file, target: file}}, got the keys {sorted(files)}")
-        yield from _parallel_rows(data_dir / files["source"], data_dir / files["target"])
-        return
+    own = options.of_entry(entry, split)
     otherwise = ", set data.format, or give parallel text as {source: file, target: file}"
-    for path, file_format in files_of(files, data_dir, FORMATS, options.format, otherwise):
+    for path, file_format in files_of(entry.file, data_dir, FORMATS, own.format, otherwise):
         if file_format == "dialog":
             yield from ((f"{path}, line {number}", pair) for number, *pair in read_dialogues(path))
         else:
-            yield from file_columns(path, file_format, columns, options.header)
+            yield from file_columns(path, file_format, own.columns, own.header)
+
+
+def _split_pairs(options: DataOptions, files: Files, split: str, data_dir: Path) -> list[Pair]:
+    if options.dataset_name is not None:
+        name, config = options.dataset_name, options.dataset_config
+        return [_checked(*row) for row in hub_columns(name, config, files, options.columns, f"data.{split}")]
+    pairs: list[Pair] = []
+    for entry in entries_of(files, split):
+        common = feature_names(entry.features, split)
+        rows = [_checked(*row, common) for row in _entry_rows(options, entry, split, data_dir)]
+        taken = [rows[number] for number in evenly_taken(len(rows), entry.max_samples)]
+        pairs += taken * (entry.repeat if split == "train" else 1)
+    return pairs
 
 
 def _read_splits(options: DataOptions, data_dir: Path) -> dict[str, list[Pair]]:
-    if options.dataset_name is not None and options.dataset_name.startswith("toy:"):
+    if options.dataset_name is not None and options.is_toy:
         return toy_pairs(options.dataset_name.removeprefix("toy:"), options.toy)
     pairs: dict[str, list[Pair]] = {}
-    for split, files in {"train": options.train, "validation": options.validation, **options.test_files}.items():
-        if files is not None:
-            pairs[split] = [_checked(place, *row) for place, row in _rows(options, files, split, data_dir)]
-            if not pairs[split]:
-                raise DataError(f"data.{split}: {files!r} holds no line")
+    for split, files in options.files.items():
+        pairs[split] = _split_pairs(options, files, split, data_dir)
+        if not pairs[split]:
+            raise DataError(f"data.{split}: {files!r} holds no line")
     if "train" not in pairs:
         raise DataError("data.train: not set, wanted a file, a list of files or a split name")
     return pairs
@@ -202,7 +272,7 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
         DataError: a file is missing or bad (the message names file and line), or nothing is left to train on.
     """
     pairs = _read_splits(options, Path(data_dir))
-    if options.source_replacements:
+    if options.preprocessing.source_replacements:
         pairs = {split: _rewritten(rows, options.preprocessing, split) for split, rows in pairs.items()}
     if options.drop_validation_overlap and "validation" in pairs:
         total = len(pairs["validation"])
@@ -218,7 +288,10 @@ def load_data(options: DataOptions, data_dir: str | Path = ".") -> DatasetDict:
         logger.info("train: changed %d of %d targets to end in a full stop as their source", changed, len(matched))
         pairs["train"] = matched
     data = DatasetDict()
-    for split, rows in first_samples(pairs, options).items():
+    pairs = first_samples(pairs, options)
+    if options.hallucinated_samples:
+        pairs["train"] += hallucinated(pairs["train"], options.hallucinated_samples, options.hallucination_seed)
+    for split, rows in pairs.items():
         data[split] = Dataset.from_dict({"source": [s for s, _ in rows], "target": [t for _, t in rows]})
     return data
 
@@ -270,6 +343,7 @@ def encode_sources(
         config: the model's configuration; if it has `copy_slots`, unknown words get slots.
     """
     tokenizer = getattr(tokenizer, "source_tokenizer", tokenizer)
+    warn_of_unknown_tags(texts, tokenizer)
     words = unknown_words(texts, tokenizer, config)
     ids = encode_with_slots(texts, tokenizer, words, config)
     if not reverse:

@@ -14,6 +14,7 @@ A model learns to copy unknown words from training data that has some: the token
 words out (a vocabulary that both sides share counts a copied word twice), or `token_dropout` has to hide some.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -136,5 +137,10 @@ def _check(tokenizer: Any, config: Any) -> None:
 def _words(text: str, tokenizer: Any) -> list[str]:
     """Return the words that the tokenizer looks up, one for each of the text's ids."""
     backend = tokenizer.backend_tokenizer
-    normalised = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
-    return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalised)]
+    added = sorted(set(tokenizer.get_added_vocab()) - set(tokenizer.all_special_tokens))  # tags: taken out first
+    words: list[str] = []
+    for number, part in enumerate(re.split(f"({'|'.join(map(re.escape, added))})", text) if added else [text]):
+        if number % 2 == 0 and backend.normalizer is not None:
+            part = backend.normalizer.normalize_str(part)
+        words += [part] if number % 2 else [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(part)]
+    return words

@@ -49,6 +49,13 @@ def first_samples(splits: Mapping[str, list[Item]], options: object) -> dict[str
     }
 
 
+def evenly_taken(count: int, number: int | None) -> list[int]:
+    """Numbers of items taken evenly from `count` ones, whatever the seed; all of them if `number` is `None`."""
+    if number is None or number >= count:
+        return list(range(count))
+    return [position * count // number for position in range(number)]
+
+
 @dataclass
 class HoldoutOptions:
     """Validation data taken out of the training split, always the same for the same seed.

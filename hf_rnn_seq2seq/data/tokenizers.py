@@ -11,17 +11,18 @@ import json
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..model.tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
 from ..model.tokenization_two_sides import RnnSeq2SeqTwoSidedTokenizer
 from ..model.tokenization_words import RnnSeq2SeqWordTokenizer
+from .features import split_tags
 from .files import DataError, check_text, reading
 from .option_checks import check_choice, check_range
 from .outputs import writing
@@ -36,6 +37,8 @@ _SUBWORD_TYPES = ("bpe", "unigram")
 # A word that reads like a special token gets an invisible word joiner (U+2060), so that it is a word like another; it
 # is taken out again where words are joined to a text. Characters and bytes spell such a word anyway.
 _LIKE_SPECIAL = Regex(r"(?<!\S)<(?=(?:unk|pad|s|/s)>(?!\S))")
+# Tags that the training data do not have are one unknown token: see `features.py`.
+_UNKNOWN_TAGS = r"\A(?:<(?!(?:unk|pad|s|/s)>)[^<>]+>)+"
 _MARKED_SPECIAL = Regex("^<\u2060(?=(?:unk|pad|s|/s)>$)")
 _DEFAULT_SUBWORD_VOCAB_SIZE = 8000
 
@@ -162,10 +165,13 @@ def _reproducible_unigram(tokenizer: Tokenizer) -> models.Unigram:
     return models.Unigram([*special, *sorted(scored, key=lambda entry: (-entry[1], entry[0]))], 0, False)
 
 
-def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str = "source") -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], options: TokenizerOptions, name: str = "source", tags: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """Return a fast tokenizer trained on texts, with ids `<unk>` 0, `<pad>` 1, `<s>` 2, `</s>` 3.
 
-    A text is a sentence, word or line. Errors call the tokenizer by `name`, "source" or "target".
+    A text is a sentence, word or line. Errors call the tokenizer by `name`, "source" or "target". Each of `tags`,
+    which stand in front of texts such as "<V><PST>sell", is a token of its own (see `features.py`).
 
     Raises:
         DataError: the texts are all empty, or one of them has no UTF-8 form.
@@ -184,7 +190,7 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
             if options.characters:
                 normalized = text if form is None else unicodedata.normalize(form, text)  # type: ignore[arg-type]
                 character_counts.update("".join(normalized.split()))
-            yield text
+            yield split_tags(text)[1] if tags else text
 
     tokenizer.train_from_iterator(checked(), trainer)
     if not seen_text:
@@ -200,6 +206,13 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, name: str =
         # "</s>" typed by a user is text, not an end of sentence; tokens that a user adds are recognised all the same.
         "split_special_tokens": True,
     }
+    if tags and options.type == "character":
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(f"{_UNKNOWN_TAGS}|(?m:.)"), "isolated")
+    elif tags and options.type == "word":
+        split = pre_tokenizers.Split(Regex(_UNKNOWN_TAGS), "isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.WhitespaceSplit()])
+    # As they are: neither in lower case nor with folded digits.
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in tags])
     if not options.characters:
         return RnnSeq2SeqTokenizer(**wrapping, model_input_names=["input_ids", "attention_mask"])
     by_frequency = sorted(character_counts.items(), key=lambda entry: (-entry[1], entry[0]))

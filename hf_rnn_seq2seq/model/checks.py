@@ -39,7 +39,7 @@ SHAPES = {
     "attention_mask": "batch length",
     "decoder_attention_mask": "batch steps_so_far",
     "state.layers": "batch decoder_hidden_size",
-    "state.feed": "batch output_size",
+    "state.feed": "batch feed_size",
     "source.context": "batch encoder_hidden_size",
     "source.memory": "batch memory_length encoder_hidden_size",
     "source.keys": "batch memory_length width",

@@ -47,6 +47,10 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
             the top; if the encoder has fewer, its lowest layer serves the rest.
         attention_type (`str`, defaults to `"general"`): Score of query q and memory m_j: `"dot"` q.m_j, `"general"`
             q.W m_j (Luong 2015), `"additive"` v.tanh(W q + U m_j) (Bahdanau 2015), or `"none"`: fixed context vector.
+            `"hard_monotonic"`: no mix: each symbol is written at one position, which never goes back, and all
+            alignments are summed over (Wu & Cotterell 2019); for inflection and pronunciation.
+        alignment_order (`int`, defaults to 0): With `"hard_monotonic"`: the next position is chosen from what stands
+            there (0), or also from how far it is from the last one (1).
         attention_query (`str`, defaults to `"new_state"`): `"new_state"`: attend after the step and mix into an
             attentional vector (Luong 2015); `"previous_state"`: attend before the step, c_t is an input of the step
             (Bahdanau 2015).
@@ -210,7 +214,8 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
     context_vector: Literal["last", "mean", "max"] = "last"
     context_feeding: Literal["initial_state", "every_step", "both"] = "initial_state"
     bridge_type: Literal["zeros", "copy", "linear", "mlp"] | None = None
-    attention_type: Literal["none", "dot", "general", "additive"] = "general"
+    attention_type: Literal["none", "dot", "general", "additive", "hard_monotonic"] = "general"
+    alignment_order: Literal[0, 1] = 0
     attention_query: Literal["new_state", "previous_state"] = "new_state"
     attention_size: int | None = None
     input_feeding: bool = False
@@ -344,6 +349,16 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
     def output_size(self) -> int:
         """Size of the vector that the output layer reads."""
         return self.decoder_hidden_size if self.readout_size is None else self.readout_size
+
+    @property
+    def aligns(self) -> bool:
+        """Whether the decoder sums over alignments, in place of mixing the memory."""
+        return self.attention_type == "hard_monotonic"
+
+    @property
+    def feed_size(self) -> int:
+        """Size of the vector that a step hands to the next beside the recurrence's state; 0: none."""
+        return self.decoder_hidden_size if self.aligns else self.output_size * self.input_feeding
 
     @property
     def feeds_context(self) -> bool:

@@ -40,7 +40,7 @@ def source_symbols(ids: Tensor) -> Tensor:
     return torch.stack([ids.long(), first], dim=1)
 
 
-def check_labels(labels: Tensor, pointer: Pointer | None, config: Any) -> None:
+def check_labels(labels: Tensor, pointer: Any, config: Any) -> None:
     """Refuse labels (B, T) that have no probability: slots that stand for nothing in their source."""
     if pointer is None or config.copy_slots == 0 or is_traced():
         return

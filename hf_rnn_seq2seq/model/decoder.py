@@ -7,7 +7,7 @@ target length, E embedding, H hidden, R readout, D memory.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, source_symbols
 from .embedding import known_symbols
 from .fast import is_own, is_traced, replaceable, run_decoder, training_products
+from .hard_monotonic import HardMonotonicAttention, Marginal
 from .padding import padding_of
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import RecurrentStack, draw_recurrent_masks
@@ -45,12 +46,13 @@ class RnnDecoderOutput(BaseModelOutputWithPastAndCrossAttentions):
     Output of the decoder.
 
     Args:
-        pointer (`Pointer`, *optional*): What copying needs of each step, with `use_copy`.
+        pointer (`Pointer` or `Marginal`, *optional*): What copying needs of each step, with `use_copy`; what summing
+            over alignments gives, with `attention_type="hard_monotonic"`.
         coverage_loss (`torch.FloatTensor` of shape `(batch_size, target_length)`, *optional*): What each step attended
             to again (See 2017, eq. 12); in training, with `coverage`.
     """
 
-    pointer: Pointer | None = None
+    pointer: Pointer | Marginal | None = None
     coverage_loss: Tensor | None = None
 
 
@@ -61,7 +63,7 @@ class RnnSeq2SeqModelOutput(Seq2SeqModelOutput):
     `mask` of `RnnEncoderOutput` as 1 and 0.
     """
 
-    pointer: Pointer | None = None
+    pointer: Pointer | Marginal | None = None
     coverage_loss: Tensor | None = None
     encoder_mask: Tensor | None = None
 
@@ -71,7 +73,7 @@ class StepResults(NamedTuple):
 
     output: Tensor  # (B, T, R) readouts
     weights: Tensor | None  # (B, T, S) attention
-    gate: Tensor | None  # (B, T, 1) logit of p_gen
+    gate: Tensor | None  # (B, T, 1) logit of p_gen; of hard alignments (B, T, V) log p(y_t | y_<t)
     layer_outputs: tuple[Tensor, ...]  # (B, T, H) tensors
     states: list[DecoderState]  # after each step, or only after the last
     coverage_loss: Tensor | None = None  # (B, T)
@@ -93,6 +95,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         super().__init__(config)
         self.attends = config.attention_type != "none"
         self.attends_before_step = self.attends and config.attention_query == "previous_state"
+        self.attends_after_step = self.attends and not (self.attends_before_step or config.aligns)
         self.output_dropout = config.hidden_dropout if config.output_dropout is None else config.output_dropout
         hidden_size, context_size, embedding_size = config.decoder_hidden_size, config.encoder_hidden_size, 0
         if config.feed_previous_token:
@@ -110,7 +113,12 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             layer_norm=config.layer_norm,
             residual=config.residual,
         )
-        if self.attends:
+        self.readout_type = "none" if config.aligns else config.readout_type
+        self.attention: Any
+        if config.aligns:
+            sizes = (hidden_size, context_size, config.output_size)
+            self.attention = HardMonotonicAttention(*sizes, config.alignment_order, config.use_copy)
+        elif self.attends:
             attention_size = config.attention_size or hidden_size
             self.attention = Attention(
                 config.attention_type,
@@ -122,11 +130,11 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
                 location_width=config.location_width,
             )
         readout_input = hidden_size + context_size * (self.attends or config.feeds_context)
-        if config.readout_type == "tanh":
+        if self.readout_type == "tanh":
             self.readout = nn.Linear(readout_input, config.readout_size, bias=False)
-        elif config.readout_type == "maxout":
+        elif self.readout_type == "maxout":
             self.readout = nn.Linear(readout_input + embedding_size, 2 * config.readout_size)
-        if config.use_copy:
+        if config.use_copy and not config.aligns:
             self.generation_gate = nn.Linear(context_size + hidden_size + embedding_size, 1)
         self.post_init()
 
@@ -169,6 +177,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         output_hidden_states: bool | None = None,
         choose_input: ChooseInput | None = None,
         cache: Cache | None = None,
+        output_layer: Callable[[Tensor], Tensor] | None = None,
     ) -> RnnDecoderOutput:
         """
         Args:
@@ -178,6 +187,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             past_key_values, cache: Cache that takes the state after these steps, under either name.
             choose_input: Scheduled sampling: gives the ids (B,), or the embedded inputs (B, E), that each step but the
                 first reads instead.
+            output_layer: Readouts (..., R) -> logits (..., V), by which hard alignments are summed over.
 
         Returns:
             `last_hidden_state` (B, T, R), what the output layer reads. Where attentions are asked for,
@@ -208,6 +218,8 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
                 if one_by_one
                 else self._run_at_once(embedded, state, source, mask)
             )
+        if self.config.aligns:
+            steps = self._align(steps, ids, state, source, mask, output_layer)
         if mask is not None:
             # A step that is passed over gives what the last real one gave: generate() continues from the last
             # position, whether or not a prompt is padded there.
@@ -218,13 +230,18 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         if past_key_values is not None:
             save_states(past_key_values, steps.states, steps=embedded.shape[1])
         weights = steps.weights  # (B, T, S)
+        pointer: Pointer | Marginal | None = None
+        if self.config.aligns and output_layer is not None:
+            pointer = Marginal(steps.gate)
+        elif self.config.use_copy:
+            pointer = Pointer(steps.gate, weights, source.symbols)
         return RnnDecoderOutput(
             last_hidden_state=steps.output,
             **named(past_key_values),
             hidden_states=(embedded, *steps.layer_outputs[:-1], steps.output) if output_hidden_states else None,
             attentions=() if output_attentions else None,
             cross_attentions=(() if weights is None else (weights.unsqueeze(1),)) if output_attentions else None,
-            pointer=Pointer(steps.gate, weights, source.symbols) if self.config.use_copy else None,
+            pointer=pointer,
             coverage_loss=steps.coverage_loss,
         )
 
@@ -261,7 +278,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         x = torch.cat([embedded, *context, *fed], dim=-1)  # (B, I)
         stack = self.rnn(x, state.layers, recurrent_masks=recurrent_masks)
         top, embedded = stack.output.unsqueeze(1), embedded.unsqueeze(1)  # (B, 1, H), (B, 1, E)
-        if self.attends and not self.attends_before_step:  # Luong 2015, eq. 7: score(h_t, h_j)
+        if self.attends_after_step:  # Luong 2015, eq. 7: score(h_t, h_j)
             attended, weights = self._attend(top, source, state.coverage)  # (B, 1, D), (B, 1, S)
         output = self._read_out(top, attended, embedded, source).squeeze(1)  # (B, R)
         gate = self._generation_gate(top, attended, embedded, source)  # (B, 1, 1)
@@ -276,7 +293,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
     ) -> StepResults:
         """Make all steps (B, T, E) at once; `lookup` as in `RecurrentStack`."""
         stack = self.rnn(self._with_context(embedded, source), state.layers, padding_of(mask), lookup)
-        attended, weights = self._attend(stack.output, source) if self.attends else (None, None)
+        attended, weights = self._attend(stack.output, source) if self.attends_after_step else (None, None)
         output = self._read_out(stack.output, attended, embedded, source)  # (B, T, R)
         gate = self._generation_gate(stack.output, attended, embedded, source)  # (B, T, 1)
         return StepResults(output, weights, gate, stack.layer_outputs, [DecoderState(stack.states, None)])
@@ -318,15 +335,45 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
     def _all_steps(self, results: list[StepResults], states: list[DecoderState]) -> StepResults:
         """Return T steps as one result; `states` are those before the first and after each."""
         outputs, all_weights, gates, layer_outputs, *_ = zip(*results)
-        weights = torch.stack(all_weights, dim=1) if self.attends else None  # (B, T, S)
+        weights = None if all_weights[0] is None else torch.stack(all_weights, dim=1)  # (B, T, S)
         coverage_loss = None
         if self.config.coverage and self.training and self.config.num_mel_bins is None:  # See 2017, eq. 12
             before = torch.stack([state.coverage for state in states[:-1]], dim=1)  # (B, T, S)
             coverage_loss = torch.minimum(weights, before).sum(-1)  # (B, T)
         output = torch.stack(outputs, dim=1)  # (B, T, R)
-        gate = torch.stack(gates, dim=1) if self.config.use_copy else None  # (B, T, 1)
+        gate = None if gates[0] is None else torch.stack(gates, dim=1)  # (B, T, 1)
         layers = tuple(torch.stack(layer, dim=1) for layer in zip(*layer_outputs))  # (B, T, H) each
         return StepResults(output, weights, gate, layers, states[1:], coverage_loss)
+
+    def _align(
+        self,
+        steps: StepResults,
+        ids: Tensor | None,
+        state: DecoderState,
+        source: SourceMemory,
+        mask: Tensor | None,
+        output_layer: Callable[[Tensor], Tensor] | None,
+    ) -> StepResults:
+        """
+        Sum over the alignments of steps that have been made: the recurrence reads none (see `hard_monotonic`). Without
+        an output layer, of the bare model, nothing is summed.
+        """
+        if output_layer is None:
+            states = [one._replace(feed=state.feed, coverage=state.coverage) for one in steps.states]
+            return steps._replace(states=states)
+        if ids is None:
+            raise ValueError(
+                "attention_type='hard_monotonic' sums over where the symbols so far were written: give "
+                "decoder_input_ids (or labels), not decoder_inputs_embeds"
+            )
+        scores, alignments, last = self.attention(
+            steps.output, ids, (state.feed, state.coverage), source, mask, output_layer
+        )  # (B, T, V), (B, T, S), (B, H)
+        after = zip(steps.states, steps.output.unbind(1), alignments.unbind(1))
+        states = [one._replace(feed=feed, coverage=aligned) for one, feed, aligned in after]
+        if states:  # of all steps, or of the last
+            states[-1] = states[-1]._replace(feed=last, coverage=alignments[:, -1])
+        return steps._replace(weights=alignments.exp(), gate=scores, states=states)
 
     def _draw_recurrent_masks(self, like: Tensor) -> tuple[Tensor, ...] | None:
         dropout = self.config.recurrent_dropout if self.training else 0.0
@@ -339,7 +386,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         self, top: Tensor, attended: Tensor | None, embedded: Tensor, source: SourceMemory
     ) -> Tensor | None:
         """Return the logit of p_gen (B, T, 1) from c_t, h_t and y_{t-1} (See 2017, eq. 8), or None."""
-        if not self.config.use_copy:
+        if not self.config.use_copy or self.config.aligns:
             return None
         gate = self.generation_gate(torch.cat([attended, top, embedded], dim=-1))  # (B, T, 1)
         if source.mask is not None:
@@ -353,9 +400,9 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             attended = source.context.unsqueeze(1).expand(-1, top.shape[1], -1)  # (B, T, D)
         context = [] if attended is None else [attended]
         output = top
-        if self.config.readout_type == "tanh":  # Luong 2015, eq. 5
+        if self.readout_type == "tanh":  # Luong 2015, eq. 5
             output = self.readout(torch.cat([*context, top], dim=-1)).tanh()  # (B, T, R)
-        elif self.config.readout_type == "maxout":  # Bahdanau 2015, appendix A.2.2
+        elif self.readout_type == "maxout":  # Bahdanau 2015, appendix A.2.2
             pairs = self.readout(torch.cat([top, *context, embedded], dim=-1))  # (B, T, 2 R)
             output = pairs.unflatten(-1, (-1, 2)).amax(-1)  # (B, T, R)
         return F.dropout(output, self.output_dropout, self.training)

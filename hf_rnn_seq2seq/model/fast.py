@@ -164,7 +164,7 @@ def search(
     streamer: Any = None,
 ) -> Any:
     """Return what `GenerationMixin._sample` or `_beam_search` find from prompts (N, T), where no symbol is drawn."""
-    if not may_look(model.model.bridge, model.model.decoder, model.lm_head, by="search"):
+    if model.config.aligns or not may_look(model.model.bridge, model.model.decoder, model.lm_head, by="search"):
         return None
     from .fast_search import search as run
 

@@ -4,6 +4,7 @@ Encoder -> context vector C -> bridge -> decoder. Shapes: B batch, S source leng
 encoder hidden, H decoder hidden, R readout, V vocabulary.
 """
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,12 +22,13 @@ from .decoder import ChooseInput, RnnSeq2SeqDecoder, RnnSeq2SeqModelOutput
 from .encoder import RnnEncoderOutput, RnnSeq2SeqEncoder
 from .fast import chunked_loss, logits_wait, replaceable, steps_that_count, with_later_logits
 from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
+from .hard_monotonic import Marginal, first_alignment
 from .loss import cross_entropy, number_of_items, shift_tokens_right
 from .modeling_encoder import ENCODER_OF_FOLDER, MayBeEncoder
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState
 from .registration import pipelines_of_folder
-from .scheduled_sampling import ScheduledSampling, check_teacher_forcing
+from .scheduled_sampling import ScheduledSampling, check_teacher_forcing, check_that_it_may_sample
 from .state import DecoderState, SourceMemory, check_cache_layers, load_source, load_state, new_cache, save_source
 from .transformers_names import CACHE_NAME, named, one_cache
 
@@ -87,6 +89,7 @@ class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):
         character_ids: Tensor | None = None,
         input_features: Tensor | None = None,
         cache: Cache | None = None,
+        output_layer: Callable[[Tensor], Tensor] | None = None,
     ) -> RnnSeq2SeqModelOutput:
         """
         Args:
@@ -107,6 +110,7 @@ class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):
                 `character_vocab_size`: the characters of each word, then `pad_token_id`.
             input_features (`torch.FloatTensor` of shape `(batch_size, source_length, feature_size)`, *optional*):
                 Source vectors in place of ids, of a model with `input_feature_size`.
+            output_layer: What `attention_type="hard_monotonic"` asks at every position of the source.
 
         Returns:
             What the decoder gives; without any of its inputs, what the encoder does: features of the source.
@@ -168,6 +172,7 @@ class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             choose_input=choose_input,
+            output_layer=output_layer,
             return_dict=True,
         )
         return RnnSeq2SeqModelOutput(
@@ -209,8 +214,8 @@ class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):
         )
         if not needs_state:
             return None, source
-        feed = context.new_zeros(context.shape[0], config.output_size) if config.input_feeding else None  # (B, R)
-        coverage = None
+        feed = context.new_zeros(context.shape[0], config.feed_size) if config.feed_size else None  # (B, R or H)
+        coverage = first_alignment(memory, mask) if config.aligns else None  # (B, S)
         if config.coverage:
             coverage = memory.new_zeros(memory.shape[:2], dtype=torch.promote_types(memory.dtype, torch.float32))
         return DecoderState(self.bridge(context, finals), feed, coverage), source
@@ -370,6 +375,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             choose_input=sampling,
             character_ids=character_ids,
             input_features=input_features,
+            output_layer=self.lm_head.__call__,
             return_dict=True,
         )
         positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -402,11 +408,14 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         if not self.training or self.teacher_forcing_ratio == 1 or reference is None:
             return None
         ratio, unit = self.teacher_forcing_ratio, self.teacher_forcing_unit
+        check_that_it_may_sample(self.config, ratio)
         sampling = ScheduledSampling(self._logits, reference, ratio, unit, self.config.eos_token_id)
         return None if sampling.forced.all() else sampling
 
-    def _logits(self, readout: Tensor, pointer: Pointer | None) -> Tensor:
+    def _logits(self, readout: Tensor, pointer: Pointer | Marginal | None) -> Tensor:
         """Readouts (B, T, R) -> (B, T, V). Log-probabilities are logits too: their softmax is the mixture itself."""
+        if isinstance(pointer, Marginal):
+            return pointer.log_probabilities
         logits = self.lm_head(readout)
         return logits if pointer is None else log_mixture(logits, pointer, self.config.copy_slots)
 
@@ -428,7 +437,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         smoothing = float(self.config.label_smoothing) if self.training else 0.0
         size = self.config.target_vocab_size
 
-        def loss_of(readout: Tensor, labels: Tensor, pointer: Pointer | None, logits: Tensor | None = None) -> Tensor:
+        def loss_of(readout: Tensor, labels: Tensor, pointer: Any, logits: Tensor | None = None) -> Tensor:
             logits = self._logits(readout, pointer) if logits is None else logits  # (n, t, V)
             return cross_entropy(logits.flatten(0, 1), labels.flatten(), smoothing, pointer is not None, size)
 
@@ -482,9 +491,8 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
             encoder_outputs=type(encoder_outputs)(**encoder_outputs),  # a copy: it is expanded in place
             attention_mask=attention_mask,
         )
-        outputs = self.model(
-            decoder_input_ids=sequences[:, :-1], output_attentions=True, use_cache=False, return_dict=True, **inputs
-        )
+        inputs |= {"output_attentions": True, "use_cache": False, "return_dict": True}
+        outputs = self.model(decoder_input_ids=sequences[:, :-1], output_layer=self.lm_head.__call__, **inputs)
         weights, pad = outputs.cross_attentions[0][:, 0], self.config.pad_token_id  # (N, T, S)
         return weights if pad is None else weights.masked_fill((sequences[:, 1:] == pad).unsqueeze(-1), 0)
 

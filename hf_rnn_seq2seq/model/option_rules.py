@@ -158,6 +158,14 @@ _CONTRADICTIONS: tuple[Rule, ...] = (
      "the readout vector is fed: set readout_type='tanh', or input_feeding=False"),
     ("readout_size readout_type", lambda c: c.readout_size is not None and c.readout_type == "none",
      "there is no readout: leave readout_size out, or set readout_type='tanh'"),
+    ("alignment_order attention_type", lambda c: c.alignment_order and not c.aligns,
+     "only hard alignments have an order: set attention_type='hard_monotonic', or leave alignment_order out"),
+    *((f"attention_type {name}", lambda c, name=name, value=value: c.aligns and getattr(c, name) != value,
+       f"what sums over alignments has no context vector c_t and no weights of its own: leave {name} out, or choose "
+       "another attention_type")
+      for name, value in (("attention_query", "new_state"), ("input_feeding", False), ("copy_slots", 0),
+                          ("coverage", False), ("readout_type", "tanh"), ("guided_attention_loss_scale", 0),
+                          ("num_mel_bins", None), ("prediction_length", None))),
     ("use_copy attention_type", lambda c: c.use_copy and c.attention_type == "none",
      "to copy needs the weights of an attention: choose an attention_type, or set use_copy=False"),
     ("coverage attention_type", lambda c: c.coverage and c.attention_type == "none",

@@ -24,6 +24,15 @@ def check_teacher_forcing(model: Any) -> None:
         raise ValueError(f"teacher_forcing_unit must be one of {', '.join(UNITS)}; got {model.teacher_forcing_unit!r}")
 
 
+def check_that_it_may_sample(config: Any, ratio: float) -> None:
+    """Refuse a `teacher_forcing_ratio` below 1 of a model that knows alignments of the reference alone."""
+    if config.aligns:
+        raise ValueError(
+            f"teacher_forcing_ratio={ratio}: attention_type='hard_monotonic' sums over alignments of the reference, "
+            "and reads no symbols of its own (scheduled sampling); leave it at 1"
+        )
+
+
 class ScheduledSampling:
     """
     Chooses the inputs of one forward pass, all steps but the first.

@@ -49,8 +49,9 @@ class DecoderState(NamedTuple):
     """The decoder's state between two steps."""
 
     layers: tuple[LayerState, ...]  # (B, H) tensors
-    feed: Tensor | None  # (B, R) the readout vector that is fed back
-    coverage: Tensor | None = None  # (B, S) sum of the attention so far, in single precision at least
+    feed: Tensor | None  # (B, R) the readout vector that is fed back; of hard alignments h_t (B, H)
+    # (B, S) sum of the attention so far, or log p(a_t | y_<t) of hard alignments; in single precision at least
+    coverage: Tensor | None = None
 
 
 class _RecurrentState(CacheLayerMixin):
@@ -250,8 +251,8 @@ def load_state(cache: Cache, config: Any) -> DecoderState | None:
     carried = coverage = None
     for layer in layers:
         hidden, carried = layer.keys[:, 0, -1], layer.values[:, 0, -1]  # (B, H), (B, *)
-        if config.coverage and layer is layers[-1]:
-            feed_end = feed_start + config.output_size * config.input_feeding
+        if (config.coverage or config.aligns) and layer is layers[-1]:
+            feed_end = feed_start + config.feed_size
             carried, coverage = carried.tensor_split([feed_end], dim=-1)
             carried = carried.to(hidden.dtype)  # coverage is of a higher precision than half, and so all is
         states.append((hidden, carried[:, :size]) if feed_start else (hidden,))

@@ -5,6 +5,7 @@
     hf-rnn-seq2seq run g2p_cmudict.yaml --data_dir DIR   # the model in runs/g2p_cmudict
     hf-rnn-seq2seq predict runs/g2p_cmudict encoder
     hf-rnn-seq2seq export runs/g2p_cmudict exported
+    hf-rnn-seq2seq pronounce exported encoder            # a lexicon first, then the model, and how sure it is
     hf-rnn-seq2seq serve exported                        # over HTTP
     hf-rnn-seq2seq demo runs/g2p_cmudict                 # a page to try it
     hf-rnn-seq2seq push runs/g2p_cmudict USER/NAME       # on the Hub
@@ -22,7 +23,7 @@ from .library import copy_recipe, library_folder, recipe_sentences
 
 
 PROGRAM = "hf-rnn-seq2seq"
-COMMANDS = ("run", "predict", "export", "serve", "demo", "push", "recipes")
+COMMANDS = ("run", "predict", "export", "pronounce", "serve", "demo", "push", "recipes")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             predict(rest, program)
         elif command == "export":
             export(rest, program)
+        elif command == "pronounce":
+            from ..sharing.pronounce import main as pronounce
+
+            pronounce(rest, program)
         elif command == "serve":
             from ..sharing.server import main as serve
 

@@ -435,6 +435,11 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
     _check_metrics(kind, recipe.evaluation)
     # Contradictory model options are refused now, not after the data has been read.
     config = recipe.model_config(**recipe.tokenizer.stand_in_sizes())
+    if config.aligns and recipe.pipeline.teacher_forcing != TeacherForcingOptions():
+        raise RecipeError(
+            "training.teacher_forcing: model.attention_type hard_monotonic sums over alignments of the reference, and "
+            "reads no symbols of its own; leave it out"
+        )
     if isinstance(recipe.tokenizer, TokenizerSection):
         _check_subwords(recipe.data, recipe.tokenizer, config)
     return recipe

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from ..data.files import PAIRS_HEADER, DataError, sentence, write_table
 from ..data.pairs import encode_sources, evaluation_items
 from ..data.slots import encode_with_slots, unknown_words
-from ..data.splits import Dataset
+from ..data.splits import Dataset, evenly_taken
 from ..data.tokenizers import normalized
 from ..evaluation.decoding import Hypothesis, decode, target_log_probabilities
 from ..evaluation.metrics import load_metric
@@ -182,13 +182,6 @@ class Scorer:
             return self.metrics(sources, references, predictions)[0]
 
         return score
-
-
-def evenly_taken(count: int, number: int | None) -> list[int]:
-    """Numbers of items taken evenly from `count` ones, whatever the seed; all of them if `number` is `None`."""
-    if number is None or number >= count:
-        return list(range(count))
-    return [position * count // number for position in range(number)]
 
 
 def write_predictions(

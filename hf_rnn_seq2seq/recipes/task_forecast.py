@@ -18,7 +18,7 @@ from transformers import set_seed
 
 from ..data.files import read_json, reading, table_line
 from ..data.outputs import write_json
-from ..data.splits import Dataset, DatasetDict
+from ..data.splits import Dataset, DatasetDict, evenly_taken
 from ..data.tables import TableOptions
 from ..data.windows import BAND, ForecastDataOptions, ForecastWindows, load_windows
 from ..evaluation.metrics import load_metric
@@ -27,7 +27,6 @@ from ..model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction
 from .options import OptionsError, build_options
 from .recipe import Recipe, RecipeError, RecipeKind
 from .run_folder import FORECAST_PICTURE, SERIES_FILE
-from .scoring import evenly_taken
 from .task import Scores, Task
 
 

@@ -16,7 +16,7 @@ from transformers import set_seed
 from ..data.files import TEXTS_HEADER, TOKENS_HEADER, DataError, table_line
 from ..data.labels import SequenceLabelDataOptions, TokenLabelDataOptions, label_map, load_labelled_data
 from ..data.preprocessing import Preprocessing
-from ..data.splits import Dataset, DatasetDict
+from ..data.splits import Dataset, DatasetDict, evenly_taken
 from ..data.tokenizers import TokenizerOptions, load_tokenizers, train_tokenizer
 from ..data.word_vectors import set_word_vectors
 from ..evaluation.decoding import IGNORE_INDEX
@@ -27,7 +27,7 @@ from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from .labelling import Labeller
 from .recipe import Recipe, RecipeError, RecipeKind
-from .scoring import check_metrics, compute_metrics, evenly_taken
+from .scoring import check_metrics, compute_metrics
 from .task import Scores, Task, check_folder
 
 

@@ -21,6 +21,7 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME
 from ..data.files import SPOKEN_HEADER, write_table
 from ..data.speak import SpeakDataOptions, load_spoken_data
 from ..data.speech import make_dataset
+from ..data.splits import evenly_taken
 from ..data.tokenizers import TokenizerOptions, load_tokenizers, normalized, train_tokenizer
 from ..evaluation.decoding import decode
 from ..evaluation.saved_model import load_model
@@ -31,7 +32,7 @@ from ..training.teacher_forcing import TeacherForcingOptions
 from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind
 from .run_folder import SPOKEN_PICTURE
-from .scoring import compute_metrics, evenly_taken
+from .scoring import compute_metrics
 from .speaking import Spoken, speak
 from .task import Scores, Task, check_folder
 from .task_text import token_ids

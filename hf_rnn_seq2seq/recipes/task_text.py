@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
 
+from ..data.features import tags_of
 from ..data.pairs import encode_dataset, evaluation_items, load_data, pair_lengths, vocabulary_texts
 from ..data.preprocessing import Preprocessing
 from ..data.processors import save_processor
@@ -35,10 +36,11 @@ def build_tokenizers(
     They take entries from the training split, and from `vocabulary`, texts of both sides.
     """
     options = recipe.tokenizer
+    tags = tags_of(train["source"]) if recipe.data.has_features else []
     if options.target is None:
-        shared = train_tokenizer([*train["source"], *train["target"], *vocabulary], options.source, "shared")
+        shared = train_tokenizer([*train["source"], *train["target"], *vocabulary], options.source, "shared", tags)
         return shared, shared
-    source = train_tokenizer([*train["source"], *vocabulary], options.source)
+    source = train_tokenizer([*train["source"], *vocabulary], options.source, tags=tags)
     return source, train_tokenizer([*train["target"], *vocabulary], options.target, "target")
 
 

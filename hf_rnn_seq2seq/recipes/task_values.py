@@ -18,7 +18,7 @@ import torch
 from transformers import set_seed
 
 from ..data.files import table_line
-from ..data.splits import Dataset, DatasetDict
+from ..data.splits import Dataset, DatasetDict, evenly_taken
 from ..data.values import ValueColumns, ValueDataOptions, Windows, arrays, load_value_data
 from ..evaluation.ensemble import RnnSeq2SeqSequenceClassificationEnsemble as SequenceEnsemble
 from ..evaluation.ensemble import RnnSeq2SeqTokenClassificationEnsemble as TokenEnsemble
@@ -28,7 +28,7 @@ from ..training.batches import pad_value_rows
 from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind
 from .run_folder import VALUES_PICTURE
-from .scoring import compute_metrics, evenly_taken
+from .scoring import compute_metrics
 from .task import Scores, Task
 
 

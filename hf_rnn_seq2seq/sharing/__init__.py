@@ -9,6 +9,7 @@ __all__, __getattr__ = door(
         "card": "create_model_card save_model_card",
         "export": "export_model",
         "hub": "push_to_hub",
+        "pronounce": "Pronouncer",
         "runtime": "RnnSeq2SeqRuntime",
         "runtime_series": "RnnSeriesRuntime",
         "runtime_values": "RnnValuesRuntime",

@@ -127,6 +127,14 @@ def _describe_context(config: RnnSeq2SeqConfig) -> str:
             f"**Context vector.** {summary[0].upper()}{summary[1:]} is the context vector C, of fixed size whatever "
             f"the input's length. {start}, and {where}."
         )
+    if config.aligns:
+        far = ", and by the distance from the last one" if config.alignment_order else ""
+        copied = " It may also copy the symbol that stands there (See et al. 2017)." if config.use_copy else ""
+        return (
+            "**Alignment.** Hard monotonic attention, exact (Wu & Cotterell 2019): each symbol is written at one "
+            f"position of the input, which never goes back, chosen by the decoder's state{far}; probabilities sum over "
+            f"all alignments.{copied} {start}."
+        )
     score = {
         "dot": "dot (q·m, Luong et al. 2015)",
         "general": "general (q·Wm, Luong et al. 2015)",
@@ -350,7 +358,9 @@ def citations(config: RnnSeq2SeqConfig, kind: ModelKind) -> str:
     else:
         keys = ["sutskever2014", "cho2014"]
         keys += _forecasting_papers(config) if kind == "forecast" else []
-        if config.attention_type != "none":
+        if config.aligns:
+            keys.append("wu2019")
+        elif config.attention_type != "none":
             keys.append("bahdanau2015")
             if config.attention_type != "additive" or config.attention_query == "new_state":
                 keys.append("luong2015")

@@ -15,7 +15,7 @@ from ..data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
 from ..evaluation.saved_model import load_model
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
-from . import runtime
+from . import pronounce, runtime
 from .one_graph import whole_export
 from .onnx_graphs import write_graphs
 from .onnx_series import export_series, is_forecaster
@@ -26,7 +26,7 @@ from .search_options import GenerationOptions
 # What an export writes.
 _FILES = (
     *(runtime.ENCODER, runtime.DECODER_STEP, runtime.RUNTIME_CONFIG, runtime.GENERATION_CONFIG, runtime.COPIED_AS),
-    *("tokenizer.json", TARGET_TOKENIZER_FOLDER),
+    *(pronounce.COPIED_AS, "tokenizer.json", TARGET_TOKENIZER_FOLDER),
 )
 _TOKENIZERS = ("tokenizer.json", f"{TARGET_TOKENIZER_FOLDER}/tokenizer.json")
 
@@ -103,6 +103,7 @@ def _write_settings(output_dir: Path, model_dir: Path, generation: dict[str, Any
     for name in tokenizers:
         (output_dir / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(model_dir / name, output_dir / name)
+    shutil.copyfile(str(pronounce.__file__), output_dir / pronounce.COPIED_AS)
     write_json(output_dir / runtime.GENERATION_CONFIG, generation)
     options_file = model_dir / "tokenizer_config.json"
     write_json(

@@ -62,6 +62,11 @@ def write_graphs(
             f"copy_slots={model.config.copy_slots} cannot be exported: the runtime's tokenizer gives unknown words no "
             "slots; save the model with config.copy_slots = 0 to export it, it then gives the unknown symbol for them"
         )
+    if model.config.aligns:
+        raise ValueError(
+            "attention_type='hard_monotonic' cannot be exported: the runtime's step reads no symbol's probability at "
+            "each position; train a model with another attention_type to export it"
+        )
     for name, value in _NOT_EXPORTED.items():
         if getattr(model.config, name) != value:
             raise ValueError(f"{name}={getattr(model.config, name)} cannot be exported: the runtime reads token ids")

@@ -30,8 +30,9 @@ from typing import Any
 
 from ..data.files import printable
 from .batching import QueueFullError
+from .pronounce import Lexicon, normalizer_of
 from .runtime import RnnSeq2SeqRuntime
-from .service import GenerateRequest, Lexicon, ServerOptions, Service, normalizer_of
+from .service import GenerateRequest, ServerOptions, Service
 
 
 try:

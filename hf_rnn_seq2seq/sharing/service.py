@@ -7,13 +7,12 @@ A request is checked, looked up in the user's lexicon, encoded, and decoded in a
 from __future__ import annotations
 
 import asyncio
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from .batching import Batcher
+from .pronounce import Lexicon, normalizer_of
 from .runtime import Hypothesis, RnnSeq2SeqRuntime
 from .search_options import GenerationOptions
 
@@ -83,65 +82,6 @@ class GenerateRequest(BaseModel):
     def options(self) -> dict[str, Any]:
         """Return the options that it sets."""
         return self.model_dump(exclude={"text", "texts"}, exclude_none=True)
-
-
-_LARGEST_LEXICON = 2**28  # bytes
-
-
-class Lexicon:
-    """A user's answers, in place of the model's.
-
-    Args:
-        normalize: brings a text into the form in which entries are compared.
-        entries: text -> its answers, best first.
-    """
-
-    def __init__(self, normalize: Callable[[str], str], entries: dict[str, list[str]] | None = None) -> None:
-        self._normalize = normalize
-        self._entries = {normalize(text): answers for text, answers in (entries or {}).items()}
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def get(self, text: str) -> list[str] | None:
-        """Return the answers to a text, or None."""
-        return self._entries.get(self._normalize(text)) if self._entries else None
-
-    @classmethod
-    def read(cls, path: Path, normalize: Callable[[str], str]) -> Lexicon:
-        """Read lines of a text, a tab and an answer (UTF-8); several lines of a text are its answers, best first.
-
-        Raises:
-            OSError: the file cannot be read.
-            ValueError: it is not UTF-8, or a line has another form.
-        """
-        if not path.is_file():  # which a pipe is not, that would be waited for
-            raise FileNotFoundError(f"{path}: no such file")
-        if path.stat().st_size > _LARGEST_LEXICON:
-            raise ValueError(f"{path}: got {path.stat().st_size} bytes, wanted at most {_LARGEST_LEXICON}")
-        try:
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
-        entries: dict[str, list[str]] = {}
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            columns = line.removesuffix("\r").split("\t")
-            if len(columns) != 2 or not normalize(columns[0]):
-                raise ValueError(f"{path}, line {number}: got {line!r}, wanted a text, a tab and its answer")
-            entries.setdefault(normalize(columns[0]), []).append(columns[1])
-        return cls(normalize, entries)
-
-
-def normalizer_of(runtime: RnnSeq2SeqRuntime) -> Callable[[str], str]:
-    """Return what makes equal the texts that the model's tokenizer reads as equal (lower case, Unicode forms)."""
-    rules = getattr(runtime.source_tokenizer, "normalizer", None)
-
-    def normalize(text: str) -> str:
-        return unicodedata.normalize("NFC", text if rules is None else rules.normalize_str(text)).strip()
-
-    return normalize
 
 
 class _Metrics:

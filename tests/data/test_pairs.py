@@ -166,7 +166,7 @@ def test_missing_files_and_missing_training_data_are_refused(tmp_path: Path) -> 
         read(tmp_path, train="absent.tsv")
     with pytest.raises(DataError, match=r"data\.train: not set"):
         load_data(DataOptions(), tmp_path)
-    with pytest.raises(DataError, match=r"parallel files are .* got the keys \['en', 'source'\]"):
+    with pytest.raises(ValueError, match=r"train: got the key 'en' in .*wanted some of file, source, target"):
         read(tmp_path, train={"source": "a", "en": "b"})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import LIVELY, STRUCTURES, padded_batch, random_ids, tiny_model, tiny_tokenizer
+from tiny import ALL, LIVELY, padded_batch, random_ids, tiny_model, tiny_tokenizer
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
@@ -43,7 +43,7 @@ def mean_log_probabilities(models: list[Model], average: str, inputs: dict[str, 
     return torch.stack(logits).mean(0).log_softmax(-1)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 def test_an_ensemble_of_one_is_the_model(structure: str) -> None:
     model = tiny_model(structure)
     ensemble = RnnSeq2SeqEnsemble([model])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ATTENDING, LIVELY, STRUCTURES, padded_batch, random_ids, tiny_model, tiny_tokenizer, trim
+from tiny import ALL, ATTENDING, LIVELY, padded_batch, random_ids, tiny_model, tiny_tokenizer, trim
 from torch import Tensor
 from transformers.generation import BaseStreamer, CompileConfig
 
@@ -37,7 +37,7 @@ def score(model: Model, source: Tensor, target: list[int]) -> float:
     return sum(rows[t, symbol].item() for t, symbol in enumerate(target))
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 def test_greedy_takes_the_likeliest_symbol_at_each_step(structure: str) -> None:
     model = tiny_model(structure)
     batch = padded_batch("left", [5, 2, 7], 7)
@@ -49,7 +49,7 @@ def test_greedy_takes_the_likeliest_symbol_at_each_step(structure: str) -> None:
         assert sequence.tolist() == [2, *written, *[1] * (sequences.shape[1] - 1 - len(written))]
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 @pytest.mark.parametrize("beams", [1, 4])
 def test_the_cache_changes_no_symbol(structure: str, beams: int) -> None:
     model = tiny_model(structure)
@@ -60,7 +60,7 @@ def test_the_cache_changes_no_symbol(structure: str, beams: int) -> None:
     assert torch.equal(model.generate(**options, cache_implementation="static"), cached)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_a_beam_that_holds_everything_is_exhaustive_search(structure: str, length_penalty: float) -> None:
     symbols, steps = 5, 3
@@ -94,7 +94,7 @@ def test_a_beam_that_holds_everything_is_exhaustive_search(structure: str, lengt
     assert {tuple(row) for row in out.sequences[:, 1:].tolist()} == {tuple(target) for _, target in hypotheses}
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 def test_n_best_lists_are_sorted_and_their_scores_are_log_probabilities(structure: str) -> None:
     model, batch = tiny_model(structure), padded_batch("left", [5, 2, 7], 7)
     out = model.generate(**inputs_of(), num_beams=5, num_return_sequences=3, max_new_tokens=6, do_sample=False,
@@ -110,7 +110,7 @@ def test_n_best_lists_are_sorted_and_their_scores_are_log_probabilities(structur
         assert value.item() == pytest.approx(score(model, batch.rows[n // 3], target), abs=1e-4)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_sampling_follows_its_seed(structure: str, beams: int) -> None:
     model = tiny_model(structure)
@@ -130,7 +130,7 @@ def test_samples_have_the_models_distribution() -> None:
     torch.testing.assert_close(shares, log_probabilities(model, source, [])[0].exp(), atol=0.03, rtol=0)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 def test_scores_attentions_and_hidden_states_are_those_of_a_whole_run(structure: str) -> None:
     model, inputs = tiny_model(structure), inputs_of()
     out = model.generate(**inputs, **LIVELY, max_new_tokens=5, eos_token_id=None, return_dict_in_generate=True,
@@ -211,7 +211,7 @@ def rollbacks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return undone
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 @pytest.mark.parametrize("way", ["assistant", "prompt_lookup"])
 def test_drafted_symbols_change_nothing_and_are_rolled_back(structure: str, way: str, rollbacks: list[int]) -> None:
     model, batch = tiny_model(structure, eos_token_id=None), padded_batch("left", [5], 8)
@@ -225,7 +225,7 @@ def test_drafted_symbols_change_nothing_and_are_rolled_back(structure: str, way:
     assert way == "prompt_lookup" or max(rollbacks) > 0
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 def test_drafted_symbols_come_with_the_attentions_of_greedy_search(structure: str) -> None:
     model, source = tiny_model(structure, eos_token_id=None), random_ids(1, 5)
     options = {"do_sample": False, "max_new_tokens": 12, "output_attentions": True, "return_dict_in_generate": True}
@@ -238,7 +238,7 @@ def test_drafted_symbols_come_with_the_attentions_of_greedy_search(structure: st
             torch.testing.assert_close(weights, wanted_weights)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 def test_an_assistant_that_never_errs_is_never_undone(structure: str) -> None:
     # Its own state must be right too, in each round: the model runs once for five drafted symbols and one of its own.
     model, assistant = (tiny_model(structure, eos_token_id=None) for _ in range(2))
@@ -262,7 +262,7 @@ def test_prompt_lookup_undoes_wrong_guesses(rollbacks: list[int]) -> None:
     assert torch.equal(got, wanted) and max(rollbacks) > 0
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 def test_generation_goes_on_from_a_given_state(structure: str) -> None:
     model, inputs = tiny_model(structure, eos_token_id=None), inputs_of()
     options = {**inputs, **LIVELY}
@@ -281,7 +281,7 @@ def test_generation_goes_on_from_a_given_state(structure: str) -> None:
     assert not torch.equal(wrong, whole)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_given_encoder_outputs_stand_for_the_source(structure: str, beams: int) -> None:
     model, inputs = tiny_model(structure), inputs_of()

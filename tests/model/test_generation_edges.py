@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny import ATTENDING, LIVELY, STRUCTURES, padded_batch, random_ids, tiny_model
+from tiny import ALL, ATTENDING, LIVELY, padded_batch, random_ids, tiny_model
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
-@pytest.mark.parametrize("structure", sorted(STRUCTURES))
+@pytest.mark.parametrize("structure", sorted(ALL))
 def test_padding_symbols_without_a_mask_are_padding_for_generate_too(structure: str, num_beams: int) -> None:
     model = tiny_model(structure)
     options = {**LIVELY, "num_beams": num_beams, "num_return_sequences": num_beams, "max_new_tokens": 6}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from tiny import ATTENDING, STRUCTURES, gradients, padded_batch, random_ids, tiny_config, tiny_model
+from tiny import ALL, ATTENDING, STRUCTURES, gradients, padded_batch, random_ids, tiny_config, tiny_model
 from transformers import AutoModel, AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -29,7 +29,7 @@ def inputs_of(kind: str = "interior") -> dict[str, torch.Tensor]:
     return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 @pytest.mark.parametrize("chunks", [[1, 1, 1, 1, 1], [3, 1, 1], [2, 3]], ids=str)
 def test_steps_from_the_cache_equal_the_whole_run(structure: str, chunks: list[int]) -> None:
     model, inputs, target = tiny_model(structure), inputs_of(), random_ids(3, 5)
@@ -45,7 +45,7 @@ def test_steps_from_the_cache_equal_the_whole_run(structure: str, chunks: list[i
     torch.testing.assert_close(torch.cat(logits, dim=1), whole.logits, **TIGHT)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 @pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
 def test_one_step_after_the_other_equals_all_at_once(structure: str, padded: bool) -> None:
     # A rule that always chooses the reference makes the decoder step; without it it runs at once where it can.
@@ -61,7 +61,7 @@ def test_one_step_after_the_other_equals_all_at_once(structure: str, padded: boo
         torch.testing.assert_close(results[1][name], wanted, **TIGHT)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 def test_given_encoder_outputs_stand_for_the_source(structure: str) -> None:
     model, inputs, target = tiny_model(structure), inputs_of("left"), random_ids(3, 4)
     wanted = model(**inputs, decoder_input_ids=target).logits

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import STRUCTURES, randomize, tiny_config
+from tiny import ALL, randomize, tiny_config
 from transformers import AutoModel, AutoModelForTextEncoding, pipeline
 
 from hf_rnn_seq2seq import (
@@ -34,7 +34,7 @@ SEARCH: dict[str, Any] = {"num_beams": 4, "num_return_sequences": 3, "max_new_to
 
 
 def text_folder(folder: Path, structure: str = "luong") -> Path:
-    shared = bool(STRUCTURES[structure].get("share_embeddings"))
+    shared = bool(ALL[structure].get("share_embeddings"))
     sizes = {"vocab_size": len(SOURCE), "decoder_vocab_size": None if shared else len(TARGET)}
     model = RnnSeq2SeqForConditionalGeneration(tiny_config(structure, **sizes))
     randomize(model, scale=0.3)
@@ -52,7 +52,7 @@ def speech_folder(folder: Path, **options: Any) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 def test_hypotheses_are_those_of_generate_and_scores_those_of_the_model(structure: str, tmp_path: Path) -> None:
     write = pipeline("seq2seq-generation", model=str(text_folder(tmp_path, structure)))
     model, processor = write.model, RnnSeq2SeqProcessor.from_pretrained(tmp_path)

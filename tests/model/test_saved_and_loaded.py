@@ -17,7 +17,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
-from tiny import STRUCTURES, gradients, random_ids, tiny_config, tiny_model, tiny_tokenizer
+from tiny import ALL, gradients, random_ids, tiny_config, tiny_model, tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import (
@@ -411,7 +411,7 @@ def is_made(output: Any) -> bool:
 
 
 STEPS: dict[str, dict[str, Any]] = {
-    **STRUCTURES, "copy": {"use_copy": True}, "slots": {"use_copy": True, "copy_slots": 3},
+    **ALL, "copy": {"use_copy": True}, "slots": {"use_copy": True, "copy_slots": 3},
     "coverage": {"coverage": True},
 }  # fmt: skip
 
@@ -419,7 +419,7 @@ STEPS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("structure", STEPS)
 def test_logits_of_a_training_step_are_there_for_who_reads_them(structure: str) -> None:
     options = STEPS[structure]
-    model = (tiny_model(structure) if structure in STRUCTURES else tiny_model("luong", **options)).train()
+    model = (tiny_model(structure) if structure in ALL else tiny_model("luong", **options)).train()
     batch = batch_of(model)
     whole = model(**batch, skip_logits=False)
     whole.logits.square().mean().backward()

@@ -183,7 +183,7 @@ def test_speaking_ends_as_the_call_or_the_configuration_says() -> None:
     assert waves.shape == (2, BANDS) and lengths == [BANDS, BANDS]
 
 
-@pytest.mark.parametrize("kind", ["location", *ATTENDING])
+@pytest.mark.parametrize("kind", ["location", *(name for name in ATTENDING if name in STRUCTURES)])
 def test_the_attention_of_what_is_spoken(kind: str) -> None:
     model, batch = speaking(kind, reduction_factor=2), padded_batch("right", LENGTHS, 5)
     model.prob_out.bias.data.fill_(-50.0)

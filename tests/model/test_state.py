@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import STRUCTURES, padded_batch, random_ids, tiny_config, tiny_model
+from tiny import ALL, padded_batch, random_ids, tiny_config, tiny_model
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
@@ -118,7 +118,7 @@ def test_crop_refuses_what_it_cannot_do() -> None:
 
 
 @pytest.mark.parametrize("make", [new_cache, static_cache], ids=["dynamic", "static"])
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 def test_beams_reorder_all_that_a_step_reads(structure: str, make: Any) -> None:
     model = tiny_model(structure)
     batch = padded_batch("right", [5, 3, 6], 6)
@@ -169,7 +169,7 @@ def test_the_source_is_kept_for_the_steps_to_come(attends: bool) -> None:
         torch.testing.assert_close(source.memory, memory, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 @pytest.mark.parametrize("make", [new_cache, static_cache], ids=["dynamic", "static"])
 def test_memory_does_not_grow_with_the_length(structure: str, make: Any) -> None:
     model = tiny_model(structure)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny import (
+    ALL,
     ATTENDING,
     LIVELY,
     PADDINGS,
@@ -27,7 +28,7 @@ TIGHT = {"atol": 1e-10, "rtol": 1e-8}
 LENGTHS, WIDTH, STEPS = [5, 2, 7, 1], 7, 4
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 @pytest.mark.parametrize("kind", PADDINGS)
 def test_source_padding_changes_no_logits_loss_or_gradients(structure: str, kind: str) -> None:
     model = tiny_model(structure)
@@ -50,7 +51,7 @@ def test_source_padding_changes_no_logits_loss_or_gradients(structure: str, kind
         torch.testing.assert_close(got[name], wanted, **TIGHT, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 @pytest.mark.parametrize("kind", PADDINGS)
 def test_nan_in_padded_source_vectors_goes_nowhere(structure: str, kind: str) -> None:
     model = tiny_model(structure)
@@ -67,7 +68,7 @@ def test_nan_in_padded_source_vectors_goes_nowhere(structure: str, kind: str) ->
         torch.testing.assert_close(poisoned_result, clean_result, **TIGHT)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 @pytest.mark.parametrize("kind", PADDINGS)
 def test_decoder_padding_changes_no_logits_loss_or_gradients(structure: str, kind: str) -> None:
     model = tiny_model(structure)
@@ -108,7 +109,7 @@ def test_nan_in_padded_decoder_vectors_goes_nowhere(structure: str) -> None:
         torch.testing.assert_close(poisoned_result, clean_result, **TIGHT)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 @pytest.mark.parametrize("kind", PADDINGS)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_source_padding_changes_no_generated_symbol(structure: str, kind: str, beams: int) -> None:
@@ -133,7 +134,7 @@ def prompts(kind: str) -> tuple[Tensor, Tensor, list[Tensor]]:
     )
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 @pytest.mark.parametrize("kind", PADDINGS)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_prompt_padding_changes_no_generated_symbol(structure: str, kind: str, beams: int) -> None:
@@ -153,7 +154,7 @@ def test_prompt_padding_changes_no_generated_symbol(structure: str, kind: str, b
         assert trim(together[row, ids.shape[1] :]) == trim(alone[0, prompt.shape[1] :])
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 def test_without_a_mask_padding_symbols_are_padding(structure: str) -> None:
     model, batch = tiny_model(structure), padded_batch("left", LENGTHS, WIDTH)
     padded = batch.input_ids.masked_fill(batch.attention_mask == 0, model.config.pad_token_id)
@@ -173,7 +174,7 @@ def test_without_a_padding_symbol_every_symbol_is_read() -> None:
     assert not torch.allclose(*logits)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", ALL)
 def test_a_source_of_padding_only_gives_finite_results(structure: str) -> None:
     model, batch, labels = tiny_model(structure), padded_batch("right", [3, 0], 3), random_ids(2, 3)
     out = model(batch.input_ids, batch.attention_mask, labels=labels)

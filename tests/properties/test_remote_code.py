@@ -52,7 +52,7 @@ for folder in sys.argv[1:]:
     model.save_pretrained(f"{folder}/again")
 print(json.dumps(results))
 """
-STRUCTURES = ["everything", "cho", "luong"]
+STRUCTURES = ["everything", "cho", "luong", "monotonic"]
 
 
 @pytest.fixture(scope="module")

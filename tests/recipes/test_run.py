@@ -19,12 +19,13 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, TrainerState, pipeline
 
+from hf_rnn_seq2seq.data.splits import evenly_taken
 from hf_rnn_seq2seq.evaluation.decoding import Hypothesis
 from hf_rnn_seq2seq.recipes.command import main as run_command
 from hf_rnn_seq2seq.recipes.options import OptionsError, write_yaml
 from hf_rnn_seq2seq.recipes.recipe import Recipe, build_recipe
 from hf_rnn_seq2seq.recipes.run import run_recipe, training_arguments, use_average
-from hf_rnn_seq2seq.recipes.scoring import evenly_taken, write_predictions
+from hf_rnn_seq2seq.recipes.scoring import write_predictions
 from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask, build_model, build_tokenizers
 from hf_rnn_seq2seq.sharing.results import read_results
 

@@ -57,6 +57,11 @@ def named(labels: list[str]) -> dict[str, dict]:
             ["share one embedding table", "matrix is the decoder's embedding table"],
             [],
         ),
+        (
+            {"attention_type": "hard_monotonic", "alignment_order": 1, "use_copy": True},
+            ["Hard monotonic", "distance from the last", "may also copy"],
+            ["context vector of its own"],
+        ),
         ({"feed_previous_token": False}, ["does not read the symbol it gave before"], []),
         ({"use_copy": True}, ["source's symbols, so that these can be copied"], ["coverage"]),
         ({"coverage": True}, ["attended to so far (coverage, See"], ["copied"]),
@@ -162,6 +167,7 @@ def test_papers_are_cited_for_what_is_used():
     classics = {"sutskever2014", "cho2014"}
     assert cited(attention_type="none") == classics
     assert cited(attention_type="general") == classics | {"bahdanau2015", "luong2015"}
+    assert cited(attention_type="hard_monotonic") == classics | {"wu2019"}
     additive = {"attention_type": "additive", "attention_query": "previous_state"}
     assert cited(**additive) == classics | {"bahdanau2015"}
     assert cited(**additive, use_copy=True) == cited(**additive, coverage=True) == {*cited(**additive), "see2017"}

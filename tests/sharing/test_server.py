@@ -32,9 +32,10 @@ import hf_rnn_seq2seq.sharing
 from hf_rnn_seq2seq.data.tokenizers import save_tokenizers
 from hf_rnn_seq2seq.recipes.command_line import main as command_line
 from hf_rnn_seq2seq.sharing.export import export_model
+from hf_rnn_seq2seq.sharing.pronounce import Lexicon, normalizer_of
 from hf_rnn_seq2seq.sharing.runtime import RnnSeq2SeqRuntime
 from hf_rnn_seq2seq.sharing.server import create_app
-from hf_rnn_seq2seq.sharing.service import Lexicon, ServerOptions, Service, normalizer_of
+from hf_rnn_seq2seq.sharing.service import ServerOptions, Service
 
 
 TEXTS = ["abc", "h", "deadbeef", "cafe", "fade", "bad"]
