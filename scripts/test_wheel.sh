@@ -8,7 +8,7 @@
 # Some minutes, most of them the installation. Needs nothing but a registry of packages.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup_venv.sh dev # an interpreter that is new enough, found once
+[ -x .venv/bin/python ] || bash scripts/setup_venv.sh demo # an interpreter that is new enough, found once
 root=$PWD work=${1:-runs/test_wheel}
 rm -rf "$work"
 mkdir -p "$work/source" "$work/empty"

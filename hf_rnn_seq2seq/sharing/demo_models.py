@@ -312,8 +312,8 @@ class ForecastModel:
 
         rows, wanted = self.model.config.context_length, f"the columns {', '.join(self.names)}"
         try:
-            table = pd.read_csv(io.StringIO(text.strip()), sep=None, engine="python", header=None, dtype=str)
-        except (ValueError, pd.errors.ParserError) as error:
+            table = pd.read_csv(io.StringIO(text.strip()), sep="[,;\t]", engine="python", header=None, dtype=str)
+        except ValueError as error:
             raise DataError(f"the table: got no rows of equal length ({error}), wanted {wanted}") from error
         first = [str(name).strip() for name in table.iloc[0]]
         if set(self.names) <= set(first):

@@ -228,7 +228,7 @@ def test_a_table_goes_on_as_the_model_says(tmp_path: Path) -> None:
     # What is older than the model looks back does not matter; columns go by their names, or stand alone.
     longer = "day\tchannel 2\tchannel 1\nx\t0\t0\n" + "".join(f"x\t{b}\t{a}\n" for a, b in past.tolist())
     assert shown.forecast(longer)[1] == rows
-    assert shown.forecast("\n".join(f"{a} {b}" for a, b in past.tolist()))[1] == rows
+    assert shown.forecast("\n".join(f"{a};{b}" for a, b in past.tolist()))[1] == rows
     (tmp_path / "series.json").write_text('{"columns": ["load", "oil"]}')
     assert ForecastModel(tmp_path).names == ["load", "oil"]
     for text, message in (

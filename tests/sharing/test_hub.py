@@ -180,8 +180,13 @@ def known_answers(at: Path, kind: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def pushed(hub: StandInHub, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a process without the package says of the repositories, each pushed another way."""
+def pushed(
+    request: pytest.FixtureRequest,
+    hub: StandInHub,
+    folders: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Any]:
+    """What a process without the package says of the repositories that tests ask for, each pushed another way."""
     asked = {}
     for name, folder in folders.items():
         repo, kind = f"{USER}/{name}", name.partition("-")[0]
@@ -204,14 +209,20 @@ def pushed(hub: StandInHub, folders: dict[str, Path], tmp_path_factory: pytest.T
         name: (f"{USER}/{name}", name.partition("-")[0], "main")
         for name in ("text-model", "tokens-model", "text-parts")
     }
-    return without_the_package(hub, tmp_path_factory.mktemp("home"), asked)
+    tests = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    wanted = {params.get("name") for params in tests} & asked.keys()
+    return without_the_package(hub, tmp_path_factory.mktemp("home"), {name: asked[name] for name in sorted(wanted)})
 
 
 SAME = {"text-model": "text-two", "text-parts": "text-two", "tokens-model": "tokens"}
+# Of the others some time goes into their many files.
+QUICK = ("text-two", "exported", "tokens-model")
 
 
 @pytest.mark.timeout(900)  # the first has the other process run
-@pytest.mark.parametrize("name", [*FOLDERS, *SAME])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in (*FOLDERS, *SAME)]
+)
 def test_what_was_pushed_loads_without_the_package_to_the_bit(
     name: str, pushed: dict[str, Any], folders: dict[str, Path]
 ) -> None:

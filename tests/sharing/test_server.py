@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,10 @@ from hf_rnn_seq2seq.sharing.export import export_model
 from hf_rnn_seq2seq.sharing.pronounce import Lexicon, normalizer_of
 from hf_rnn_seq2seq.sharing.runtime import RnnSeq2SeqRuntime
 from hf_rnn_seq2seq.sharing.server import create_app
-from hf_rnn_seq2seq.sharing.service import ServerOptions, Service
+from hf_rnn_seq2seq.sharing.service import GenerateRequest, ServerOptions, Service
 
 
+ROOT = Path(__file__).parents[2]
 TEXTS = ["abc", "h", "deadbeef", "cafe", "fade", "bad"]
 
 
@@ -406,3 +408,25 @@ def test_a_taken_port_is_told_in_a_sentence(start: Callable[..., Any], exported:
     _, address = start()
     with pytest.raises(SystemExit, match=r"error: --port: .*in use"):
         command_line(["serve", str(exported), "--port", address.rpartition(":")[2]])
+
+
+def test_the_page_about_the_server_is_true() -> None:
+    page = (ROOT / "docs/server.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^\| `--(\w+)` \| (\S+) \|", page, re.MULTILINE))
+    assert {one.name: str(one.default) for one in fields(ServerOptions)}.items() <= said.items()
+    assert {"host", "port", "lexicon", "num_threads"} == said.keys() - {one.name for one in fields(ServerOptions)}
+    asked = re.findall(r"`(\w+)`", page[page.index("A request may also set") : page.index("A stream is greedy")])
+    assert {*asked, "text", "texts"} - {"generate"} == set(GenerateRequest.model_fields)
+    loads = json.loads((ROOT / "scripts/results/serving.json").read_text(encoding="utf-8"))["loads"]
+    for model, clients, *numbers in re.findall(
+        r"^\| ([AB]) \| (\d+)" + r" \| ([\d.]+)" * 6 + r" \|$", page, re.MULTILINE
+    ):
+        kept = [
+            load for load in loads if (load["model"], load["format"], load["clients"]) == (model, "int8", int(clients))
+        ]
+        kept.sort(key=lambda load: -load["max_batch_size"])
+        exact = [load[name] for load in kept for name in ("per_second", "p50", "p99")]
+        assert len(exact) == 6 and all(
+            abs(float(number) - value) <= 0.5 * 10.0 ** -len(number.partition(".")[2]) + 1e-9
+            for number, value in zip(numbers, exact)
+        )
