@@ -393,10 +393,12 @@ def check_target(
     target: Any = input_ids if inputs_embeds is None else inputs_embeds
     sizes = Sizes(config, batch=target.shape[0], steps=target.shape[1], one=1)
     check_mask("decoder_attention_mask", target_mask)
-    check_mask("attention_mask", attention_mask)
     check_numbers("decoder_inputs_embeds", inputs_embeds, target_mask)
     layers = state_layers(cache) if cache is not None else []
-    if not any(layer.is_initialized for layer in layers):
+    begins = not any(layer.is_initialized for layer in layers)
+    if attention_mask is not None and (begins or attention_mask.is_floating_point()):  # of integers it was looked at
+        check_mask("attention_mask", attention_mask)
+    if begins:
         sizes.check("decoder_attention_mask", target_mask, "batch steps")
     for number, layer in enumerate(layers):
         if layer.is_initialized:

@@ -397,6 +397,8 @@ class RnnSeq2SeqConfig(KeepsSpecialIds, PreTrainedConfig):
 
     def validate_options(self) -> None:
         """Refuse these and, in a new model, options without effect; `@strict` runs this."""
+        if not self.is_encoder_decoder:  # set later it changes nothing, and transformers' tools do
+            raise ValueError("is_encoder_decoder=False: this is an encoder-decoder: leave is_encoder_decoder out")
         self.check_options()
         for problem in without_effect(self):
             if not self._was_saved:

@@ -128,8 +128,6 @@ FORECASTING = {
 _PROBLEMS = (None, "regression", "single_label_classification", "multi_label_classification")
 _CONTRADICTIONS: tuple[Rule, ...] = (
     ("problem_type", lambda c: c.problem_type not in _PROBLEMS, f"wanted one of {', '.join(map(str, _PROBLEMS))}"),
-    ("is_encoder_decoder", lambda c: not c.is_encoder_decoder,
-     "this is an encoder-decoder: leave is_encoder_decoder out"),
     ("encoder_hidden_size bidirectional_encoder", lambda c: c.bidirectional_encoder and c.encoder_hidden_size % 2,
      "an odd size cannot be split over two directions: make it even, or set bidirectional_encoder=False"),
     ("bridge_type encoder_hidden_size decoder_hidden_size",

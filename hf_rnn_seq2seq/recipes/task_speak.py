@@ -136,7 +136,6 @@ class SpeakTask(Task):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        check_folder("listening.recognizer", self.listening.recognizer)
         if recipe.data.toy is not None and recipe.content.get("features"):
             raise RecipeError("features: the data is a toy, whose vectors are no sound; leave the section out")
         if recipe.evaluation.metric_specs and self.listening.recognizer is None:
@@ -149,6 +148,7 @@ class SpeakTask(Task):
             raise RecipeError("evaluation.metrics: the data is a toy, which nobody can hear; leave them out")
         if recipe.pipeline.teacher_forcing != TeacherForcingOptions():
             raise RecipeError("training.teacher_forcing: a decoder of vectors reads the reference; leave it out")
+        check_folder("listening.recognizer", self.listening.recognizer)
         for name in recipe.generation:
             if name not in _ENDING:
                 raise RecipeError(f"generation.{name}: vectors are not searched for, wanted {', '.join(_ENDING)}")

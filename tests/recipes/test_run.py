@@ -335,7 +335,7 @@ def test_errors_of_the_command_line_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "files.yaml").write_text(write_yaml({"data": {"train": "absent.tsv"}}))
     with pytest.raises(SystemExit, match=r"^error: .*absent\.tsv: no such file"):
         main(tmp_path / "files.yaml", "--output_dir", tmp_path / "out")
-    with pytest.raises(SystemExit, match=r"^error: .*out holds no tokenizer\.json"):
+    with pytest.raises(SystemExit, match=r"^error: --eval_only: .*out holds no config\.json"):
         main(tmp_path / "files.yaml", "--eval_only", tmp_path / "out", "--set", "data.dataset_name=toy:copy")
 
 
