@@ -157,12 +157,11 @@ _NOT_THE_SAME = ("training_report.json", "training_args.bin", "recipe.yaml", "re
 
 
 def outcome(out: Path) -> dict[str, str]:
-    """What a finished run leaves that follows from its recipe: model, predictions, the weights of checkpoints."""
+    """What a finished run leaves that follows from its recipe: the model and the predictions."""
     return {
         name: value
         for name, value in snapshot(out).items()
-        if Path(name).name not in _NOT_THE_SAME
-        and (not name.startswith("checkpoint-") or name.endswith("safetensors"))
+        if name not in _NOT_THE_SAME and not name.startswith("checkpoint-")
     }
 
 
