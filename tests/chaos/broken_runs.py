@@ -181,16 +181,16 @@ class Unbroken:
         self.folder, self.processes = folder, processes
         self.known: dict[str, tuple[Path, dict[str, str], float]] = {}
 
+    def children(self, given: Sequence[str]) -> list[Child]:
+        """Start a run in as many processes."""
+        return several(self.processes, given) if self.processes > 1 else [Child(given)]
+
     def __getitem__(self, variant: str) -> tuple[Path, dict[str, str], float]:
         if variant not in self.known:
             place = self.folder / f"{variant.replace(' ', '_')}_{self.processes}"
             file = recipe(place, **VARIANTS[variant])
             started = time.monotonic()
-            children = (
-                several(self.processes, arguments(file, place / "out"))
-                if self.processes > 1
-                else [Child(arguments(file, place / "out"))]
-            )
+            children = self.children(arguments(file, place / "out"))
             for child in children:
                 assert child.wait() == 0, child.said()
             self.known[variant] = file, outcome(place / "out"), time.monotonic() - started

@@ -74,9 +74,9 @@ def broken_off(
             if status == 0:
                 break
             out = moved(out, generator)
-        last = Child(arguments(file, out, "--resume"))
-        if last.wait() != 0:
-            return f"does not go on: {last.said()[-400:]}"
+        for last in unbroken.children(arguments(file, out, "--resume")):
+            if last.wait() != 0:
+                return f"does not go on: {last.said()[-400:]}"
         found = outcome(out)
         if found != wanted:
             return (
