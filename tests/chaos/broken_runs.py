@@ -157,12 +157,11 @@ _NOT_THE_SAME = ("training_report.json", "training_args.bin", "recipe.yaml", "re
 
 
 def outcome(out: Path) -> dict[str, str]:
-    """What a finished run leaves that follows from its recipe: model, predictions, the weights of checkpoints."""
+    """What a finished run leaves that follows from its recipe: the model and the predictions."""
     return {
         name: value
         for name, value in snapshot(out).items()
-        if Path(name).name not in _NOT_THE_SAME
-        and (not name.startswith("checkpoint-") or name.endswith("safetensors"))
+        if name not in _NOT_THE_SAME and not name.startswith("checkpoint-")
     }
 
 
@@ -182,16 +181,16 @@ class Unbroken:
         self.folder, self.processes = folder, processes
         self.known: dict[str, tuple[Path, dict[str, str], float]] = {}
 
+    def children(self, given: Sequence[str]) -> list[Child]:
+        """Start a run in as many processes."""
+        return several(self.processes, given) if self.processes > 1 else [Child(given)]
+
     def __getitem__(self, variant: str) -> tuple[Path, dict[str, str], float]:
         if variant not in self.known:
             place = self.folder / f"{variant.replace(' ', '_')}_{self.processes}"
             file = recipe(place, **VARIANTS[variant])
             started = time.monotonic()
-            children = (
-                several(self.processes, arguments(file, place / "out"))
-                if self.processes > 1
-                else [Child(arguments(file, place / "out"))]
-            )
+            children = self.children(arguments(file, place / "out"))
             for child in children:
                 assert child.wait() == 0, child.said()
             self.known[variant] = file, outcome(place / "out"), time.monotonic() - started

@@ -113,7 +113,7 @@ class Damaged:
                 return "is not named" if found[-1].name in {*touched} and found[-1].name not in said else None
             if status != 1 or "none of the checkpoints" not in said or "Traceback" in said:
                 return f"status {status}: {said[-300:]}"
-            return None if len(touched) > 1 else f"gives up: {said[-300:]}"
+            return None if len(chosen) > 1 else f"gives up: {said[-300:]}"
 
 
 def cases(single: int, several: int, seed: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:

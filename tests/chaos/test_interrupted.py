@@ -1,6 +1,6 @@
 """Runs that are killed or stopped, at any time and again and again, and gone on with, are as if they had not been.
 
-    python tests/chaos/test_interrupted.py --kills 100 --operations 40 --signals 50 --pairs 30
+    python tests/chaos/test_interrupted.py --kills 100 --operations 40 --signals 50 --overwrites 30 --pairs 30
 
 prints for each way `N of M hold`: SIGKILL after a random time, and before a random operation on files; SIGTERM and
 SIGINT; SIGKILL of one of two processes. Between the attempts the folder is moved, or named by another path.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -73,15 +74,37 @@ def broken_off(
             if status == 0:
                 break
             out = moved(out, generator)
-        last = Child(arguments(file, out, "--resume"))
-        if last.wait() != 0:
-            return f"does not go on: {last.said()[-400:]}"
+        for last in unbroken.children(arguments(file, out, "--resume")):
+            if last.wait() != 0:
+                return f"does not go on: {last.said()[-400:]}"
         found = outcome(out)
         if found != wanted:
             return (
                 f"differs in {sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))[:5]}"
             )
     return None
+
+
+def overwritten(unbroken: Unbroken, case: tuple[str, int]) -> str | None:
+    """Kill a run that takes the place of a finished one; until it has finished the other one's model is there."""
+    variant, seed = case
+    (file, wanted, _), (other, _, _) = unbroken[variant], unbroken["epochs" if variant != "epochs" else "steps"]
+    generator, earlier = random.Random(seed), (other.parent / "out" / "model.safetensors").read_bytes()
+    with scratch() as place:
+        out = place / "out"
+        shutil.copytree(other.parent / "out", out)
+        given = arguments(file, out, "--overwrite")
+        for _ in range(generator.randint(1, 3)):
+            status = kill_at_operation(out, given, generator, most=generator.choice([30, 120]))
+            models = [path.read_bytes() for path in out.glob("**/model.safetensors")]
+            if earlier not in models and not (out / "training_report.json").is_file():
+                return "the earlier model is lost before the new one is finished"
+            if status == 0:
+                break
+        last = Child(given)
+        if last.wait() != 0:
+            return f"does not begin again: {last.said()[-400:]}"
+        return None if outcome(out) == wanted else f"ends with {sorted(outcome(out))} that are others"
 
 
 def kill_in_time(unbroken: Unbroken, out: Path, given: list[str], generator: random.Random, seconds: float) -> int:
@@ -142,6 +165,8 @@ def harness(way: str, cases: list[tuple[str, int]], folder: Path) -> list[str]:
         "kills": "killed after a random time", "operations": "killed at an operation on files",
         "signals": "stopped by SIGTERM or SIGINT", "pairs": "two processes, killed",
     }  # fmt: skip
+    if way == "overwrites":
+        return count_holding("killed while it replaces another run", partial(overwritten, unbroken), cases)
     return count_holding(names[way], partial(broken_off, ways[way], unbroken), cases)
 
 
@@ -152,15 +177,17 @@ def test_some_runs_that_are_broken_off_are_as_if_they_were_not(way: str, tmp_pat
 
 @pytest.mark.chaos
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize(("way", "number"), [("kills", 100), ("operations", 40), ("signals", 50), ("pairs", 30)])
+@pytest.mark.parametrize(
+    ("way", "number"), [("kills", 100), ("operations", 40), ("signals", 50), ("overwrites", 30), ("pairs", 30)]
+)
 def test_runs_that_are_broken_off_are_as_if_they_were_not(way: str, number: int, tmp_path: Path) -> None:
     assert not harness(way, seeded(0, number), tmp_path)
 
 
 if __name__ == "__main__":
-    chosen = options(__doc__, kills=100, operations=40, signals=50, pairs=30)
+    chosen = options(__doc__, kills=100, operations=40, signals=50, overwrites=30, pairs=30)
     wrong = []
-    for name in ("kills", "operations", "signals", "pairs"):
+    for name in ("kills", "operations", "signals", "overwrites", "pairs"):
         if getattr(chosen, name):
             with scratch() as there:
                 wrong += harness(name, seeded(chosen.seed, getattr(chosen, name)), there)
