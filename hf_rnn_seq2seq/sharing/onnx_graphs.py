@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +38,7 @@ OPSET = 17  # the first with LayerNormalization
 # A changed step of recurrence.py is not exported: these operators are torch's cells. `Attention.forward` is traced.
 # Where ONNX has torch's gates: i, o, f, c for i, f, g, o; z, r, h for r, z, n.
 _GATE_ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,)}
-_OPERATOR = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN"}
+_OPERATOR, _STATES = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN"}, {"lstm": 2, "gru": 1, "rnn_tanh": 1}
 _LAYER_STATE = ("hidden", "cell")
 _SOURCE = ("keys", "memory", "mask", "context", "symbols")
 # Options of the configuration that the runtime has no input for, and the value that leaves them out.
@@ -53,7 +54,8 @@ def write_graphs(
     decoder's inputs by the same names: `state.*`, which each step gives back as `new_state.*`, and `source.*`, which
     stay. A step is of N rows, as many for each source, those of a source side by side: `state.*` are (N, .), and
     `source.*` stay (B, .) however many hypotheses read them. The decoder also reads `previous_ids` (N,), if the model
-    does, and returns `log_probabilities` (N, V) and, if it attends, `attention` (N, S).
+    does, and returns `log_probabilities` (N, V), the best of these (`_add_best_symbols`) and, if it attends,
+    `attention` (N, S).
     """
     if quantize not in (None, "int8"):
         raise ValueError(f"quantize must be 'int8' or None; got {quantize!r}")
@@ -75,7 +77,7 @@ def write_graphs(
     use_right_padding(inner.encoder.rnn)
     # There is no quantised GRU or RNN operator: there the steps stay matrix products, which can be quantised.
     if model.config.rnn_type == "lstm" or quantize is None:
-        _use_onnx_layers(inner.decoder.rnn, from_zero=False)
+        _use_onnx_layers(inner.decoder.rnn)
     inner.decoder.__class__ = _SharesSources
     ids = torch.full((2, 3), min(2, model.config.vocab_size - 1))
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
@@ -98,6 +100,40 @@ def write_graphs(
             axes = {name: _free_axes(name, rows_name) for name in [*inputs, *names]}
             with quantized(Path(output_dir) / file, quantize) as traced:
                 trace_graph(module, inputs, names, axes, traced)
+    _add_best_symbols(Path(output_dir) / runtime.DECODER_STEP)
+
+
+def _add_best_symbols(file: Path) -> None:
+    """Add to a step what a search looks for: the best of log P(y_t) + `totals` (N, 1) + `allowed` (V,) of the rows of
+    each source, `best_scores` and `best_places` (B, K), best first; a place is row * V + symbol.
+
+    B and K are what the inputs `grouping`, [B, -1], and `best`, [K], say. None of the four inputs need be given: then
+    it is the likeliest symbol of each row.
+    """
+    model = onnx.load(file)
+    graph = model.graph
+    defaults = {
+        "totals": np.zeros((1, 1), np.float32),
+        "allowed": np.zeros(1, np.float32),
+        "grouping": np.array([0, -1]),
+        "best": np.array([1]),
+    }
+    for name, value in defaults.items():
+        tensor = onnx.numpy_helper.from_array(value, name)
+        graph.initializer.append(tensor)
+        shape = {"totals": ["rows", 1], "allowed": ["symbols"]}.get(name, value.shape)
+        graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, shape))
+    for kind, inputs, outputs in (
+        ("Add", ["log_probabilities", "totals"], ["scores"]),
+        ("Add", ["scores", "allowed"], ["allowed_scores"]),
+        ("Reshape", ["allowed_scores", "grouping"], ["scores_of_sources"]),
+        ("TopK", ["scores_of_sources", "best"], ["best_scores", "best_places"]),
+    ):
+        graph.node.append(onnx.helper.make_node(kind, inputs, outputs))
+    for name, data_type in (("best_scores", onnx.TensorProto.FLOAT), ("best_places", onnx.TensorProto.INT64)):
+        graph.output.append(onnx.helper.make_tensor_value_info(name, data_type, ["sources", "best"]))
+    onnx.checker.check_model(model)
+    onnx.save(model, file)
 
 
 @contextmanager
@@ -148,74 +184,70 @@ def trace_graph(
 
 
 class _OnnxRecurrence(torch.autograd.Function):
-    """A recurrent layer as one ONNX node; run by torch it only returns tensors of the right shapes."""
+    """A recurrent layer over sequences as one ONNX node; run by torch it only returns tensors of the right shapes."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        w: Tensor,
-        r: Tensor,
-        b: Tensor,
-        lengths: Tensor | None,
-        hidden: Tensor | None,
-        cell: Tensor | None,
-        rnn_type: str,
+        ctx: Any, x: Tensor, w: Tensor, r: Tensor, b: Tensor, lengths: Tensor, rnn_type: str
     ) -> tuple[Tensor, ...]:
         size = r.shape[0] * r.shape[2]
-        states = [x.new_zeros(x.shape[0], size) for _ in range(2 if rnn_type == "lstm" else 1)]
+        states = [x.new_zeros(x.shape[0], size) for _ in range(_STATES[rnn_type])]
         return (x.new_zeros(*x.shape[:2], size), *states)
 
     @staticmethod
-    def symbolic(
-        g: Any, x: Any, w: Any, r: Any, b: Any, lengths: Any, hidden: Any, cell: Any, rnn_type: str
-    ) -> tuple[Any, ...]:
+    def symbolic(g: Any, x: Any, w: Any, r: Any, b: Any, lengths: Any, rnn_type: str) -> tuple[Any, ...]:
         directions, _, size = r.type().sizes()
 
-        def absent() -> Any:
-            value = g.op("prim::Constant")
-            value.setType(torch._C.OptionalType.ofTensor())
-            return value
+        def joined(value: Any, axes: int) -> Any:  # (*axes, directions, H) -> (*axes, directions * H)
+            shape = g.op("Constant", value_t=torch.tensor([0] * axes + [-1]))
+            return g.op("Reshape", value, shape).setType(x.type().with_sizes([None] * axes + [directions * size]))
 
-        def by_direction(state: Any) -> Any:  # (B, directions * H) -> (directions, B, H)
-            if state is None:
-                return absent()
-            shape = g.op("Constant", value_t=torch.tensor([0, -1, size]))
-            return g.op("Transpose", g.op("Reshape", state, shape), perm_i=[1, 0, 2])
-
-        def joined(value: Any, *axes: int | None) -> Any:  # (*axes, directions, H) -> (*axes, directions * H)
-            shape = g.op("Constant", value_t=torch.tensor([0] * len(axes) + [-1]))
-            return g.op("Reshape", value, shape).setType(x.type().with_sizes([*axes, directions * size]))
-
-        attributes: dict[str, Any] = {"hidden_size_i": size}
-        if directions == 2:
-            attributes["direction_s"] = "bidirectional"
-        if rnn_type == "gru":
-            attributes["linear_before_reset_i"] = 1
-        states = [by_direction(hidden), *([by_direction(cell)] if rnn_type == "lstm" else [])]
         outputs = g.op(
-            _OPERATOR[rnn_type],
-            g.op("Transpose", x, perm_i=[1, 0, 2]),
-            *(w, r, b, absent() if lengths is None else lengths),
-            *states,
-            outputs=1 + len(states),
-            **attributes,
+            *(_OPERATOR[rnn_type], g.op("Transpose", x, perm_i=[1, 0, 2]), w, r, b, lengths),
+            outputs=1 + _STATES[rnn_type],
+            direction_s="bidirectional" if directions == 2 else "forward",
+            **_options(rnn_type, size),
         )
-        # Y is (S, directions, B, H), Y_h and Y_c are (directions, B, H). Without lengths there is one step: to say so
-        # spares the graph a test of the size wherever the model squeezes it.
+        # Y is (S, directions, B, H), Y_h and Y_c are (directions, B, H).
         return (
-            joined(g.op("Transpose", outputs[0], perm_i=[2, 0, 1, 3]), None, 1 if lengths is None else None),
-            *(joined(g.op("Transpose", final, perm_i=[1, 0, 2]), None) for final in outputs[1:]),
+            joined(g.op("Transpose", outputs[0], perm_i=[2, 0, 1, 3]), 2),
+            *(joined(g.op("Transpose", final, perm_i=[1, 0, 2]), 1) for final in outputs[1:]),
         )
+
+
+class _OnnxStep(torch.autograd.Function):
+    """One step of a recurrent layer, from x (N, I) and state (N, H) each to the new state, as one ONNX node."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, r: Tensor, b: Tensor, rnn_type: str, *state: Tensor) -> Any:
+        return tuple(torch.zeros_like(part) for part in state)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, w: Any, r: Any, b: Any, rnn_type: str, *state: Any) -> Any:
+        no_lengths, first, size = g.op("prim::Constant"), torch.tensor([0]), r.type().sizes()[2]
+        no_lengths.setType(torch._C.OptionalType.ofTensor())
+        # of one time step, or of one direction
+        rows, *before = (g.op("Unsqueeze", part, g.op("Constant", value_t=first)) for part in (x, *state))
+        outputs = g.op(
+            *(_OPERATOR[rnn_type], rows, w, r, b, no_lengths, *before),
+            outputs=1 + len(state),
+            **_options(rnn_type, size),
+        )
+        after = [g.op("Squeeze", new, g.op("Constant", value_t=first)) for new in outputs[1:]]
+        return tuple(new.setType(x.type().with_sizes([None, size])) for new in after)
+
+
+def _options(rnn_type: str, size: int) -> dict[str, Any]:
+    """Return the attributes of a recurrent operator."""
+    return {"hidden_size_i": size, **({"linear_before_reset_i": 1} if rnn_type == "gru" else {})}
 
 
 class _OnnxLayer(nn.Module):
     """A layer in place of a `RecurrentLayer`, with weights in the layout of ONNX."""
 
-    def __init__(self, rnn_type: str, weights: list[tuple[Tensor, Tensor, Tensor, Tensor]], from_zero: bool):
+    def __init__(self, rnn_type: str, weights: list[tuple[Tensor, Tensor, Tensor, Tensor]]):
         super().__init__()
         self.rnn_type = rnn_type
-        self.from_zero = from_zero
 
         def reordered(matrix: Tensor) -> Tensor:
             gates = matrix.detach().chunk(GATES[rnn_type])
@@ -228,37 +260,45 @@ class _OnnxLayer(nn.Module):
         self.r = nn.Parameter(torch.stack([direction[1] for direction in each]))
         self.b = nn.Parameter(torch.stack([torch.cat(direction[2:]) for direction in each]))
 
-    def forward(self, x: Tensor, *state: Tensor, weights: Any, padding: Padding | None) -> tuple[Tensor, ...]:
-        if self.reads_nothing:
-            x = state[0].new_zeros(x.shape[0], x.shape[1], 1)
-        lengths = None if padding is None else padding.lengths.int()
-        hidden, cell = (None, None) if self.from_zero else (*state, None)[:2]
+    def forward(self, x: Tensor, *state: Tensor, weights: Any, padding: Padding) -> tuple[Tensor, ...]:
+        """Run over whole sequences, from states of zero."""
         outputs: tuple[Tensor, ...] = _OnnxRecurrence.apply(
-            x, self.w, self.r, self.b, lengths, hidden, cell, self.rnn_type
+            x, self.w, self.r, self.b, padding.lengths.int(), self.rnn_type
         )
         return outputs
 
+    def step(self, x: Tensor, state: LayerState) -> LayerState:
+        """Return the state after one step, whose input is x (N, I)."""
+        x = x.new_zeros(x.shape[0], 1) if self.reads_nothing else x
+        new: LayerState = _OnnxStep.apply(x, self.w, self.r, self.b, self.rnn_type, *state)
+        return new
+
 
 class _SteppedByLayers(RecurrentStack):
-    """A stack whose step is a sequence of length one, so that it, too, is made of whole layers."""
+    """A stack whose step, too, is made of whole layers."""
 
     def step(
         self, x: Tensor, states: tuple[LayerState, ...], recurrent_masks: tuple[Tensor, ...] | None = None
     ) -> StackOutput:
-        stack = self(x.unsqueeze(1), states)
-        return StackOutput(stack.output.squeeze(1), stack.states, tuple(y.squeeze(1) for y in stack.layer_outputs))
+        new_states, outputs = [], []
+        for k, (layer, state) in enumerate(zip(self.layers, states)):
+            state = layer.step(x, state)
+            x = self._hand_upward(k, x, state[0])
+            new_states.append(state)
+            outputs.append(x)
+        return StackOutput(x, tuple(new_states), tuple(outputs))
 
 
-def _use_onnx_layers(stack: RecurrentStack, from_zero: bool) -> None:
+def _use_onnx_layers(stack: RecurrentStack) -> None:
     for k in range(stack.num_layers):
         weights = [stack.weights(k, suffix) for suffix in stack.suffixes]
-        stack.layers[k] = _OnnxLayer(stack.rnn_type, weights, from_zero)
+        stack.layers[k] = _OnnxLayer(stack.rnn_type, weights)
     stack.__class__ = _SteppedByLayers
 
 
 def use_right_padding(stack: RecurrentStack) -> None:
     """Make an encoder's stack one of ONNX operators, which skip padding behind the real positions by themselves."""
-    _use_onnx_layers(stack, from_zero=True)
+    _use_onnx_layers(stack)
     stack.register_forward_pre_hook(_padding_is_on_the_right, with_kwargs=True)
 
 
@@ -282,7 +322,8 @@ class _SharesSources(RnnSeq2SeqDecoder):
     def _attend(self, query: Tensor, source: SourceMemory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
         assert source.memory is not None  # it attends
         coverage = None if coverage is None else _by_source(coverage, source.memory)
-        attended, weights = super()._attend(_by_source(query.squeeze(1), source.memory), source, coverage)
+        query = _by_source(query.squeeze(1), source.memory, self.config.decoder_hidden_size)
+        attended, weights = super()._attend(query, source, coverage)
         # (N, 1, H), of a known H, which spares the graph to look; (N, 1, S)
         return attended.reshape(-1, 1, self.config.encoder_hidden_size), weights.flatten(0, 1).unsqueeze(1)
 
@@ -294,9 +335,9 @@ class _SharesSources(RnnSeq2SeqDecoder):
         return super()._generation_gate(top, attended, embedded, source)
 
 
-def _by_source(rows: Tensor, source: Tensor) -> Tensor:
-    """Reshape (N, D) to (B, N / B, D), for `source` (B, ...)."""
-    return rows.reshape(source.shape[0], -1, rows.shape[-1])
+def _by_source(rows: Tensor, source: Tensor, size: int | None = None) -> Tensor:
+    """Reshape (N, D) to (B, N / B, D), for `source` (B, ...); to know D spares the graph to look."""
+    return rows.reshape(source.shape[0], -1, size or rows.shape[-1])
 
 
 def _for_rows(source: Tensor, rows: Tensor) -> Tensor:
@@ -356,7 +397,8 @@ class _DecoderStep(nn.Module):
             source = source._replace(keys=source.memory)
         if source.context is not None:
             source = source._replace(context=_for_rows(source.context, layers[0][0]))
-        step = decoder.step(decoder.embed(previous_ids.unsqueeze(1)).squeeze(1), state, source)
+        embedded = decoder.embed(previous_ids.unsqueeze(0)).squeeze(0)
+        step = decoder.step(embedded, state, source)
         if source.symbols is not None:
             output, gate, weights = (
                 _by_source(part, source.symbols) for part in (step.output, step.gate, step.weights)

@@ -28,10 +28,11 @@ except ImportError as error:
     raise ImportError(f"the runtime needs '{error.name}': {advice}") from error
 
 
-FORMATS = (2, 3, 4)  # of the exported folder; a reader refuses others. 2: without source_replacements, 3: a manifest
+FORMATS = (5,)  # of the exported folder; a reader refuses others
 ENCODER, DECODER_STEP = "encoder.onnx", "decoder_step.onnx"
 RUNTIME_CONFIG, GENERATION_CONFIG = "runtime_config.json", "generation_config.json"
 COPIED_AS = "rnn_seq2seq_runtime.py"
+_OF_SEARCH = ("totals", "allowed", "grouping", "best")  # inputs of the step that the search sets, not the encoder
 
 # A source: a text, or the ids of one.
 Source = str | Sequence[int]
@@ -92,7 +93,6 @@ class RnnSeq2SeqRuntime:
         check_settings(settings, folder / RUNTIME_CONFIG, **kinds)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
-        options.enable_cpu_mem_arena = False  # a step's tensors are small; the arena only holds memory
         options.log_severity_level = 3
         session = functools.partial(onnxruntime.InferenceSession, providers=["CPUExecutionProvider"])
         encoder, decoder_step = (
@@ -252,39 +252,38 @@ class RnnSeq2SeqRuntime:
         self, sources: list[list[int]], search: GenerationOptions, rng: np.random.Generator
     ) -> Iterator[tuple[list[int], list[int], list[float]]]:
         """Yield at each step the unfinished sources, the symbols chosen for them, and these symbols' log P."""
-        decoding = _Decoding(self, sources)
+        decoding = _Decoding(self, sources, search, search.top_k if search.do_sample else 1)
         rows, eos_ids = list(range(len(sources))), set(search.eos_ids)
         chosen = np.full(len(sources), search.decoder_start_token_id)
         for length in range(search.most):
-            scores = decoding.step(chosen)
-            scores[:, search.forbidden(length)] = -np.inf
-            chosen = _draw(scores, search, rng) if search.do_sample else scores.argmax(1)
+            scores, symbols = decoding.step(chosen, length)
+            if search.do_sample:
+                column = np.arange(len(rows)), _draw(scores, search, rng)
+                scores, symbols = scores[column], symbols[column]
+            chosen = symbols.reshape(-1)
             tokens = chosen.tolist()
-            yield rows, tokens, [scores.item(row, token) for row, token in enumerate(tokens)]
+            yield rows, tokens, scores.reshape(-1).tolist()
             running = [number for number, token in enumerate(tokens) if token not in eos_ids]
             if not running:
                 return
             if len(running) < len(rows):
                 rows, chosen = [rows[number] for number in running], chosen[running]
                 decoding.select(running, running)
+            else:
+                decoding.select(None)
 
     def _beam_search(
         self, sources: list[list[int]], search: GenerationOptions
     ) -> list[list[tuple[tuple[int, ...], float]]]:
         """Return for each source its best targets, eos included, and their log P."""
         width = search.num_beams
-        decoding = _Decoding(self, sources, width)
+        decoding = _Decoding(self, sources, search, max(2, 1 + len(search.eos_ids)) * width, width)
         active = beams = [_Beam(search) for _ in sources]
         previous: np.ndarray | list[int] = np.full(len(sources) * width, search.decoder_start_token_id)
-        kept = max(2, 1 + len(search.eos_ids)) * width
         for length in range(search.most):
-            scores = decoding.step(previous)
-            scores[:, search.forbidden(length)] = -np.inf
-            vocabulary = scores.shape[1]
-            totals = np.array([beam.totals for beam in active], scores.dtype)
-            flat = (scores + totals.reshape(-1, 1)).reshape(len(active), -1)
-            for beam, (candidates, their_scores) in zip(active, _top(flat, min(kept, flat.shape[1]))):
-                beam.advance([divmod(candidate, vocabulary) for candidate in candidates], their_scores)
+            totals = [total for beam in active for total in beam.totals]
+            for beam, *candidates in zip(active, *(part.tolist() for part in decoding.step(previous, length, totals))):
+                beam.advance(*candidates, decoding.vocabulary)
             running = [number for number, beam in enumerate(active) if not beam.done]
             if not running:
                 break
@@ -309,11 +308,13 @@ class _Beam:
         self.finished: list[tuple[float, float, tuple[int, ...]]] = []  # score, log-probability, symbols; best first
         self.done = False
 
-    def advance(self, candidates: list[tuple[int, int]], totals: list[float]) -> None:
-        """Take the best continuations (running hypothesis, next symbol), best first, with their log-probabilities."""
+    def advance(self, totals: list[float], places: list[int], vocabulary: int) -> None:
+        """Take the best continuations, best first: their log P, and running hypothesis * vocabulary + next symbol."""
         search, width, length = self.search, self.search.num_beams, len(self.running[0]) + 1
         unfinished: list[tuple[tuple[int, ...], float, int]] = []
-        for rank, ((origin, token), total) in enumerate(zip(candidates, totals)):
+        finished = len(self.finished)
+        for rank, (place, total) in enumerate(zip(places, totals)):
+            origin, token = divmod(place, vocabulary)
             if token in self.eos_ids or length == search.most:
                 # Those behind the first `num_beams` only stand in for hypotheses that have ended.
                 if rank < width:
@@ -321,7 +322,10 @@ class _Beam:
                     self.finished.append((total / length**search.length_penalty, total, tokens))
             elif len(unfinished) < width:
                 unfinished.append(((*self.running[origin], token), total, origin))
-        self.finished = sorted(self.finished, key=lambda entry: -entry[0])[:width]
+            elif rank >= width:
+                break
+        if len(self.finished) > finished:
+            self.finished = sorted(self.finished, key=lambda entry: -entry[0])[:width]
         self.done = length == search.most
         if self.done:
             return
@@ -333,59 +337,93 @@ class _Beam:
 
 
 class _Decoding:
-    """The rows being decoded: memory of the sources and states of the rows, bound to the graph of a step."""
+    """The rows being decoded: memory of the sources and states of the rows, bound to the graph of a step.
 
-    def __init__(self, runtime: RnnSeq2SeqRuntime, sources: list[list[int]], width: int = 1):
+    Args:
+        number: how many continuations of each source the search wants to know, the best ones; 0: all.
+        width: how many rows read one source.
+    """
+
+    def __init__(
+        self,
+        runtime: RnnSeq2SeqRuntime,
+        sources: list[list[int]],
+        search: GenerationOptions,
+        number: int,
+        width: int = 1,
+    ):
         lengths = np.array([len(source) for source in sources])
         mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)  # (B, S)
         ids = np.zeros_like(mask)
         ids[mask.astype(bool)] = np.concatenate([np.array(source) for source in sources])
         outputs = [output.name for output in runtime.encoder.get_outputs()]
         self.inputs = dict(zip(outputs, runtime.encoder.run(outputs, {"input_ids": ids, "attention_mask": mask})))
-        self.decoder_step = runtime.decoder_step
+        self.decoder_step, self.search, self.width = runtime.decoder_step, search, width
         self.states = [name for name in outputs if name.startswith("state.")]
         self.inputs |= {name: self.inputs[name].repeat(width, axis=0) for name in self.states}
+        self.vocabulary = self.decoder_step.get_outputs()[0].shape[1]
+        for token in (*(search.suppress_tokens or ()), *search.eos_ids):
+            if token >= self.vocabulary:
+                raise ValueError(
+                    f"suppress_tokens or eos_token_id holds {token}, wanted ids from 0 to {self.vocabulary - 1}"
+                )
+        most = self.vocabulary * width
+        self.inputs["best"] = np.array([min(number, most) or most])
+        self.inputs["allowed"] = np.zeros(self.vocabulary, np.float32)
+        self.inputs["allowed"][search.forbidden(0)] = -np.inf
         self._bind(len(sources) * width)
 
     def _bind(self, rows: int) -> None:
         self.inputs["previous_ids"] = np.zeros(rows, np.int64)
+        self.inputs["totals"] = np.zeros((rows, 1), np.float32)
+        self.inputs["grouping"] = np.array([rows // self.width, -1])
         self.binding = self.decoder_step.io_binding()
-        for name in (graph_input.name for graph_input in self.decoder_step.get_inputs()):
+        given = (*_OF_SEARCH, *(graph_input.name for graph_input in self.decoder_step.get_inputs()))
+        for name in given:
             self.inputs[name] = np.ascontiguousarray(self.inputs[name])
             self.binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(self.inputs[name]))
-        self.scores = np.empty((rows, self.decoder_step.get_outputs()[0].shape[1]), np.float32)
+        shape = (rows // self.width, *self.inputs["best"])
+        self.best = np.empty(shape, np.float32), np.empty(shape, np.int64)
         self.moves = [(self.inputs[name], np.empty_like(self.inputs[name])) for name in self.states]
-        names = ["log_probabilities", *(f"new_{name}" for name in self.states)]
-        for name, array in zip(names, [self.scores, *(new for _, new in self.moves)]):
+        names = ["best_scores", "best_places", *(f"new_{name}" for name in self.states)]
+        for name, array in zip(names, [*self.best, *(new for _, new in self.moves)]):
             self.binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
 
-    def step(self, previous_ids: np.ndarray | list[int]) -> np.ndarray:
-        """Return log P (B, V) of the symbols after these (B,), valid until the next step; advance the state."""
-        self.inputs["previous_ids"][:] = previous_ids
-        self.decoder_step.run_with_iobinding(self.binding)
-        for state, new in self.moves:
-            state[:] = new
-        return self.scores
+    def step(
+        self, previous_ids: np.ndarray | list[int], length: int, totals: list[float] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the best continuations (B, K) after these symbols (N,) of targets of this length, best first.
 
-    def select(self, rows: list[int], sources: list[int] | None = None) -> None:
-        """Continue row i from the state of row rows[i], of these sources (None: all), each of which has as many."""
-        for state, _ in self.moves:
-            state[: len(rows)] = state.take(rows, axis=0)
-        if sources is not None:
+        Returns:
+            log P, with `totals` (N,) added, and row * vocabulary + symbol; both valid until the next step.
+        """
+        self.inputs["previous_ids"][:] = previous_ids
+        if totals is not None:
+            self.inputs["totals"][:, 0] = totals
+        if length == self.search.least > 0:  # eos is allowed from here on
+            self.inputs["allowed"][:] = 0
+            self.inputs["allowed"][self.search.forbidden(length)] = -np.inf
+        self.decoder_step.run_with_iobinding(self.binding)
+        return self.best
+
+    def select(self, rows: list[int] | None, sources: list[int] | None = None) -> None:
+        """Continue row i from row rows[i] (None: i) after the step, of these sources (None: all) of as many rows."""
+        for state, new in self.moves:
+            if rows is None:
+                state[:] = new
+            else:
+                new.take(rows, axis=0, out=state[: len(rows)], mode="clip")
+        if rows is not None and sources is not None:
             for name, array in self.inputs.items():
-                self.inputs[name] = array[: len(rows)] if name in self.states else array[sources]
+                if name in self.states:
+                    self.inputs[name] = array[: len(rows)]
+                elif name.startswith("source."):
+                    self.inputs[name] = array[sources]
             self._bind(len(rows))
 
 
-def _top(scores: np.ndarray, number: int) -> Iterator[tuple[list[int], list[float]]]:
-    """Yield indices and values of the largest scores of each row (B, N), the largest and the first of equals first."""
-    for row, best in zip(scores, np.argpartition(scores, -number, axis=1)[:, -number:]):
-        ranked = sorted(zip((-row[best]).tolist(), best.tolist()))
-        yield [index for _, index in ranked], [-value for value, _ in ranked]
-
-
 def _draw(scores: np.ndarray, search: GenerationOptions, rng: np.random.Generator) -> np.ndarray:
-    """Draw one symbol a row, from log P (B, V) after temperature, top-k and top-p, in this order."""
+    """Draw one column a row (N,), from log P (N, K) after temperature, top-k and top-p, in this order."""
     scores = scores.astype(np.float64) / search.temperature
     order = np.argsort(-scores, axis=1, kind="stable")
     ranked = np.take_along_axis(scores, order, 1)
@@ -396,8 +434,8 @@ def _draw(scores: np.ndarray, search: GenerationOptions, rng: np.random.Generato
     before = probabilities.cumsum(1) - probabilities  # mass of all that is likelier
     probabilities[before >= search.top_p] = 0
     cumulative = probabilities.cumsum(1)
-    drawn = (cumulative <= rng.random((len(scores), 1)) * cumulative[:, -1:]).sum(1)
-    return np.take_along_axis(order, drawn[:, None], 1)[:, 0]
+    drawn = (cumulative <= rng.random((len(scores), 1)) * cumulative[:, -1:]).sum(1, keepdims=True)
+    return np.take_along_axis(order, drawn, 1)[:, 0]
 
 
 def main(arguments: list[str]) -> None:

@@ -141,10 +141,14 @@ class GenerationOptions:
             return []
         return [self.eos_token_id] if isinstance(self.eos_token_id, int) else list(self.eos_token_id)
 
+    @property
+    def least(self) -> int:
+        """Smallest number of symbols of a target, eos not included."""
+        return max(self.min_new_tokens or 0, (self.min_length or 0) - 1)
+
     def forbidden(self, length: int) -> list[int]:
         """Return the symbols that may not follow `length` symbols."""
-        least = max(self.min_new_tokens or 0, (self.min_length or 0) - 1)
-        return [*(self.suppress_tokens or ()), *(self.eos_ids if length < least else ())]
+        return [*(self.suppress_tokens or ()), *(self.eos_ids if length < self.least else ())]
 
 
 def _is_whole(value: Any) -> bool:

@@ -81,6 +81,27 @@ def test_graphs_equal_the_model_for_any_batch_and_length(name: str, tmp_path: Pa
             np.testing.assert_allclose(found[kind], values, atol=1e-5, rtol=0, err_msg=kind)
 
 
+@pytest.mark.parametrize("name", ["luong", "sutskever"])
+def test_a_step_finds_the_best_continuations_of_each_source(name: str, tmp_path: Path) -> None:
+    write_graphs(tiny_model(name, dtype=torch.float32), tmp_path)
+    encoder, step = (onnxruntime.InferenceSession(tmp_path / f"{part}.onnx") for part in ("encoder", "decoder_step"))
+    sources = {"input_ids": np.array([[4, 5], [7, 3]]), "attention_mask": np.ones((2, 2), np.int64)}
+    read = dict(zip([output.name for output in encoder.get_outputs()], encoder.run(None, sources)))
+    rows = {key: part.repeat(3, axis=0) if key.startswith("state.") else part for key, part in read.items()}
+    inputs = {**rows, "previous_ids": np.array([2, 4, 5, 6, 7, 8])}
+    wanted = ["log_probabilities", "best_scores", "best_places"]
+    scores, best, places = step.run(wanted, inputs)
+    np.testing.assert_array_equal(places[:, 0], scores.argmax(1))
+    np.testing.assert_array_equal(best[:, 0], scores.max(1))
+    totals = np.array([[0.0], [-1.0], [-0.3], [-2.0], [0.0], [-0.1]], np.float32)
+    allowed = np.where(np.arange(scores.shape[1]) == scores[0].argmax(), -np.inf, 0).astype(np.float32)
+    given = {"totals": totals, "allowed": allowed, "grouping": np.array([2, -1]), "best": np.array([7])}
+    _, best, places = step.run(wanted, {**inputs, **given})
+    each = (scores + totals + allowed).reshape(2, -1)
+    np.testing.assert_array_equal(places, (-each).argsort(1, kind="stable")[:, :7])
+    np.testing.assert_array_equal(best, -np.sort(-each, 1)[:, :7])
+
+
 @pytest.mark.parametrize("name", ["luong", "everything", "cho", "textbook"])
 def test_the_export_leaves_the_model_as_it_was_and_writes_each_weight_once(name: str, tmp_path: Path) -> None:
     model = tiny_model(name, dtype=torch.float32)

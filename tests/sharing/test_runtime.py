@@ -255,7 +255,7 @@ def test_a_folder_that_export_did_not_write_is_refused(exported: tuple[Any, Path
         (tmp_path / path.name).write_bytes(path.read_bytes())
     settings = json.loads((tmp_path / "runtime_config.json").read_text())
     (tmp_path / "runtime_config.json").write_text(json.dumps({**settings, "format": 99}))
-    with pytest.raises(ValueError, match="got format 99, wanted 2 or 3 or 4"):
+    with pytest.raises(ValueError, match="got format 99, wanted 5"):
         RnnSeq2SeqRuntime.from_pretrained(tmp_path)
 
 
