@@ -97,7 +97,8 @@ def damage_of(checkpoint: str | Path, run: str | None = None, recipe: str | None
                 return f"{name} is no plain file"
         if SEAL_FILE not in files:
             return f"it has no {SEAL_FILE}, so it was never finished"
-        content = json.loads(files.pop(SEAL_FILE).read_text(encoding="utf-8"))
+        text = files.pop(SEAL_FILE).read_text(encoding="utf-8")
+        content: Any = json.loads(text) if text.endswith("}\n") else None  # cut off, if only by a byte
         sums = dict(content["files"])
         for name in sums:
             if name not in files:

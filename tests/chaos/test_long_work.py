@@ -99,11 +99,6 @@ def flat(number: int, work: Callable[[int, Path], str | None]) -> str | None:
         return work(number, place)
 
 
-@pytest.mark.parametrize("work", [training, generating])
-def test_some_work_leaves_no_file_open(work: Callable[[int, Path], str | None], tmp_path: Path) -> None:
-    assert work(100, tmp_path) is None
-
-
 @pytest.mark.chaos
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("work", [training, generating, answering])

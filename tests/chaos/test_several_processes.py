@@ -152,10 +152,6 @@ def _trains(process: psutil.Process) -> bool:
         return False
 
 
-def test_a_folder_has_one_run_at_a_time() -> None:
-    assert refused(1) is None
-
-
 @pytest.mark.chaos
 @pytest.mark.timeout(7200)
 def test_several_processes_are_one() -> None:

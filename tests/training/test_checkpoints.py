@@ -53,7 +53,7 @@ def flip_a_bit(path: Path) -> None:
 
 def change_seal(path: Path, **changes: Any) -> None:
     content = json.loads((path / SEAL_FILE).read_text())
-    (path / SEAL_FILE).write_text(json.dumps(content | changes))
+    (path / SEAL_FILE).write_text(json.dumps(content | changes) + "\n")
 
 
 def relink(path: Path) -> None:
