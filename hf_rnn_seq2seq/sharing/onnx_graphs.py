@@ -121,7 +121,8 @@ def _add_best_symbols(file: Path) -> None:
     for name, value in defaults.items():
         tensor = onnx.numpy_helper.from_array(value, name)
         graph.initializer.append(tensor)
-        shape = {"totals": ["rows", 1], "allowed": ["symbols"]}.get(name, value.shape)
+        free: dict[str, list[Any]] = {"totals": ["rows", 1], "allowed": ["symbols"]}
+        shape = free.get(name, list(value.shape))
         graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, shape))
     for kind, inputs, outputs in (
         ("Add", ["log_probabilities", "totals"], ["scores"]),
@@ -282,6 +283,7 @@ class _SteppedByLayers(RecurrentStack):
     ) -> StackOutput:
         new_states, outputs = [], []
         for k, (layer, state) in enumerate(zip(self.layers, states)):
+            assert isinstance(layer, _OnnxLayer)
             state = layer.step(x, state)
             x = self._hand_upward(k, x, state[0])
             new_states.append(state)
