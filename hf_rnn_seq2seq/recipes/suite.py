@@ -225,12 +225,17 @@ def summary(done: Sequence[tuple[Run, Results]]) -> dict[str, float]:
     """Return the mean over the runs of every metric that all of them have.
 
     With several seeds also `<name>_std`: the sample standard deviation, over the seeds, of the mean over the other
-    runs. With `for`, as `<value>_<name>`: the mean of the runs of that value; not for metrics of the validation data.
+    runs. With `for`, as `<value>_<name>`: the mean of the runs of that value of each variable, then of those of all
+    variables' values; not for metrics of the validation data.
     """
     names = [name for name in done[0][1].metrics if all(name in result.metrics for _, result in done)]
     metrics = {}
     by_seed = _grouped(done, lambda run: str(run.values.get("seed")))
-    by_value = _grouped(done, lambda run: "_".join(_value_name(*v) for v in run.values.items() if v[0] != "seed"))
+    variables = [name for name in done[0][0].values if name != "seed"]
+    by_value: dict[str, list[Results]] = {}
+    for chosen in [*([variable] for variable in variables), variables]:
+        named = {run.name: "_".join(_value_name(name, run.values[name]) for name in chosen) for run, _ in done}
+        by_value |= _grouped(done, lambda run, named=named: named[run.name])  # type: ignore[misc]
     for name in names:
         metrics[name] = _mean(name, [result for _, result in done])
         if len(by_seed) > 1:

@@ -113,8 +113,8 @@ def _describe_context(config: RnnSeq2SeqConfig) -> str:
         copied = " It may also copy the symbol that stands there (See et al. 2017)." if config.use_copy else ""
         return (
             "**Alignment.** Hard monotonic attention, exact (Wu & Cotterell 2019): each symbol is written at one "
-            f"position of the input, which never goes back, chosen by the decoder's state{far}; probabilities sum over all "
-            f"alignments.{copied} {start}."
+            f"position of the input, which never goes back, chosen by the decoder's state{far}; probabilities "
+            f"sum over all alignments.{copied} {start}."
         )
     score = {
         "dot": "dot (q·m, Luong et al. 2015)",

@@ -93,16 +93,16 @@ def test_what_has_no_columns_has_no_features(options: dict[str, Any]) -> None:
 
 
 def test_hallucinated_pairs_keep_tags_endings_and_what_both_sides_share(tmp_path: Path) -> None:
-    pairs = [("<V><PST>walk", "walked"), ("<V><PRS>abcdefgh", "abcdefghs"), ("<V>go", "went")]
+    pairs = [("<V><PST>Walk", "Walked"), ("<V><PRS>abcdefgh", "abcdefghs"), ("<V>go", "went")]
     new = hallucinated(pairs, 50, seed=1)
     assert new == hallucinated(pairs, 50, seed=1) != hallucinated(pairs, 50, seed=2)
-    letters = set("walkedabcdefghs")
+    letters = set("Wwalkedabcdefghs".upper() + "walkedabcdefghs")
     for source, target in new:
         tags, stem = source[: source.rindex(">") + 1], source[source.rindex(">") + 1 :]
         ending = {"<V><PST>": "ed", "<V><PRS>": "s"}[tags]
         assert target == stem + ending and set(stem) <= letters
-        if ending == "s":
-            assert (stem[0], stem[-1]) == ("a", "h")
+        assert stem[-1] == ("h" if ending == "s" else "k") and stem[0].isupper() == (ending == "ed")
+    assert len({source[source.rindex(">") + 1] for source, _ in new}) > 5
     assert {source for source, _ in new} - {source for source, _ in pairs}
     with pytest.raises(DataError, match=r"data\.hallucinated_samples: got 5, but no source has 3 letters in a row"):
         hallucinated(pairs[2:], 5, seed=0)

@@ -199,7 +199,7 @@ OPTIONS = st.fixed_dictionaries(
         "decoder_hidden_size": st.sampled_from([4, 4, 4, 1, 3, 6]),
         "encoder_layers": LAYERS,
         "decoder_layers": LAYERS,
-        "attention_type": st.sampled_from(["none", "dot", "general", "additive"]),
+        "attention_type": st.sampled_from(["none", "dot", "general", "additive", "hard_monotonic"]),
     },
     optional={
         "rnn_type": st.sampled_from(["lstm", "gru", "rnn_tanh"]),

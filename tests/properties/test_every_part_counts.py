@@ -38,7 +38,8 @@ CELLS = ("lstm", "gru", "rnn_tanh")
 SMALL = {**SIZES, "embedding_size": 4, "encoder_hidden_size": 4, "decoder_hidden_size": 4}
 # Values that an option may have here. The first is what it is when left out.
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "attention_type": ("none", "additive", "dot"),
+    "attention_type": ("none", "additive", "dot", "hard_monotonic"),
+    "alignment_order": (0, 1),
     "attention_query": ("new_state", "previous_state"),
     "input_feeding": (False, True),
     "feed_previous_token": (True, False),

@@ -76,7 +76,9 @@ def without_appendix(folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("cell", "attention", "feeding"), [("lstm", "general", "true"), ("gru", "additive", "false")], ids=["lstm", "gru"]
+    ("cell", "attention", "feeding"),
+    [("lstm", "general", "true"), ("gru", "additive", "false"), ("lstm", "hard_monotonic", "false")],
+    ids=["lstm", "gru", "hard_monotonic"],
 )
 def test_a_recipe_gives_the_same_metrics_without_the_appendix(
     cell: str, attention: str, feeding: str, tmp_path: Path
