@@ -224,7 +224,9 @@ def tables(results: Mapping[str, Any], singles: Mapping[str, float]) -> str:
     letters.append([f"{ENGLISH}, with stress", *with_stress])
     times = ("processor_milliseconds_p50", "processor_milliseconds_p99", "milliseconds_p50", "milliseconds_p99")
     columns = (*times, "start_seconds", "memory_mb", "disk_mb")
-    speed = [[name, *(f"{systems[name][key]}" for key in columns)] for name in systems]
+    speed = [
+        [name, *("" if (value := systems[name][key]) is None else f"{value}" for key in columns)] for name in systems
+    ]
     head = ["system", "ms of a processor, p50", "p99", "ms, p50", "p99", "start, s", "memory, MB", "disk, MB"]
     return "\n\n".join(
         [
