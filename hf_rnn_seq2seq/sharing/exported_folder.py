@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -109,3 +110,8 @@ def opened(place: Path, load: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:  # a panic in Rust is no Exception
         raise ValueError(f"{place}: it cannot be loaded ({' '.join(str(error).split())[:500]})") from error
+
+
+def printable(text: str) -> str:
+    """Return a text for a terminal, without what steers it."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda control: f"\\x{ord(control[0]):02x}", text)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .exported_folder import MOST, check_settings, json_object, opened, read_export
+from .exported_folder import MOST, check_settings, json_object, opened, printable, read_export
 from .search_options import GenerationOptions
 
 
@@ -447,14 +447,10 @@ def main(arguments: list[str]) -> None:
         for text in arguments or (line.removesuffix("\n") for line in sys.stdin):
             text.encode("utf-8")  # an argument may be none
             answer = "" if runtime.is_blank(text) else runtime.generate(text)[0][0].text
-            sys.stdout.write(_printable(re.sub("[\r\n]", " ", answer or "")) + "\n")
+            line = re.sub("[\r\n]", " ", answer or "")
+            sys.stdout.write((printable(line) if sys.stdout.isatty() else line) + "\n")
     except Exception as error:  # those of onnxruntime and tokenizers have nothing else in common
-        sys.exit(_printable(f"error: {'input, wanted UTF-8: ' * isinstance(error, UnicodeError)}{error}"))
-
-
-def _printable(text: str) -> str:
-    """Return a text without what steers a terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda control: f"\\x{ord(control[0]):02x}", text)
+        sys.exit(printable(f"error: {'input, wanted UTF-8: ' * isinstance(error, UnicodeError)}{error}"))
 
 
 if __name__ == "__main__":

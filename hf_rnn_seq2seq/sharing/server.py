@@ -28,8 +28,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from ..data.files import printable
 from .batching import QueueFullError
+from .exported_folder import printable
 from .pronounce import Lexicon, normalizer_of
 from .runtime import RnnSeq2SeqRuntime
 from .service import GenerateRequest, ServerOptions, Service

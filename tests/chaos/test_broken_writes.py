@@ -74,6 +74,10 @@ def _results(folder: Path, value: float) -> None:
     write_results(folder / "r.json", recipe="r", command=["python"], **numbers)  # type: ignore[arg-type]
 
 
+def _metrics(folder: Path) -> Any:
+    return {**read_json(folder / "r.json"), "date": ""}
+
+
 def _card(folder: Path, title: str) -> None:
     fields: dict[str, Any] = {"language": "en", "task": "x", "datasets": [], "metrics": {}, "recipe": None}
     save_model_card(folder, tiny_model(), title=title, training_summary="a", license="x", **fields)
@@ -93,16 +97,16 @@ def _text_model(folder: Path, seed: int) -> Path:
 
 def _value_model(folder: Path, seed: int) -> Path:
     options: dict[str, Any] = {"input_feature_size": 3, "num_labels": 2, "problem_type": "regression"}
-    torch.manual_seed(seed)
     model = RnnSeq2SeqForTokenClassification(tiny_config(**options))
-    randomize(model)
+    randomize(model, seed=seed)
     model.eval().save_pretrained(folder)
     return folder
 
 
 def _series_model(folder: Path, seed: int) -> Path:
-    torch.manual_seed(seed)
-    forecaster("cho", torch.float32, segment_length=1).save_pretrained(folder)
+    model = forecaster("cho", torch.float32, segment_length=1)
+    randomize(model, seed=seed)
+    model.save_pretrained(folder)
     return folder
 
 
@@ -173,7 +177,7 @@ def commands(models: Path, whole: bool = True) -> dict[str, Command]:
 
     block = "<!-- b:begin -->\n{}\n<!-- b:end -->\n"
     found = {
-        "results": Command(lambda f: _results(f, 1.0), lambda f: _results(f, 2.0), lambda f: read_json(f / "r.json")),
+        "results": Command(lambda f: _results(f, 1.0), lambda f: _results(f, 2.0), _metrics),
         "card": Command(lambda f: _card(f, "old"), lambda f: _card(f, "new")),
         "recipe": Command(lambda f: None, lambda f: copy_recipe("toy_copy", f)),
         "document": Command(lambda f: (f / "d.md").write_text(block.format("old")), lambda f: _document(f, "new")),

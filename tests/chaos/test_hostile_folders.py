@@ -364,18 +364,20 @@ def all_cases() -> list[Case]:
     return [*of_saved_models(), *of_exports(), *of_recipes(), *of_other_files()]
 
 
-def make_good(place: Path) -> None:
-    """The folders that the cases change."""
+def make_good(place: Path, tables: bool = True) -> None:
+    """The folders that the cases change; those of models of `tables` take a while."""
     torch.set_num_threads(1)
     _text_model(place / "text", 1)
     export_model(place / "text", place / "exported", None)
-    export_model(_value_model(place / "value_model", 1), place / "values", None)
-    export_model(_series_model(place / "series_model", 1), place / "series", None)
+    if tables:
+        export_model(_value_model(place / "value_model", 1), place / "values", None)
+        export_model(_series_model(place / "series_model", 1), place / "series", None)
     (place / "recipe").mkdir()
     (place / "recipe" / "r.yaml").write_text("data: {train: x}\n")
     RnnSeq2SeqFeatureExtractor().save_pretrained(place / "extractor")
     for good, read in (("text", load), ("exported", run), ("values", run_values), ("series", run_series)):
-        read(place / good)
+        if (place / good).exists():
+            read(place / good)
 
 
 def complaint(case: Case, place: Path) -> str | None:
@@ -405,8 +407,9 @@ def complaint(case: Case, place: Path) -> str | None:
 
 
 def test_strangers_are_refused(tmp_path: Path) -> None:
-    make_good(tmp_path)
-    for case in random.Random(0).sample(all_cases(), 15):
+    make_good(tmp_path, tables=False)
+    cases = [case for case in all_cases() if case.good not in ("values", "series")]
+    for case in random.Random(0).sample(cases, 10):
         assert complaint(case, tmp_path) is None, case.name
 
 

@@ -268,7 +268,7 @@ def test_a_space_holds_what_the_hub_runs(tmp_path: Path, capsys: pytest.CaptureF
     assert not {"checkpoint-3", "training_args.bin"} & {path.name for path in (space / "model").iterdir()}
     assert re.fullmatch(r"hf_rnn_seq2seq\[demo\]==[\d.]+\n", (space / "requirements.txt").read_text())
     front = (space / "README.md").read_text().split("---\n")[1]
-    assert "sdk: gradio\n" in front and "app_file: app.py\n" in front and "title: model of letters\n" in front
+    assert "sdk: gradio\n" in front and "app_file: app.py\n" in front and 'title: "model of letters"\n' in front
     called: list[Any] = []
     app = (space / "app.py").read_text().replace("from hf_rnn_seq2seq.sharing import launch_demo\n", "")
     exec(app, {"launch_demo": lambda *given, **options: called.append((given, options))})
