@@ -2,17 +2,19 @@
 # What `pip install .` gives at both ends of the declared range: an environment with the oldest transformers and torch that
 # pyproject.toml admits, and one with the newest that the registry has. Neither uses the pins of constraints.txt.
 #
-#     bash scripts/test_ends.sh [oldest] [newest]      both by default
+#     bash scripts/test_ends.sh [--suite] [oldest] [newest]      both ends by default
 #
 # Each end has an environment of its own (.venv-oldest, .venv-newest, several GB where pip chooses a CUDA build of torch).
 # First there is nothing in it but the package and pytest, which run tests/properties/test_two_ends.py: `generate()`
 # equals uncached search, the fast search was taken, saved code runs without the package, and every private name of
-# transformers that we rely on is there. Then the extras of the tests are added, and the whole suite runs.
+# transformers that we rely on is there. With --suite the extras of the tests are added then, and the whole suite runs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup_venv.sh dev # an interpreter that is new enough, found once
 tests=tests/properties/test_two_ends.py
 
+suite=
+if [ "${1:-}" = --suite ]; then suite=1; shift; fi
 if [ $# -eq 0 ]; then set -- oldest newest; fi
 for end in "$@"; do
   environment=.venv-$end
@@ -30,6 +32,7 @@ for end in "$@"; do
     'import torch, transformers; print(f"transformers {transformers.__version__}, torch {torch.__version__}")'
   # Not from this folder, whose own copy of the package would be imported in place of the installed one.
   (cd "$environment" && OMP_NUM_THREADS=1 bin/python -m pytest -q -p no:cacheprovider -c /dev/null "../$tests")
+  if [ -z "$suite" ]; then continue; fi
   echo "test_ends.sh: $end: the whole suite"
   "$environment/bin/python" -m pip install --quiet --disable-pip-version-check "${requirements[@]}" ".[dev]" </dev/null
   OMP_NUM_THREADS=1 "$environment/bin/python" -m pytest -q -n logical --maxprocesses 4 --dist worksteal \
