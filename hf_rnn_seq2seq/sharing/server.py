@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from .batching import QueueFullError
-from .pronounce import Lexicon, normalizer_of
+from .pronounce import Lexicon, known_features_of, normalizer_of
 from .runtime import RnnSeq2SeqRuntime
 from .service import GenerateRequest, ServerOptions, Service
 
@@ -216,7 +216,8 @@ def serve(
         if getattr(options, one.name) <= 0:
             raise ValueError(f"{one.name}: got {getattr(options, one.name)}, wanted more than 0")
     runtime = RnnSeq2SeqRuntime.from_pretrained(folder, num_threads)
-    answers = None if lexicon is None else Lexicon.read(Path(lexicon), normalizer_of(runtime))
+    known, normalize = known_features_of(runtime), normalizer_of(runtime)
+    answers = None if lexicon is None else Lexicon.read(Path(lexicon), normalize, known)
     service = Service(runtime, options, answers)
     settings = uvicorn.Config(
         create_app(service, folder.resolve().name),
