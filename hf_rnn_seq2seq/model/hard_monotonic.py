@@ -122,7 +122,7 @@ class HardMonotonicAttention(nn.Module):
             aligned = new if mask is None else torch.where(mask[:, t, None], new, aligned)
             all_aligned.append(aligned)
         alignments = torch.stack(all_aligned, dim=1)  # (B, T, S)
-        probabilities = (alignments.unsqueeze(3) + emitted[:, 1:]).logsumexp(2).contiguous()  # (B, T, V)
+        probabilities = (alignments.unsqueeze(3) + emitted[:, 1:]).logsumexp(2)  # (B, T, V)
         return probabilities, alignments, every_state[row[:, 0], last[:, -1]]
 
     def _with_copies(self, emitted: Tensor, readout: Tensor, symbols: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
         options = {**LIVELY, "max_new_tokens": 6}
         with torch.no_grad():
             logits = model(**source, decoder_input_ids=target).logits
-            output = model.model(**source, decoder_input_ids=target).last_hidden_state
+            output = model.model(**source, decoder_input_ids=target).last_hidden_state.contiguous()
         save_file({**source, "target": target, "logits": logits, "output": output}, folder / "inputs.safetensors")
         (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
         known[str(folder)] = {
