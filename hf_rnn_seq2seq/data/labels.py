@@ -77,8 +77,6 @@ class LabelledDataOptions(SizeOptions, ABC):
         if self.validation_fraction is not None and self.validation is not None:
             raise ValueError(f"validation_fraction: given together with validation: {self.validation!r}")
         super().__post_init__()
-        if self.train is None and self.dataset_name is None:
-            raise ValueError("train: not set, wanted a file or a list of files")
         for name, column in self.columns.items():
             check_column(name, column)
         if self.label_names is not None:

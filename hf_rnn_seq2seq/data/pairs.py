@@ -107,8 +107,6 @@ class DataOptions(SizeOptions):
         check_range(self, "max_source_length", "max_target_length", least=1)
         check_range(self, "hallucinated_samples", least=0)
         super().__post_init__()
-        if self.train is None and self.dataset_name is None:
-            raise ValueError("train: not set, wanted a file or a list of files")
         check_share(self, "source_bpe_dropout", "target_bpe_dropout", zero=True)
         _ = self.preprocessing  # refuses a bad regular expression, or a bad entry of a file
         for split, entry in self.entries:

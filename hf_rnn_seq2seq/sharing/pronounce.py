@@ -65,11 +65,13 @@ class Lexicon:
         return self._entries.get(self._normalize(text)) if self._entries else None
 
     @classmethod
-    def read(cls, path: Path, normalize: Callable[[str], str], features: str | None = None) -> Lexicon:
+    def read(
+        cls, path: Path, normalize: Callable[[str], str], known_features: Sequence[str] = (), features: str = ""
+    ) -> Lexicon:
         """Read lines of a text, a tab and an answer (UTF-8); several lines of a text are its answers, best first.
 
-        Between the two may stand another tab and the text's features, or its language; `features`: those of a text
-        without any.
+        Between the two may stand another tab and the text's features, such as its language, if they are among
+        `known_features`; `features` are those of a text without any.
 
         Raises:
             OSError: the file cannot be read.
@@ -88,9 +90,11 @@ class Lexicon:
             if not line.strip():
                 continue
             *text, answer = line.removesuffix("\r").split("\t")
-            if len(text) not in (1, 2) or not normalize(text[0]):
-                raise ValueError(f"{path}, line {number}: got {line!r}, wanted a text, a tab and its answer")
-            if len(text) == 1 and features:
+            own = text[1].split(";") if len(text) == 2 else []
+            if len(text) not in (1, 2) or not normalize(text[0]) or not set(own) <= set(known_features):
+                known = f", with its features in between or not: {', '.join(known_features)}" if known_features else ""
+                raise ValueError(f"{path}, line {number}: got {line!r}, wanted a text, a tab and its answer{known}")
+            if not own and features:
                 text.append(features)
             entries.setdefault(normalize("\t".join(text)), []).append(answer)
         return cls(normalize, entries)
@@ -104,6 +108,14 @@ def normalizer_of(runtime: RnnSeq2SeqRuntime) -> Callable[[str], str]:
         return unicodedata.normalize("NFC", text if rules is None else rules.normalize_str(text)).strip()
 
     return normalize
+
+
+def known_features_of(runtime: RnnSeq2SeqRuntime) -> list[str]:
+    """Return the features of the model's training data, such as its languages."""
+    if runtime.source_tokenizer is None:
+        return []
+    added = (token.content for token in runtime.source_tokenizer.get_added_tokens_decoder().values())
+    return sorted(token[1:-1] for token in added if re.fullmatch("<[^<>]+>", token) and token not in _SPECIAL)
 
 
 class Pronounced(NamedTuple):
@@ -148,10 +160,7 @@ class Pronouncer:
             raise ValueError("the exported folder holds no tokenizer: wanted one, since words are texts")
         self.runtime, self.tokenizer = runtime, runtime.source_tokenizer
         self.lexicon = lexicon or Lexicon(normalizer_of(runtime))
-        added = (token.content for token in self.tokenizer.get_added_tokens_decoder().values())
-        tags = (token for token in added if re.fullmatch("<[^<>]+>", token) and token not in _SPECIAL)
-        self.known_features = sorted(token[1:-1] for token in tags)  # of the training data
-        self.features = features
+        self.known_features, self.features = known_features_of(runtime), features
 
     def split(self, text: str) -> tuple[str, str]:
         """Return word and features of a text; a ValueError if the model does not know these."""
@@ -239,7 +248,8 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None, fol
             parser.error(f"--{name}: got {getattr(args, name)}, wanted at least 1")
     try:
         runtime = RnnSeq2SeqRuntime.from_pretrained(folder or args.folder)
-        lexicon = args.lexicon and Lexicon.read(args.lexicon, normalizer_of(runtime), args.features)
+        known, normalize = known_features_of(runtime), normalizer_of(runtime)
+        lexicon = args.lexicon and Lexicon.read(args.lexicon, normalize, known, args.features)
         pronouncer = Pronouncer(runtime, lexicon, args.features)
         header = [COLUMNS]
         for part in _parts(_lines(args.words)):

@@ -222,8 +222,8 @@ def tables(results: Mapping[str, Any], singles: Mapping[str, float]) -> str:
     letters.append([f"{ENGLISH}, coarse", *(cell(one, ENGLISH, "coarse_wer") for one in systems)])
     with_stress = [f"{systems[one].get('english_wer_with_stress', '')}" for one in systems]
     letters.append([f"{ENGLISH}, with stress", *with_stress])
-    times = ("processor_milliseconds_p50", "processor_milliseconds_p99", "milliseconds_p50", "milliseconds_p99")
-    columns = (*times, "start_seconds", "memory_mb", "disk_mb")
+    columns = [f"{kind}milliseconds_{part}" for kind in ("processor_", "") for part in ("p50", "p99")]
+    columns += ["start_seconds", "memory_mb", "disk_mb"]
     speed = [
         [name, *("" if (value := systems[name][key]) is None else f"{value}" for key in columns)] for name in systems
     ]

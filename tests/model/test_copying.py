@@ -16,6 +16,7 @@ import test_state
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from tiny import (
+    ALL,
     ATTENDING,
     LIVELY,
     PADDINGS,
@@ -61,6 +62,7 @@ def _known_structures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """`tiny_model()` and the tests of the other modules know these structures by name."""
     for name, options in COPYING.items():
         monkeypatch.setitem(STRUCTURES, name, options)
+        monkeypatch.setitem(ALL, name, options)
     ATTENDING.extend(COPYING)
     yield
     del ATTENDING[-len(COPYING) :]

@@ -154,6 +154,7 @@ def test_the_folder_holds_graphs_settings_and_both_tokenizers(tmp_path: Path) ->
         "encoder.onnx",
         "generation_config.json",
         "manifest.json",
+        "rnn_seq2seq_pronounce.py",
         "rnn_seq2seq_runtime.py",
         "runtime_config.json",
         "target_tokenizer/tokenizer.json",

@@ -56,7 +56,7 @@ def test_the_model_answers_with_the_numbers_of_its_search(runtime: RnnSeq2SeqRun
 def test_a_user_s_lexicon_goes_first_for_the_language_it_is_of(runtime: RnnSeq2SeqRuntime, tmp_path: Path) -> None:
     file = tmp_path / "mine.tsv"
     file.write_text("BAD\tD\nbad\tB1\ndab\tyy\tA0 A0\n", encoding="utf-8")
-    lexicon = Lexicon.read(file, normalizer_of(runtime), "xx")
+    lexicon = Lexicon.read(file, normalizer_of(runtime), ["xx", "yy"], "xx")
     found = Pronouncer(runtime, lexicon, "xx")(["Bad", "bad\tyy", "dab", "dab\tyy"], n_best=3)
     assert [one.from_lexicon for one in found] == [True, False, False, True]
     assert found[0].pronunciations == ["D", "B1"] and found[3].pronunciations == ["A0 A0"]
@@ -109,6 +109,9 @@ def test_the_exported_folder_pronounces_a_list_without_torch_and_so_does_the_com
     assert tuple(rows[0]) == COLUMNS and [row[0] for row in rows[1:]] == ["bad", "dab", "dab", "cab", "cab"]
     with pytest.raises(SystemExit, match=r"error: .*wanted some of xx, yy"):
         command_line(["pronounce", str(folder), "bad"])
+    with pytest.raises(SystemExit, match=r"error: .*mine\.tsv, line 1: got .*wanted .* in between or not: xx, yy"):
+        lexicon.write_text("bad\tzz\tD\n", encoding="utf-8")
+        command_line(["pronounce", str(folder), *options, "bad"])
     with pytest.raises(SystemExit, match=r"error: .*mine\.tsv, line 1: got 'bad', wanted a text, a tab"):
         lexicon.write_text("bad\n", encoding="utf-8")
         command_line(["pronounce", str(folder), *options, "bad"])
