@@ -23,7 +23,7 @@ from ..model.tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
 from ..model.tokenization_two_sides import RnnSeq2SeqTwoSidedTokenizer
 from ..model.tokenization_words import RnnSeq2SeqWordTokenizer
 from .features import split_tags
-from .files import DataError, check_text, reading
+from .files import DataError, check_text, read_object, reading
 from .option_checks import check_choice, check_range
 from .outputs import writing
 
@@ -275,6 +275,9 @@ def save_tokenizers(
         shutil.rmtree(folder)  # of a model that was here before: this one would decode with it
 
 
+_MOST_LABELS = 2**20  # as of the model's configuration
+
+
 def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
     """Return the source and the target tokenizer of a model directory, the same object twice if they are shared.
 
@@ -283,6 +286,10 @@ def load_tokenizers(directory: str | Path) -> tuple[PreTrainedTokenizerFast, Pre
     """
     if not (Path(directory) / "tokenizer.json").is_file():
         raise FileNotFoundError(f"{directory} holds no tokenizer.json: it is not a saved model of this package")
+    config = Path(directory) / "config.json"
+    labels = read_object(config).get("num_labels") if config.is_file() else None
+    if isinstance(labels, int) and labels > _MOST_LABELS:  # AutoTokenizer makes a name for each
+        raise DataError(f"{config}: num_labels: got {labels}, wanted at most {_MOST_LABELS}")
     # By its saved class; that of this package's own tokenizer, and not the code in the directory, has been registered.
     with reading(directory, "a folder with the files of a tokenizer", any_error=True):
         source = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False))

@@ -127,3 +127,12 @@ def test_gradients_of_padding_are_zero(kind: str) -> None:
     context.square().sum().backward()
     assert memory.grad is not None
     assert (memory.grad[0, 1] == 0).all() and (memory.grad[0, 0] != 0).all()
+
+
+def test_each_score_has_the_parameters_of_its_equation() -> None:
+    # A bias on keys or scores would change nothing but the saved file.
+    names = {kind: {name for name, _ in attention_of(kind, coverage=True).named_parameters()} for kind in TYPES}
+    own = {"dot": set(), "general": {"key_projection.weight"}}
+    own["additive"] = {"key_projection.weight", "query_projection.weight", "query_projection.bias"}
+    own["additive"].add("score_projection.weight")
+    assert names == {kind: found | {"coverage_weight"} for kind, found in own.items()}

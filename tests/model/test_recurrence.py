@@ -249,3 +249,26 @@ def test_initialisation_is_orthogonal_per_gate_with_an_open_forget_gate() -> Non
     i, f, g, o = (stack.bias_ih_l0 + stack.bias_hh_l0).chunk(4)
     assert (f == 1).all() and not torch.cat([i, g, o]).any()
     assert stack.weight_ih_l0.std() > 0.1
+
+
+@pytest.mark.usefixtures("either_run")
+@pytest.mark.parametrize("rnn_type", CELLS)
+def test_residual_layers_from_the_second_on_add_what_the_layer_below_gave(rnn_type: str) -> None:
+    torch.manual_seed(1)
+    plain_stack, residual = stack_of(rnn_type, 2), stack_of(rnn_type, 2, residual=True)
+    x, states = torch.randn(3, 5, dtype=torch.float64), states_of(residual, 3)
+    first = plain_stack.step(x, states)
+    torch.testing.assert_close(
+        residual.step(x, states).output, first.layer_outputs[1] + first.layer_outputs[0], **TIGHT
+    )
+
+
+def test_a_step_drops_out_between_layers_and_nothing_of_its_input() -> None:
+    stack = stack_of("gru", 1)
+    stack.dropout = 0.9
+    x, states = torch.randn(3, 5, dtype=torch.float64), states_of(stack, 3)
+    assert torch.equal(stack.train().step(x, states).output, stack.eval().step(x, states).output)
+    two = stack_of("gru", 2)
+    two.dropout = 0.9
+    states = states_of(two, 3)
+    assert not torch.equal(two.train().step(x, states).output, two.eval().step(x, states).output)

@@ -9,6 +9,7 @@ import torch
 from tiny import ALL, padded_batch, random_ids, tiny_config, tiny_model
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.cache_utils import DynamicLayer
 
 from hf_rnn_seq2seq.model.checks import state_layers
 from hf_rnn_seq2seq.model.state import (
@@ -16,6 +17,7 @@ from hf_rnn_seq2seq.model.state import (
     RecurrentStateLayer,
     SourceMemory,
     StaticRecurrentStateLayer,
+    check_cache_layers,
     is_recording,
     load_source,
     load_state,
@@ -193,3 +195,14 @@ def test_a_reset_cache_starts_from_the_bridge_again() -> None:
         cache.reset()
         again = model(ids, decoder_input_ids=target, past_key_values=cache).logits
         torch.testing.assert_close(again, first)
+
+
+def test_a_cache_of_other_layers_or_of_another_number_is_refused() -> None:
+    config = tiny_config(decoder_layers=2)
+    check_cache_layers(new_cache(config), 2)
+    with pytest.raises(ValueError, match="cache has 2 layers, wanted 3 of RecurrentStateLayer"):
+        check_cache_layers(new_cache(config), 3)
+    foreign = DynamicCache()
+    foreign.layers.extend([DynamicLayer(), DynamicLayer()])
+    with pytest.raises(ValueError, match="cache has 2 layers of DynamicLayer, wanted 2 of RecurrentStateLayer"):
+        check_cache_layers(foreign, 2)
