@@ -147,14 +147,9 @@ class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):
             check_numbers("encoder_outputs.last_hidden_state", memory, mask)
         if encoder_outputs is None and (state is None or (source is None and reads_source)):
             encoder_outputs = self.encoder(
-                input_ids,
-                attention_mask,
-                inputs_embeds,
-                input_features=input_features,
-                output_hidden_states=output_hidden_states,
-                character_ids=character_ids,
-                return_dict=True,
-            )
+                input_ids, attention_mask, inputs_embeds, input_features=input_features, character_ids=character_ids,
+                output_hidden_states=output_hidden_states, return_dict=True,
+            )  # fmt: skip
         if source is None or state is None:
             if input_ids is None:
                 input_ids = getattr(encoder_outputs, "source_ids", None)
