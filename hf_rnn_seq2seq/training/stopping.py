@@ -88,15 +88,15 @@ class StopOnSignal(TrainerCallback):
         # What is due at the end of an epoch comes after this.
         ends_epoch = control.should_training_stop or state.epoch == int(state.epoch or 0)
         if self.signals.agreed and not ends_epoch:
-            self._save(control)
+            self._ask_to_save(control)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.signals.agreed:
-            self._save(control)
+            self._ask_to_save(control)
 
-    def _save(self, control: TrainerControl) -> None:
+    def _ask_to_save(self, control: TrainerControl) -> None:
         self.planned = control.should_save
         control.should_save = True
 

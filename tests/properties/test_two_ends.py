@@ -280,7 +280,7 @@ THEIR_CLASSES = (
 )  # fmt: skip
 # Private names of others: named tuples, the autograd engine, dynamo, oneDNN, accelerate.
 NOT_OF_TRANSFORMERS = {
-    *("_fields", "_replace", "_C", "_current_graph_task_id", "_dynamo", "_original_forward"),
+    *("_exit", "_fields", "_replace", "_C", "_current_graph_task_id", "_dynamo", "_original_forward"),
     *("_linear_pointwise", "_reorder_linear_weight", "_reorder_mkldnn_rnn_layer_weight"),
 }
 
