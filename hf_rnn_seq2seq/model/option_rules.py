@@ -283,7 +283,7 @@ _WITHOUT_EFFECT: tuple[Rule, ...] = (
 _OF_THE_WEIGHTS = (
     "vocab_size decoder_vocab_size rnn_type embedding_size encoder_hidden_size decoder_hidden_size encoder_layers "
     "decoder_layers bidirectional_encoder context_feeding bridge_type attention_type attention_query attention_size "
-    "input_feeding feed_previous_token readout_type readout_size use_copy copy_slots coverage location_filters "
+    "input_feeding feed_previous_token readout_type readout_size use_copy coverage location_filters "
     "location_width share_embeddings tie_word_embeddings character_vocab_size character_embedding_size "
     "character_hidden_size layer_norm residual use_crf classifier_pooling num_labels input_feature_size "
     "standardise_features time_reduction num_mel_bins reduction_factor speech_decoder_prenet_layers "
