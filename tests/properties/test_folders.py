@@ -86,7 +86,14 @@ def scored(folder: Path) -> list[str]:
 def predicted(folder: Path, data_dir: Path, tmp_path: Path) -> list[str]:
     """What predict.py says to the same sources, as they are in the file."""
     PREDICT(
-        [str(folder), "--input_file", str(data_dir / "test.tsv"), "--output_file", str(tmp_path / "o.txt"), "--ov"]
+        [
+            str(folder),
+            "--input_file",
+            str(data_dir / "test.tsv"),
+            "--output_file",
+            str(tmp_path / "o.txt"),
+            "--overwrite",
+        ]
     )
     return (tmp_path / "o.txt").read_text().splitlines()
 

@@ -54,4 +54,4 @@ def test_an_unknown_cell_or_acceleration_is_refused(capsys: pytest.CaptureFixtur
     for wrong in (["--cells", "C/train"], ["--off", "speed"]):
         with pytest.raises(SystemExit):
             accelerations.main(wrong)
-        assert "unknown: " in capsys.readouterr().err
+        assert "wanted some of " in capsys.readouterr().err
