@@ -64,7 +64,7 @@ def first_few(names: Sequence[str]) -> str:
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:
-    return f"not UTF-8 ({error.reason} at byte {error.start})"
+    return f"not UTF-8 ({error.reason} at byte {error.start}), wanted text in UTF-8"
 
 
 @contextmanager

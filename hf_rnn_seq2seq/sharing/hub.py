@@ -39,6 +39,7 @@ from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..evaluation.saved_model import load_model, saved_classes
 from . import runtime, runtime_series, runtime_values
 from .card import KINDS, create_model_card
+from .exported_folder import MANIFEST
 
 
 CARD_FILE = "README.md"
@@ -177,7 +178,7 @@ def shared_files(folder: Path) -> list[Path]:
         kept |= _code(folder)
         _check_whole(folder)
     else:
-        kept.add(exported[0])
+        kept |= {exported[0], *read_json(folder / MANIFEST)}
     card = folder / CARD_FILE
     linked = re.findall(r"\]\(([^():#]+)\)", read_text(card)) if card.is_file() else []
     files = {path for name in linked if (path := folder / name).is_file() and folder in path.parents}
