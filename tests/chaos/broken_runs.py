@@ -200,7 +200,7 @@ class Unbroken:
 # ---- Faults -----------------------------------------------------------------------------------------------------
 
 
-class _File:
+class CountedFile:
     """A file whose writes are counted."""
 
     def __init__(self, file: Any, operation: Callable[[Any], None]):
@@ -210,10 +210,14 @@ class _File:
         self._operation(None)
         return self._file.write(what)
 
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
-    def __enter__(self) -> _File:
+    def __enter__(self) -> CountedFile:
         return self
 
     def __exit__(self, *given: Any) -> Any:
@@ -238,7 +242,7 @@ def at_operation(act: Callable[[int, Any], None], within: Path) -> Iterator[None
         if not inside or not set(mode) & set("wax+"):
             return opened(file, mode, *given, **options)
         operation(file)
-        return _File(opened(file, mode, *given, **options), operation)
+        return CountedFile(opened(file, mode, *given, **options), operation)
 
     def patched(name: str) -> Any:
         original = getattr(os, name)

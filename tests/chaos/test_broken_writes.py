@@ -33,6 +33,7 @@ if __name__ == "__main__":
 import numpy as np
 import pytest
 import torch
+from broken_runs import CountedFile
 from forecasters import CHANNELS, PAST, forecaster
 from results_table import update_document
 from tiny import randomize, tiny_config, tiny_model, tiny_tokenizer
@@ -199,33 +200,6 @@ def commands(models: Path, whole: bool = True) -> dict[str, Command]:
 # ---- Breaking them off ------------------------------------------------------------------------------------------
 
 
-class _File:
-    """A file whose writes are counted."""
-
-    def __init__(self, file: Any, operation: Callable[[], None]):
-        self._file, self._operation = file, operation
-
-    def write(self, content: Any) -> Any:
-        self._operation()
-        return self._file.write(content)
-
-    def writelines(self, lines: Any) -> None:
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def __enter__(self) -> _File:
-        return self
-
-    def __exit__(self, *given: Any) -> Any:
-        return self._file.__exit__(*given)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._file)
-
-
 @contextlib.contextmanager
 def counted(at: int = -1, act: Callable[[Any], None] = lambda place: None) -> Iterator[list[int]]:
     """Count operations that change files; before that of the number `at`, do something else."""
@@ -240,7 +214,7 @@ def counted(at: int = -1, act: Callable[[Any], None] = lambda place: None) -> It
         if not set(mode) & set("wax+") or str(file) == os.devnull:
             return opened(file, mode, *given, **options)
         operation(file)
-        return _File(opened(file, mode, *given, **options), operation)
+        return CountedFile(opened(file, mode, *given, **options), operation)
 
     def patched(name: str) -> Any:
         original = getattr(os, name)
