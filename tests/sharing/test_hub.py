@@ -137,6 +137,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInHub]:
             "HF_HUB_DISABLE_XET": True, "HF_HUB_CACHE": str(tmp_path_factory.mktemp("cache")),
         }.items():  # fmt: skip
             patch.setattr(constants, name, value)
+        # transformers keeps what speaks to the Hub, and an earlier test may have had it made for the real one.
+        patch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)
         patch.setenv("HF_TOKEN", TOKEN)
         yield server
     server.close()
