@@ -175,7 +175,7 @@ def make_trainer(
     task.build(data)
     task.try_predicting(data["train"])
     logger.info("%s: %d parameters", type(task.model).__name__, task.model.num_parameters())
-    encoded = task.encode(data["train"], "train")
+    encoded = task.encode(task.training_split(data["train"]), "train")
     validation = None
     if "validation" in data:
         validation = task.encode(data["validation"], "validation")

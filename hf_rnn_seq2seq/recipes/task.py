@@ -128,6 +128,10 @@ class Task(ABC):
     def try_predicting(self, split: Dataset) -> None:  # noqa: B027 - labels need no search
         """Refuse a search that does not work: before the training, not after it."""
 
+    def training_split(self, split: Dataset) -> Dataset:
+        """What the model is trained on, of the training split: all of it, and what a teacher adds."""
+        return split
+
     @abstractmethod
     def load_processors(self, directory: str | Path) -> None:
         """Load what `save_processors` saved; refuse what prepares inputs otherwise than the recipe says."""
