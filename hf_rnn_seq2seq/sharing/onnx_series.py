@@ -57,6 +57,7 @@ def export_series(
         "context_length": config.context_length,
         "prediction_length": config.prediction_length,
         "distribution_output": config.distribution_output,
+        "cardinality": config.cardinality,
         "quantize": quantize,
     }
     write_one_graph(output_dir, runtime_series, settings, lambda file: _write_graph(model, file, quantize))

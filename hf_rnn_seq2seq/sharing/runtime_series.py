@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .exported_folder import check_settings, opened, read_export
+from .exported_folder import array_of, check_settings, opened, place_of, read_export
 
 
 try:
@@ -56,9 +56,10 @@ class RnnSeriesRuntime:
             FileNotFoundError: the folder is not an exported forecaster.
             ValueError: it is of another format, or no whole export.
         """
-        folder = Path(folder)
+        folder = place_of(folder, num_threads)
         settings, files = read_export(folder, CONFIG, FORMATS, [GRAPH])
-        check_settings(settings, folder / CONFIG, channels=(int,), context_length=(int,), prediction_length=(int,))
+        kinds: dict[str, Any] = dict.fromkeys(("channels", "context_length", "prediction_length"), (int,))
+        check_settings(settings, folder / CONFIG, cardinality=(list, type(None)), **kinds)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         providers = ["CPUExecutionProvider"]
@@ -87,8 +88,8 @@ class RnnSeriesRuntime:
             ValueError: a shape does not fit, or features are missing or unknown.
         """
         length = self.settings["context_length"]
-        past = np.asarray(past_values, dtype=np.float32)
-        if past.ndim != 3 or not past.shape[1] or past.shape[2] != self.settings["channels"]:
+        past = array_of("past_values", past_values, whole=False, missing=True)
+        if past.ndim != 3 or not past.shape[0] or not past.shape[1] or past.shape[2] != self.settings["channels"]:
             raise ValueError(f"past_values has shape {past.shape}, wanted (batch, steps, {self.settings['channels']})")
         past = _last(past, length, np.nan)
         inputs = {"past_values": np.nan_to_num(past), "past_observed_mask": (~np.isnan(past)).astype(np.int64)}
@@ -96,12 +97,16 @@ class RnnSeriesRuntime:
         if features.keys() != wanted.keys():
             raise ValueError(f"features: got {', '.join(features) or 'none'}, wanted {', '.join(wanted) or 'none'}")
         for name, given in wanted.items():
-            array = np.asarray(features[name], dtype=np.int64 if "int64" in given.type else np.float32)
+            array = array_of(name, features[name], whole="int64" in given.type)
             if name == "past_time_features" and array.ndim == 3:
                 array = _last(array, length, 0)
             shape = (len(past), *given.shape[1:])
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}, wanted {shape}")
+            for place, kinds in enumerate(self.settings.get("cardinality") or () if "int64" in given.type else ()):
+                if array[:, place].max() >= kinds:
+                    got = f"{name}[{int(array[:, place].argmax())}, {place}] is {array[:, place].max()}"
+                    raise ValueError(f"{got}, wanted 0 to {kinds - 1}")
             inputs[name] = array
         names = [output.name for output in self.graph.get_outputs()]
         return dict(zip(names, self.graph.run(names, inputs)))
