@@ -80,6 +80,8 @@ class RnnSeq2SeqGenerationPipeline(Pipeline):
         if not self.reads_audio:
             if not isinstance(inputs, str):
                 raise ValueError(f"a source must be a text, several a list of texts; got {type(inputs).__name__}")
+            if not inputs.strip():
+                raise ValueError(f"a source must be a text; got {inputs!r}, which is blank")
             return self.processor([inputs], return_tensors="pt")
         rate = None
         if isinstance(inputs, dict):

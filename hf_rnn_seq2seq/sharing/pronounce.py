@@ -185,7 +185,7 @@ class Pronouncer:
         Raises:
             ValueError: a word is blank, or has features that the model does not know.
         """
-        if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"words: got {words!r:.80}, wanted a list of texts")
         for name, number in (("n_best", n_best), ("num_beams", num_beams)):
             if number is not None and (type(number) is not int or number < 1):

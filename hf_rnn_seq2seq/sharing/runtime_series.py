@@ -91,14 +91,14 @@ class RnnSeriesRuntime:
         past = array_of("past_values", past_values, whole=False, missing=True)
         if past.ndim != 3 or not past.shape[0] or not past.shape[1] or past.shape[2] != self.settings["channels"]:
             raise ValueError(f"past_values has shape {past.shape}, wanted (batch, steps, {self.settings['channels']})")
-        past = _last(past, length, np.nan)
+        steps, past = past.shape[1], _last(past, length, np.nan)
         inputs = {"past_values": np.nan_to_num(past), "past_observed_mask": (~np.isnan(past)).astype(np.int64)}
         wanted = {given.name: given for given in self.graph.get_inputs() if given.name not in inputs}
         if features.keys() != wanted.keys():
             raise ValueError(f"features: got {', '.join(features) or 'none'}, wanted {', '.join(wanted) or 'none'}")
         for name, given in wanted.items():
             array = array_of(name, features[name], whole="int64" in given.type)
-            if name == "past_time_features" and array.ndim == 3:
+            if name == "past_time_features" and array.ndim == 3 and array.shape[1] in (steps, length):
                 array = _last(array, length, 0)
             shape = (len(past), *given.shape[1:])
             if array.shape != shape:

@@ -87,8 +87,8 @@ class RnnValuesRuntime:
         """Return the values of several sequences, each as if it were alone.
 
         Args:
-            sources: vectors (S, F) each, in the user's units, NaN where one is missing; of a model that reads symbols,
-                ids (S,).
+            sources: vectors (S, F) each, in the user's units, NaN where one is missing (of a model with
+                `standardise_features`); of a model that reads symbols, ids (S,).
 
         Returns:
             (S, C) each, or (C,) of a model of whole sequences; float32.
@@ -99,7 +99,8 @@ class RnnValuesRuntime:
         if isinstance(sources, str | bytes | Mapping) or not hasattr(sources, "__len__") or not len(sources):
             raise ValueError(f"sources: got {sources!r:.80}, wanted at least one sequence")
         size = self.settings["vector_size"]
-        arrays = [array_of(f"sources[{number}]", source, size is None, True) for number, source in enumerate(sources)]
+        missing = self.settings.get("missing", True)
+        arrays = [array_of(f"sources[{n}]", source, size is None, missing) for n, source in enumerate(sources)]
         for number, array in enumerate(arrays):
             if array.ndim != (1 if size is None else 2) or not len(array) or (size and array.shape[1] != size):
                 wanted = "ids (S,)" if size is None else f"vectors (S, {size})"
