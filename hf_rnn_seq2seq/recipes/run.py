@@ -37,7 +37,17 @@ from ..training.stopping import Signals, SkippedUpdates, StopEarly, Stopped
 from ..training.teacher_forcing import ScheduledSamplingCallback
 from ..training.trainer import RecipeTrainer, TrainingClock
 from .recipe import CardOptions, Recipe, RecipeError
-from .run_folder import MODEL_FOLDER, check_output, move_into, recipe_hash, recover, run_files, taking_over
+from .run_folder import (
+    CONFIG_FILE,
+    MEAN_FOLDER,
+    MODEL_FOLDER,
+    check_output,
+    move_into,
+    recipe_hash,
+    recover,
+    run_files,
+    taking_over,
+)
 from .running import naming_disk_errors, on_first_process, only_process_in
 from .scoring import greater_is_better
 from .task import Scores, Task, TrainingReport
@@ -321,13 +331,14 @@ def _evaluate_saved(
         _load(task, data, directories)
         return evaluate(task, data, output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir, prefix="mean.") as folder:
+    for left in output_dir.glob(f"{MEAN_FOLDER}*"):  # by a killed process
+        remove(left)
+    with tempfile.TemporaryDirectory(dir=output_dir, prefix=MEAN_FOLDER) as folder:
         _load(task, data, directories, Path(folder))
         scores = evaluate(task, data, folder)
-        for path in run_files(output_dir, with_card=True):
-            remove(path)
-        for path in Path(folder).iterdir():
-            path.replace(output_dir / path.name)
+        for path in sorted(run_files(output_dir, with_card=True), key=lambda path: path.name != CONFIG_FILE):
+            remove(path)  # half a model answers nothing
+        move_into(output_dir, Path(folder))
     return scores
 
 
