@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, P
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.processing_utils import ProcessorMixin
-from transformers.utils import FEATURE_EXTRACTOR_NAME, PROCESSOR_NAME, cached_file
+from transformers.utils import FEATURE_EXTRACTOR_NAME, PROCESSOR_NAME, PaddingStrategy, cached_file
 
 from .feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from .tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer, check_text
@@ -134,6 +134,8 @@ class RnnSeq2SeqProcessor(ProcessorMixin):
         for name in kwargs:
             if name not in _OPTIONS:
                 raise TypeError(f"the processor has no argument {name!r}: it has {', '.join(sorted(_OPTIONS))}")
+        if not isinstance(kwargs.get("padding"), bool | None):
+            PaddingStrategy(kwargs["padding"])  # audio is padded whatever is said
         sources = text if self.feature_extractor is None else audio
         if all(isinstance(side, list | tuple) for side in (sources, text_target)) and len(sources) != len(text_target):
             raise ValueError(f"text_target has {len(text_target)} texts, wanted {len(sources)}, one a source")

@@ -65,7 +65,7 @@ class RnnSeq2SeqTokenizer(PreTrainedTokenizerFast):
         _check_options(kwargs)
         try:
             return super().pad(encoded_inputs, *args, **kwargs)
-        except AssertionError as error:
+        except (AssertionError, ValueError) as error:
             raise ValueError(f"encoded_inputs: {error}") from error
 
     def convert_ids_to_tokens(self, ids: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
