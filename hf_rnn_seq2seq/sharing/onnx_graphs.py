@@ -32,6 +32,7 @@ from ..model.padding import Padding
 from ..model.recurrence import GATES, LayerState, RecurrentStack, StackOutput
 from ..model.state import DecoderState, SourceMemory
 from . import runtime
+from .onnx_loop import add_greedy_loop, drop_detours
 
 
 OPSET = 17  # the first with LayerNormalization
@@ -55,7 +56,8 @@ def write_graphs(
     stay. A step is of N rows, as many for each source, those of a source side by side: `state.*` are (N, .), and
     `source.*` stay (B, .) however many hypotheses read them. The decoder also reads `previous_ids` (N,), if the model
     does, and returns `log_probabilities` (N, V), the best of these (`_add_best_symbols`) and, if it attends,
-    `attention` (N, S).
+    `attention` (N, S). Asked for `steps` more, a step of one row is followed by those of greedy search
+    (`add_greedy_loop`).
     """
     if quantize not in (None, "int8"):
         raise ValueError(f"quantize must be 'int8' or None; got {quantize!r}")
@@ -100,6 +102,8 @@ def write_graphs(
             axes = {name: _free_axes(name, rows_name) for name in [*inputs, *names]}
             with quantized(Path(output_dir) / file, quantize) as traced:
                 trace_graph(module, inputs, names, axes, traced)
+                if file == runtime.DECODER_STEP:
+                    drop_detours(traced)
     _add_best_symbols(Path(output_dir) / runtime.DECODER_STEP)
 
 
@@ -125,14 +129,15 @@ def _add_best_symbols(file: Path) -> None:
         shape = free.get(name, list(value.shape))
         graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, shape))
     for kind, inputs, outputs in (
-        ("Add", ["log_probabilities", "totals"], ["scores"]),
-        ("Add", ["scores", "allowed"], ["allowed_scores"]),
+        ("Add", ["log_probabilities", "totals"], ["scores_so_far"]),
+        ("Add", ["scores_so_far", "allowed"], ["allowed_scores"]),
         ("Reshape", ["allowed_scores", "grouping"], ["scores_of_sources"]),
         ("TopK", ["scores_of_sources", "best"], ["best_scores", "best_places"]),
     ):
         graph.node.append(onnx.helper.make_node(kind, inputs, outputs))
     for name, data_type in (("best_scores", onnx.TensorProto.FLOAT), ("best_places", onnx.TensorProto.INT64)):
         graph.output.append(onnx.helper.make_tensor_value_info(name, data_type, ["sources", "best"]))
+    add_greedy_loop(graph)
     onnx.checker.check_model(model)
     onnx.save(model, file)
 
