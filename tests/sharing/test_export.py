@@ -65,7 +65,8 @@ def check_the_loop(folder: Path, model: RnnSeq2SeqForConditionalGeneration) -> N
     ):
         options = {"eos_token_id": eos, "suppress_tokens": forbidden, "min_new_tokens": least}
         found = []
-        for runtime.loops in (True, False):
+        assert runtime.loops
+        for runtime.loops in (False, True):
             found.append([runtime.generate([source], **options) for source in ([5], [4, 5, 6, 5, 7, 3])])
         assert found[0] == found[1]
 
@@ -101,6 +102,12 @@ def test_graphs_equal_the_model_for_any_batch_and_length(name: str, tmp_path: Pa
         for kind, values in expected.items():
             np.testing.assert_allclose(found[kind], values, atol=1e-5, rtol=0, err_msg=kind)
     check_the_loop(tmp_path, model)
+
+
+def test_a_large_step_makes_no_others(tmp_path: Path) -> None:
+    write_graphs(tiny_model(dtype=torch.float32, vocab_size=2**22 // 6), tmp_path)
+    sessions = [onnxruntime.InferenceSession(tmp_path / f"{name}.onnx") for name in ("encoder", "decoder_step")]
+    assert not RnnSeq2SeqRuntime(*sessions, {}, {}).loops
 
 
 @pytest.mark.slow
