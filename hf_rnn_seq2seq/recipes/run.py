@@ -204,6 +204,7 @@ def make_trainer(
             score_validation=None if validation is None else task.validation_scorer(data["validation"]),
             checkpoints=_kept_checkpoints(recipe, output_dir),
             signals=signals,
+            ema_decay=recipe.pipeline.ema_decay,
             skip_non_finite=recipe.pipeline.skip_non_finite,
         )
         # Made anew when the training begins; here it is only known whether they can be made.
