@@ -40,7 +40,7 @@ from .recipe import CardOptions, Recipe, RecipeError
 from .run_folder import MODEL_FOLDER, check_output, move_into, recipe_hash, recover, run_files, taking_over
 from .running import naming_disk_errors, on_first_process, only_process_in
 from .scoring import greater_is_better
-from .task import Scores, Task, TrainingReport
+from .task import Scores, Task, TrainingReport, to_accelerator
 
 
 logger = logging.getLogger(__name__)
@@ -310,8 +310,7 @@ def _load(task: Task, data: DatasetDict, directories: Sequence[str | Path], mean
         else:
             task.load(directories[0])
     task.check_data(data)
-    if torch.accelerator.is_available() and not task.recipe.training.get("use_cpu", False):
-        task.model.to(torch.accelerator.current_accelerator())
+    to_accelerator(task.model, task.recipe)
 
 
 def _evaluate_saved(
