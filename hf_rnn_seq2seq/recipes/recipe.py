@@ -19,7 +19,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, Seq2SeqTrainingArguments
 
 from ..data.files import read_text, sentence
-from ..data.option_checks import check_range
+from ..data.option_checks import check_range, check_share
 from ..data.pairs import DataOptions
 from ..data.tokenizers import TokenizerOptions
 from ..evaluation.metrics import METRICS, TEXT_METRICS, load_metric
@@ -160,6 +160,8 @@ class PipelineOptions:
         average_which: average the "best" or the "last" checkpoints.
         skip_non_finite: leave out so many updates whose loss or gradient is not finite; the next one, or with 0 the
             first, stops the run.
+        ema_decay: evaluate and save an exponential moving average of the weights (see `moving_average.py`), in which
+            the old average has this share at each update, 0.999 say; `None`: the weights themselves.
         teacher: trained models from whose answers this one learns, too; `None`: from the references alone.
     """
 
@@ -169,11 +171,13 @@ class PipelineOptions:
     average_checkpoints: int = 0
     average_which: Literal["best", "last"] = "best"
     skip_non_finite: int = 0
+    ema_decay: float | None = None
     teacher: TeacherOptions | None = None
 
     def __post_init__(self) -> None:
         check_range(self, "max_tokens", "early_stopping_patience", least=1)
         check_range(self, "average_checkpoints", "skip_non_finite", least=0)
+        check_share(self, "ema_decay")
 
 
 @dataclass

@@ -50,7 +50,7 @@ from .run_folder import (
 )
 from .running import naming_disk_errors, on_first_process, only_process_in
 from .scoring import greater_is_better
-from .task import Scores, Task, TrainingReport
+from .task import Scores, Task, TrainingReport, to_accelerator
 
 
 logger = logging.getLogger(__name__)
@@ -214,6 +214,7 @@ def make_trainer(
             score_validation=None if validation is None else task.validation_scorer(data["validation"]),
             checkpoints=_kept_checkpoints(recipe, output_dir),
             signals=signals,
+            ema_decay=recipe.pipeline.ema_decay,
             skip_non_finite=recipe.pipeline.skip_non_finite,
         )
         # Made anew when the training begins; here it is only known whether they can be made.
@@ -319,8 +320,7 @@ def _load(task: Task, data: DatasetDict, directories: Sequence[str | Path], mean
         else:
             task.load(directories[0])
     task.check_data(data)
-    if torch.accelerator.is_available() and not task.recipe.training.get("use_cpu", False):
-        task.model.to(torch.accelerator.current_accelerator())
+    to_accelerator(task.model, task.recipe)
 
 
 def _evaluate_saved(

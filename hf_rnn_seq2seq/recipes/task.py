@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
 from ..data.files import DataError, read_json, reading
 from ..data.outputs import write_json
 from ..data.splits import Dataset, DatasetDict
@@ -93,6 +95,12 @@ def check_folder(option: str, folder: str | None) -> None:
             saved_classes(Path(folder))
         except (OSError, DataError) as error:
             raise RecipeError(f"{option}: {error}") from error
+
+
+def to_accelerator(model: torch.nn.Module, recipe: Recipe) -> None:
+    """Move a model to where its recipe computes."""
+    if torch.accelerator.is_available() and not recipe.training.get("use_cpu", False):
+        model.to(torch.accelerator.current_accelerator())
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from ..evaluation.decoding import decode
 from ..evaluation.saved_model import load_ensemble, load_model
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from .recipe import Recipe, RecipeError, TeacherOptions
+from .task import to_accelerator
 
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def taught(train: Dataset, recipe: Recipe, options: TeacherOptions) -> Dataset:
         if len(options.models) == 1
         else load_ensemble(options.models)
     )
+    to_accelerator(model, recipe)
     search = copy.deepcopy(model.generation_config)
     search.num_beams, search.num_return_sequences = options.num_beams, options.num_return_sequences
     sources = list(dict.fromkeys(train["source"]))
