@@ -36,9 +36,19 @@ from ..training.checkpoints import (
 from ..training.stopping import Signals, SkippedUpdates, StopEarly, Stopped
 from ..training.teacher_forcing import ScheduledSamplingCallback
 from ..training.trainer import RecipeTrainer, TrainingClock
-from .recipe import CardOptions, Recipe, RecipeError
-from .run_folder import MODEL_FOLDER, check_output, move_into, recipe_hash, recover, run_files, taking_over
+from .recipe import CardOptions, Recipe, RecipeError, derive_values
+from .run_folder import (
+    MODEL_FOLDER,
+    check_output,
+    kept_values,
+    move_into,
+    recipe_hash,
+    recover,
+    run_files,
+    taking_over,
+)
 from .running import naming_disk_errors, on_first_process, only_process_in
+from .scale import derive, in_words, remarks
 from .scoring import greater_is_better
 from .task import Scores, Task, TrainingReport
 
@@ -75,6 +85,8 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
         **recipe.training,
         "save_total_limit": None,  # see `_kept_checkpoints`
     }
+    if pipeline.updates is not None:
+        options["max_steps"] = pipeline.updates
     if not has_validation:
         options["eval_strategy"] = "no"
     _check_trackers(options["report_to"], installed)
@@ -170,18 +182,23 @@ def make_trainer(
     task: Task, data: DatasetDict, output_dir: str | Path, signals: Signals | None = None
 ) -> RecipeTrainer:
     """Build a task's model and what trains it; writes nothing, but finds out all that can be wrong."""
-    recipe = task.recipe
-    arguments = training_arguments(recipe, output_dir, "validation" in data)
+    items = task.number_of_items(data["train"])
+    task.recipe = derive_values(task.recipe, task.kind, derive(task.kind.task, items))
     task.build(data)
     task.try_predicting(data["train"])
     logger.info("%s: %d parameters", type(task.model).__name__, task.model.num_parameters())
     encoded = task.encode(data["train"], "train")
+    lengths = task.lengths(encoded)
+    task.recipe = recipe = derive_values(task.recipe, task.kind, derive(task.kind.task, items, lengths))
+    if recipe.derived:
+        logger.info("auto, of %d training items: %s", items, in_words(recipe.derived))
+    arguments = training_arguments(recipe, output_dir, "validation" in data)
     validation = None
     if "validation" in data:
         validation = task.encode(data["validation"], "validation")
-        lengths = task.lengths(validation)
+        sizes = task.lengths(validation)
         # Batches of like length: the loss costs a fraction of what it would in file order.
-        validation = validation.select(sorted(range(len(lengths)), key=lambda row: lengths[row]))
+        validation = validation.select(sorted(range(len(sizes)), key=lambda row: sizes[row]))
 
     callbacks: list[TrainerCallback] = [
         *(FindBestCheckpoint(), TrainingClock()),
@@ -198,7 +215,7 @@ def make_trainer(
             data_collator=task.collate,
             callbacks=callbacks,
             max_tokens=recipe.pipeline.max_tokens,
-            lengths=task.lengths(encoded),
+            lengths=lengths,
             save_processors=task.save_processors,
             augment=task.augment,
             score_validation=None if validation is None else task.validation_scorer(data["validation"]),
@@ -242,11 +259,23 @@ def train(task: Task, trainer: RecipeTrainer, checkpoint: str | Path | None = No
     report = TrainingReport(
         *(seconds, weights, trainer.state.epoch or 0.0, trainer.state.global_step, len(trainer.lengths)),
         skipped=callbacks[SkippedUpdates].number,
+        derived=recipe.derived,
+        remarks=_remarks(task, trainer),
     )
+    for sentence_of_it in report.remarks:
+        logger.warning("%s", sentence_of_it)
     if trainer.is_world_process_zero():
         move_into(folder, folder / MODEL_FOLDER)
         report.save(folder)
     return report
+
+
+def _remarks(task: Task, trainer: RecipeTrainer) -> list[str]:
+    """Return the sentences of `scale.remarks` on a training that has ended."""
+    state, args = trainer.state, trainer.args
+    losses = [(row["step"], row["eval_loss"]) for row in state.log_history if "eval_loss" in row]
+    warmup = 0 if args.lr_scheduler_type == "constant" else args.get_warmup_steps(state.max_steps)
+    return remarks(task.kind.task, len(trainer.lengths), state.max_steps, state.global_step, warmup, losses)
 
 
 def _reported_splits(recipe: Recipe, data: DatasetDict) -> list[str]:
@@ -290,13 +319,21 @@ def _training_summary(recipe: Recipe, report: TrainingReport) -> dict[str, objec
         "training items": f"{report.items:,}",
         "epochs, updates": f"{report.epochs:g}, {report.updates:,}",
         "batches": batches,
+        **({"derived from the number of items": in_words(report.derived)} if report.derived else {}),
         "optimizer": training.get("optim", Seq2SeqTrainingArguments.optim),
         "learning rate": training.get("learning_rate", Seq2SeqTrainingArguments.learning_rate),
         "seed": recipe.seed,
         "weights": report.weights,
         "seconds": f"{report.seconds:.0f}",
         **({"updates left out": report.skipped} if report.skipped else {}),
+        **({"remarks": "; ".join(report.remarks)} if report.remarks else {}),
     }
+
+
+def _details(report: TrainingReport) -> dict[str, str]:
+    """What a results file says of the training beside the numbers."""
+    details = {"auto": in_words(report.derived), "remarks": "; ".join(report.remarks)}
+    return {name: text for name, text in details.items() if text}
 
 
 def _load(task: Task, data: DatasetDict, directories: Sequence[str | Path], mean_dir: Path | None = None) -> None:
@@ -368,7 +405,10 @@ def run_recipe(
         Stopped: by SIGTERM or SIGINT; in a training a checkpoint is saved first.
         OSError: the disk is full or fails, whatever a library says of it.
     """
-    recipe, output_dir = task.recipe, Path(output_dir)
+    output_dir = Path(output_dir)
+    if resume:
+        task.recipe = derive_values(task.recipe, task.kind, kept_values(task.recipe, output_dir))
+    recipe = task.recipe
     choice: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "eval_only": eval_only, "average": average}
     advice = partial(_how_to_go_on, output_dir, bool(eval_only))
     with ExitStack() as stack:
@@ -399,6 +439,7 @@ def run_recipe(
                     _load(task, data, [output_dir])
                 else:
                     trainer = make_trainer(task, data, output_dir, signals)
+                    recipe = task.recipe  # with what follows from the data
                     with taking_over(recipe, output_dir, checkpoint) as run:
                         report = train(task, trainer, checkpoint, run)
                 if not is_first_process():
@@ -457,5 +498,5 @@ def _write_results(
             parameters=task.model.num_parameters(),
             training_seconds=0.0 if report is None else report.seconds,
             device=task.model.device,
-            details=dict(scores.details),
+            details={**scores.details, **({} if report is None else _details(report))},
         )
