@@ -76,14 +76,14 @@ def derive(task: str, items: int, lengths: Sequence[tuple[int, int]] = ()) -> di
             not among the values without them.
     """
     scale = SCALES[task]
-    batch = round(_within(scale.batch * items**0.4, 4, 128))
-    epochs = math.ceil(_within(scale.epochs * (items / 3600) ** -0.3, 3, scale.most_epochs))
+    batch = _within(scale.batch * items**0.4, 4, 128)
+    epochs = _within(scale.epochs * (items / 3600) ** -0.3, 3, scale.most_epochs)
     size = round(_within(scale.slope * (math.log2(items) - scale.start), 64, scale.largest) / 32) * 32
     dropout = round(scale.dropout * _within(0.75 - 0.1 * math.log10(items), 0.1, 0.5), 2)
     values: dict[str, int | float] = {
-        "training.num_train_epochs": epochs,
-        "training.updates": math.ceil(items / batch) * epochs,
-        "training.per_device_train_batch_size": batch,
+        "training.num_train_epochs": math.ceil(epochs),
+        "training.updates": math.ceil(epochs * items / batch),
+        "training.per_device_train_batch_size": round(batch),
         "training.learning_rate": round(scale.rate * _within((items / 3600) ** -0.2, 0.5, 1), 5),
         "model.encoder_hidden_size": size,
         "model.embedding_size": min(256, round(size * scale.embedding)),

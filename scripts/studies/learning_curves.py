@@ -71,11 +71,11 @@ class Set:
 
 def _pronunciation(language: str) -> Set:
     files = [f"{language}_{split}.tsv.gz" for split in ("train", "dev")]
-    changes = ("tokenizer={source: {type: character, normalization: NFD}, target: {type: word}}",)
+    tokenizers = ("tokenizer.source={type: character, normalization: NFD}", "tokenizer.target={type: word}")
     metrics = ("evaluation.metrics={wer: g2p_wer}", "evaluation.best_metric=wer")
     return Set(
         "sigmorphon2020_g2p", (files[0],), (files[1],), "sigmorphon2020_g2p", "start_here_text", "wer",
-        changes=(*changes, *metrics), language=language,
+        changes=(*tokenizers, *metrics), language=language,
     )  # fmt: skip
 
 
