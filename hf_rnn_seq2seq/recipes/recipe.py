@@ -401,6 +401,8 @@ def _without_auto(content: dict[str, Any], task: str) -> dict[str, Any]:
 def derive_values(recipe: Recipe, kind: RecipeKind, values: Mapping[str, Any]) -> Recipe:
     """Return a recipe with values, by `section.key`, in place of `auto` where it says so and they are given."""
     found = chosen_values(recipe.content, values)
+    if not found:
+        return recipe
     derived = {**recipe.derived, **found}
     return dataclasses.replace(build_recipe(filled(recipe.content, found), recipe.name, kind), derived=derived)
 
@@ -456,6 +458,8 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
         more={section: build_options(cls, sections[section], section) for section, cls in kind.more.items()},
     )
     _check_metrics(kind, recipe.evaluation)
+    if recipe.pipeline.updates is not None and training.get("max_steps", -1) > 0:
+        raise RecipeError(f"training.updates: got {recipe.pipeline.updates} beside max_steps, leave one of them out")
     # Contradictory model options are refused now, not after the data has been read.
     config = recipe.model_config(**recipe.tokenizer.stand_in_sizes())
     if config.aligns and recipe.pipeline.teacher_forcing != TeacherForcingOptions():

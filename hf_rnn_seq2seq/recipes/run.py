@@ -178,20 +178,26 @@ def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
     return f"the mean of {names}"
 
 
+def _follow_data(task: Task, items: int, lengths: Sequence[tuple[int, int]] = ()) -> Recipe:
+    """Put what follows from the data in the place of `auto`; return the recipe. `lengths` are known last."""
+    task.recipe = derive_values(task.recipe, task.kind, derive(task.kind.task, items, lengths))
+    if lengths and task.recipe.derived:
+        logger.info("auto, of %d training items: %s", items, in_words(task.recipe.derived))
+    return task.recipe
+
+
 def make_trainer(
     task: Task, data: DatasetDict, output_dir: str | Path, signals: Signals | None = None
 ) -> RecipeTrainer:
     """Build a task's model and what trains it; writes nothing, but finds out all that can be wrong."""
     items = task.number_of_items(data["train"])
-    task.recipe = derive_values(task.recipe, task.kind, derive(task.kind.task, items))
+    _follow_data(task, items)
     task.build(data)
     task.try_predicting(data["train"])
     logger.info("%s: %d parameters", type(task.model).__name__, task.model.num_parameters())
     encoded = task.encode(data["train"], "train")
     lengths = task.lengths(encoded)
-    task.recipe = recipe = derive_values(task.recipe, task.kind, derive(task.kind.task, items, lengths))
-    if recipe.derived:
-        logger.info("auto, of %d training items: %s", items, in_words(recipe.derived))
+    recipe = _follow_data(task, items, lengths)
     arguments = training_arguments(recipe, output_dir, "validation" in data)
     validation = None
     if "validation" in data:
@@ -262,8 +268,8 @@ def train(task: Task, trainer: RecipeTrainer, checkpoint: str | Path | None = No
         derived=recipe.derived,
         remarks=_remarks(task, trainer),
     )
-    for sentence_of_it in report.remarks:
-        logger.warning("%s", sentence_of_it)
+    for remark in report.remarks:
+        logger.warning("%s", remark)
     if trainer.is_world_process_zero():
         move_into(folder, folder / MODEL_FOLDER)
         report.save(folder)
@@ -405,10 +411,7 @@ def run_recipe(
         Stopped: by SIGTERM or SIGINT; in a training a checkpoint is saved first.
         OSError: the disk is full or fails, whatever a library says of it.
     """
-    output_dir = Path(output_dir)
-    if resume:
-        task.recipe = derive_values(task.recipe, task.kind, kept_values(task.recipe, output_dir))
-    recipe = task.recipe
+    recipe, output_dir = task.recipe, Path(output_dir)
     choice: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "eval_only": eval_only, "average": average}
     advice = partial(_how_to_go_on, output_dir, bool(eval_only))
     with ExitStack() as stack:
@@ -416,21 +419,24 @@ def run_recipe(
         stack.enter_context(naming_disk_errors(output_dir, advice))
         join_processes(recipe)
 
-        def begin() -> tuple[Path | None, TrainingReport | None]:
+        def begin() -> tuple[Recipe, Path | None, TrainingReport | None]:
             stack.enter_context(only_process_in(output_dir))
             recover(output_dir)
+            kept = kept_values(task.recipe, output_dir) if resume else {}
+            recipe = derive_values(task.recipe, task.kind, kept)
             checkpoint = check_output(recipe, output_dir, results=results, **choice)
             if not eval_only:
                 check_training_options(recipe)
             finished = resume and checkpoint is None
-            return checkpoint, TrainingReport.load([*eval_only, output_dir][0]) if eval_only or finished else None
+            report = TrainingReport.load([*eval_only, output_dir][0]) if eval_only or finished else None
+            return recipe, checkpoint, report
 
         try:
-            checkpoint, report = on_first_process(begin)
+            task.recipe, checkpoint, report = on_first_process(begin)
             if (eval_only or report) and not is_first_process():
                 return {}  # one process evaluates what is trained
             data = task.load_data(data_dir)
-            _reported_splits(recipe, data)  # refused before the training, not after it
+            _reported_splits(task.recipe, data)  # refused before the training, not after it
             if eval_only:
                 scores = _evaluate_saved(task, data, eval_only, output_dir, average)
             else:
@@ -439,8 +445,7 @@ def run_recipe(
                     _load(task, data, [output_dir])
                 else:
                     trainer = make_trainer(task, data, output_dir, signals)
-                    recipe = task.recipe  # with what follows from the data
-                    with taking_over(recipe, output_dir, checkpoint) as run:
+                    with taking_over(task.recipe, output_dir, checkpoint) as run:
                         report = train(task, trainer, checkpoint, run)
                 if not is_first_process():
                     return {}
