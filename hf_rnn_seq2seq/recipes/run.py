@@ -36,9 +36,19 @@ from ..training.checkpoints import (
 from ..training.stopping import Signals, SkippedUpdates, StopEarly, Stopped
 from ..training.teacher_forcing import ScheduledSamplingCallback
 from ..training.trainer import RecipeTrainer, TrainingClock
-from .recipe import CardOptions, Recipe, RecipeError
-from .run_folder import MODEL_FOLDER, check_output, move_into, recipe_hash, recover, run_files, taking_over
+from .recipe import CardOptions, Recipe, RecipeError, derive_values
+from .run_folder import (
+    MODEL_FOLDER,
+    check_output,
+    kept_values,
+    move_into,
+    recipe_hash,
+    recover,
+    run_files,
+    taking_over,
+)
 from .running import naming_disk_errors, on_first_process, only_process_in
+from .scale import derive, in_words, remarks
 from .scoring import greater_is_better
 from .task import Scores, Task, TrainingReport, to_accelerator
 
@@ -75,6 +85,8 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
         **recipe.training,
         "save_total_limit": None,  # see `_kept_checkpoints`
     }
+    if pipeline.updates is not None:
+        options["max_steps"] = pipeline.updates
     if not has_validation:
         options["eval_strategy"] = "no"
     _check_trackers(options["report_to"], installed)
@@ -166,22 +178,33 @@ def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
     return f"the mean of {names}"
 
 
+def _follow_data(task: Task, items: int, lengths: Sequence[tuple[int, int]] = ()) -> Recipe:
+    """Put what follows from the data in the place of `auto`; return the recipe. `lengths` are known last."""
+    task.recipe = derive_values(task.recipe, task.kind, derive(task.kind.task, items, lengths))
+    if lengths and task.recipe.derived:
+        logger.info("auto, of %d training items: %s", items, in_words(task.recipe.derived))
+    return task.recipe
+
+
 def make_trainer(
     task: Task, data: DatasetDict, output_dir: str | Path, signals: Signals | None = None
 ) -> RecipeTrainer:
     """Build a task's model and what trains it; writes nothing, but finds out all that can be wrong."""
-    recipe = task.recipe
-    arguments = training_arguments(recipe, output_dir, "validation" in data)
+    items = task.number_of_items(data["train"])
+    _follow_data(task, items)
     task.build(data)
     task.try_predicting(data["train"])
     logger.info("%s: %d parameters", type(task.model).__name__, task.model.num_parameters())
     encoded = task.encode(task.training_split(data["train"]), "train")
+    lengths = task.lengths(encoded)
+    recipe = _follow_data(task, items, lengths)
+    arguments = training_arguments(recipe, output_dir, "validation" in data)
     validation = None
     if "validation" in data:
         validation = task.encode(data["validation"], "validation")
-        lengths = task.lengths(validation)
+        sizes = task.lengths(validation)
         # Batches of like length: the loss costs a fraction of what it would in file order.
-        validation = validation.select(sorted(range(len(lengths)), key=lambda row: lengths[row]))
+        validation = validation.select(sorted(range(len(sizes)), key=lambda row: sizes[row]))
 
     callbacks: list[TrainerCallback] = [
         *(FindBestCheckpoint(), TrainingClock()),
@@ -198,7 +221,7 @@ def make_trainer(
             data_collator=task.collate,
             callbacks=callbacks,
             max_tokens=recipe.pipeline.max_tokens,
-            lengths=task.lengths(encoded),
+            lengths=lengths,
             save_processors=task.save_processors,
             augment=task.augment,
             score_validation=None if validation is None else task.validation_scorer(data["validation"]),
@@ -243,11 +266,23 @@ def train(task: Task, trainer: RecipeTrainer, checkpoint: str | Path | None = No
     report = TrainingReport(
         *(seconds, weights, trainer.state.epoch or 0.0, trainer.state.global_step, len(trainer.lengths)),
         skipped=callbacks[SkippedUpdates].number,
+        derived=recipe.derived,
+        remarks=_remarks(task, trainer),
     )
+    for remark in report.remarks:
+        logger.warning("%s", remark)
     if trainer.is_world_process_zero():
         move_into(folder, folder / MODEL_FOLDER)
         report.save(folder)
     return report
+
+
+def _remarks(task: Task, trainer: RecipeTrainer) -> list[str]:
+    """Return the sentences of `scale.remarks` on a training that has ended."""
+    state, args = trainer.state, trainer.args
+    losses = [(row["step"], row["eval_loss"]) for row in state.log_history if "eval_loss" in row]
+    warmup = 0 if args.lr_scheduler_type == "constant" else args.get_warmup_steps(state.max_steps)
+    return remarks(task.kind.task, len(trainer.lengths), state.max_steps, state.global_step, warmup, losses)
 
 
 def _reported_splits(recipe: Recipe, data: DatasetDict) -> list[str]:
@@ -291,13 +326,21 @@ def _training_summary(recipe: Recipe, report: TrainingReport) -> dict[str, objec
         "training items": f"{report.items:,}",
         "epochs, updates": f"{report.epochs:g}, {report.updates:,}",
         "batches": batches,
+        **({"derived from the number of items": in_words(report.derived)} if report.derived else {}),
         "optimizer": training.get("optim", Seq2SeqTrainingArguments.optim),
         "learning rate": training.get("learning_rate", Seq2SeqTrainingArguments.learning_rate),
         "seed": recipe.seed,
         "weights": report.weights,
         "seconds": f"{report.seconds:.0f}",
         **({"updates left out": report.skipped} if report.skipped else {}),
+        **({"remarks": "; ".join(report.remarks)} if report.remarks else {}),
     }
+
+
+def _details(report: TrainingReport) -> dict[str, str]:
+    """What a results file says of the training beside the numbers."""
+    details = {"auto": in_words(report.derived), "remarks": "; ".join(report.remarks)}
+    return {name: text for name, text in details.items() if text}
 
 
 def _load(task: Task, data: DatasetDict, directories: Sequence[str | Path], mean_dir: Path | None = None) -> None:
@@ -376,21 +419,24 @@ def run_recipe(
         stack.enter_context(naming_disk_errors(output_dir, advice))
         join_processes(recipe)
 
-        def begin() -> tuple[Path | None, TrainingReport | None]:
+        def begin() -> tuple[Recipe, Path | None, TrainingReport | None]:
             stack.enter_context(only_process_in(output_dir))
             recover(output_dir)
+            kept = kept_values(task.recipe, output_dir) if resume else {}
+            recipe = derive_values(task.recipe, task.kind, kept)
             checkpoint = check_output(recipe, output_dir, results=results, **choice)
             if not eval_only:
                 check_training_options(recipe)
             finished = resume and checkpoint is None
-            return checkpoint, TrainingReport.load([*eval_only, output_dir][0]) if eval_only or finished else None
+            report = TrainingReport.load([*eval_only, output_dir][0]) if eval_only or finished else None
+            return recipe, checkpoint, report
 
         try:
-            checkpoint, report = on_first_process(begin)
+            task.recipe, checkpoint, report = on_first_process(begin)
             if (eval_only or report) and not is_first_process():
                 return {}  # one process evaluates what is trained
             data = task.load_data(data_dir)
-            _reported_splits(recipe, data)  # refused before the training, not after it
+            _reported_splits(task.recipe, data)  # refused before the training, not after it
             if eval_only:
                 scores = _evaluate_saved(task, data, eval_only, output_dir, average)
             else:
@@ -399,7 +445,7 @@ def run_recipe(
                     _load(task, data, [output_dir])
                 else:
                     trainer = make_trainer(task, data, output_dir, signals)
-                    with taking_over(recipe, output_dir, checkpoint) as run:
+                    with taking_over(task.recipe, output_dir, checkpoint) as run:
                         report = train(task, trainer, checkpoint, run)
                 if not is_first_process():
                     return {}
@@ -457,5 +503,5 @@ def _write_results(
             parameters=task.model.num_parameters(),
             training_seconds=0.0 if report is None else report.seconds,
             device=task.model.device,
-            details=dict(scores.details),
+            details={**scores.details, **({} if report is None else _details(report))},
         )

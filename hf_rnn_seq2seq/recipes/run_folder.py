@@ -33,6 +33,7 @@ from ..training.checkpoints import (
 )
 from .options import read_yaml
 from .recipe import Recipe, RecipeError
+from .scale import AUTO, auto_keys, value_at
 from .suite import RUN_FILE, earlier_results
 from .task import REPORT_FILE, TrainingReport, check_folder
 
@@ -63,7 +64,7 @@ _FINISHED = (
 # The sections that the weights do not depend on ...
 _NOT_TRAINED_SECTIONS = ("generation", "evaluation", "listening", "card")
 # ... and what may differ in the others between a run and its continuation: how long it goes on, and what it says.
-_LENGTH = frozenset({"num_train_epochs", "max_steps"})
+_LENGTH = frozenset({"num_train_epochs", "max_steps", "updates"})
 _FREE_AT_RESUME = _LENGTH | {"logging_steps", "report_to", "disable_tqdm"}
 
 
@@ -186,6 +187,16 @@ def differences(recipe: Recipe, folder: Path, free: frozenset[str] = _FREE_AT_RE
     before = read_yaml(read_text(written), str(written))
     # An old one does not say its task.
     return _differences(_trained({"task": recipe.content["task"], **before}), _trained(recipe.content), free)
+
+
+def kept_values(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Return what the run in a folder has, by `section.key`, where the recipe to go on with it says `auto`."""
+    written = folder / RECIPE_FILE
+    if not written.is_file():
+        return {}
+    before = read_yaml(read_text(written), str(written))
+    found = {key: value_at(before, key) for key in auto_keys(recipe.content)}
+    return {key: value for key, value in found.items() if value != AUTO}
 
 
 def _trained(content: dict[str, Any]) -> dict[str, Any]:
