@@ -144,6 +144,12 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
         # A member's encoder says which inputs there are, beside those that `forward` names.
         self.members[0]._validate_model_kwargs(model_kwargs)
 
+    def _prepare_generation_config(
+        self, generation_config: GenerationConfig | None, **kwargs: Any
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        """Let a member refuse options out of range, and find the weight of CTC."""
+        return self.members[0]._prepare_generation_config(generation_config or self.generation_config, **kwargs)
+
     def compute_transition_scores(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the scores of what was generated, as a member does: only the vocabulary's size matters."""
         return self.members[0].compute_transition_scores(*args, **kwargs)
@@ -248,12 +254,6 @@ class RnnSeq2SeqSpeechEnsemble(RnnSeq2SeqEnsemble):
         if len({model.config.ctc_weight > 0 for model in models}) > 1:
             weights = [model.config.ctc_weight for model in models]
             raise ValueError(f"members of an ensemble have a CTC branch all or none, got ctc_weight {weights}")
-
-    def _prepare_generation_config(
-        self, generation_config: GenerationConfig | None, **kwargs: Any
-    ) -> tuple[GenerationConfig, dict[str, Any]]:
-        """Let a member find the weight of CTC, and refuse one out of range."""
-        return self.members[0]._prepare_generation_config(generation_config or self.generation_config, **kwargs)
 
     def _get_logits_processor(
         self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
