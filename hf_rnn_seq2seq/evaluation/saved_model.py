@@ -94,6 +94,11 @@ def saved_classes(folder: Path) -> list[str]:
     return names
 
 
+def check_class(folder: str | Path, wanted: str) -> None:
+    """Refuse a folder that says that its model is of another class."""
+    _check_kind(Path(folder), saved_classes(Path(folder)), wanted)
+
+
 def _check_kind(folder: Path, saved: list[str], wanted: str) -> None:
     if saved and wanted not in saved:
         raise DataError(f"{folder} holds a {', '.join(saved)}, wanted a {wanted}")
