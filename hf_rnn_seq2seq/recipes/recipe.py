@@ -240,7 +240,7 @@ class CardOptions:
         title: heading.
         language: ISO 639 code, or several.
         task: in words, for instance "grapheme-to-phoneme conversion".
-        datasets: names of the training data, Hub ids or words.
+        datasets: names of the training data: ids of the Hub, OWNER/NAME, or words.
         license: a licence id of the Hub.
         example: an input for the card's code; a file name for speech.
         limitations: one more limitation.

@@ -22,6 +22,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from ..data.files import reading, sentence
 from ..data.outputs import is_first_process, remove, replacing
 from ..data.splits import DatasetDict
+from ..evaluation.saved_model import check_class
 from ..evaluation.work_in_parts import start_processes
 from ..sharing.card import save_model_card
 from ..sharing.results import write_results
@@ -346,6 +347,8 @@ def _details(report: TrainingReport) -> dict[str, str]:
 def _load(task: Task, data: DatasetDict, directories: Sequence[str | Path], mean_dir: Path | None = None) -> None:
     """Give a task a saved model, an ensemble, or the mean of several, which is saved in `mean_dir`."""
     with reading(", ".join(map(str, directories)), "what save_pretrained wrote", any_error=True):
+        for directory in directories:
+            check_class(directory, task.model_class.__name__)
         if mean_dir is not None:
             task.load_average(directories, mean_dir)
         elif len(directories) > 1:

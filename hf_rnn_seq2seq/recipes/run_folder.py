@@ -19,7 +19,7 @@ import torch
 
 from ..data.files import first_few, read_text
 from ..data.outputs import check_output_file, check_output_folder, is_first_process, remove, write_whole
-from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, RECIPE_FILE
+from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, RECIPE_FILE, SERIES_FILE
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..training.checkpoints import (
     UNFINISHED,
@@ -53,7 +53,7 @@ CARD_FILE = "README.md"
 PREDICTIONS = "predictions_*.tsv"
 SPOKEN_PICTURE = "spectrogram.png"
 VALUES_PICTURE = "values.png"
-SERIES_FILE, FORECAST_PICTURE = "series.json", "forecast.png"
+FORECAST_PICTURE = "forecast.png"
 # What a run leaves, beside its checkpoints, its recipe, and a card.
 _FINISHED = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "config.json", "generation_config.json"),

@@ -76,7 +76,8 @@ class RnnSeriesRuntime:
             past_values: (B, P, C) in the user's units, NaN where a value is missing. A shorter past than P is padded
                 in front; a longer one is cut to its last P steps.
             features: what the graph also reads: `past_time_features` (B, P, F), `future_time_features` (B, T, F),
-                `static_real_features` (B, *), `static_categorical_features` (B, *).
+                `static_real_features` (B, *) in the user's units, `static_categorical_features` (B, *): numbers of
+                classes, or their names where the export knows them.
 
         Returns:
             `forecast` (B, T, C), and of a distribution its arguments, `params.<name>` (B, T, C), shifted by `loc` and
@@ -84,27 +85,56 @@ class RnnSeriesRuntime:
             that the values before are their means.
 
         Raises:
-            ValueError: a shape does not fit, or features are missing or unknown.
+            ValueError: a shape does not fit, a value is infinite or NaN where it must be known, or features are
+                missing, unknown or of an unknown class.
         """
         length = self.settings["context_length"]
         past = np.asarray(past_values, dtype=np.float32)
         if past.ndim != 3 or not past.shape[1] or past.shape[2] != self.settings["channels"]:
             raise ValueError(f"past_values has shape {past.shape}, wanted (batch, steps, {self.settings['channels']})")
+        _check_finite("past_values", past, missing=True)
         past = _last(past, length, np.nan)
         inputs = {"past_values": np.nan_to_num(past), "past_observed_mask": (~np.isnan(past)).astype(np.int64)}
         wanted = {given.name: given for given in self.graph.get_inputs() if given.name not in inputs}
         if features.keys() != wanted.keys():
             raise ValueError(f"features: got {', '.join(features) or 'none'}, wanted {', '.join(wanted) or 'none'}")
         for name, given in wanted.items():
-            array = np.asarray(features[name], dtype=np.int64 if "int64" in given.type else np.float32)
+            array = np.asarray(features[name])
+            if name == "static_categorical_features":
+                array = self._classes(array)
+            array = np.asarray(array, dtype=np.int64 if "int64" in given.type else np.float32)
             if name == "past_time_features" and array.ndim == 3:
                 array = _last(array, length, 0)
             shape = (len(past), *given.shape[1:])
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}, wanted {shape}")
             inputs[name] = array
+            _check_finite(name, array, missing=False)
         names = [output.name for output in self.graph.get_outputs()]
         return dict(zip(names, self.graph.run(names, inputs)))
+
+    def _classes(self, classes: np.ndarray) -> np.ndarray:
+        """Return the numbers of classes (B, N); refuse those that the model has not."""
+        sizes, named = self.settings.get("cardinality", []), list(self.settings.get("classes", {}).values())
+        if classes.ndim != 2 or classes.shape[1] != len(sizes):
+            raise ValueError(f"static_categorical_features has shape {classes.shape}, wanted (batch, {len(sizes)})")
+        numbers = np.zeros(classes.shape, np.int64)
+        for row, column in np.ndindex(classes.shape):
+            known: Any = named[column] if named and classes.dtype.kind in "UO" else range(sizes[column])
+            if classes[row, column] not in known:
+                wanted = ", ".join(map(repr, known)) if isinstance(known, list) else f"0 to {len(known) - 1}"
+                got = classes[row, column].item() if hasattr(classes[row, column], "item") else classes[row, column]
+                raise ValueError(f"static_categorical_features[{row}, {column}] is {got!r}, wanted {wanted}")
+            numbers[row, column] = known.index(classes[row, column])
+        return numbers
+
+
+def _check_finite(name: str, values: np.ndarray, missing: bool) -> None:
+    """Refuse infinite values, and NaN unless a value may be `missing`."""
+    wrong = np.argwhere(np.isinf(values) | (np.isnan(values) & (not missing)))
+    if len(wrong):
+        place, wanted = wrong[0].tolist(), "a number, or NaN where it is missing" if missing else "a number"
+        raise ValueError(f"{name}{place} is {values[tuple(place)]}, wanted {wanted}")
 
 
 def _last(values: np.ndarray, length: int, padding: float) -> np.ndarray:
