@@ -1,7 +1,8 @@
 """A saved model of values or labels as a folder without torch and transformers: one ONNX graph, settings, runtime.
 
 The graph reads vectors in the user's units, or token ids, and gives values in the user's units, both scales inside it,
-or the probability of each label. The folder also gets a copy of `runtime_values.py`, which runs it. Needs the extra `export`.
+or the probability of each label. The folder also gets a copy of `runtime_values.py`, which runs it. Needs the extra
+`export`.
 """
 
 from __future__ import annotations
