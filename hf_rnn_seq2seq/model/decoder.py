@@ -200,16 +200,8 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         mask = None if attention_mask is None else attention_mask[:, -embedded.shape[1] :].bool()  # (B, T)
         if mask is not None:
             embedded = embedded.masked_fill(~mask.unsqueeze(-1), 0)  # (B, T, E): a NaN in the padding goes nowhere
-        one_by_one = (
-            self.config.input_feeding
-            or self.config.coverage
-            or self.attends_before_step
-            or choose_input is not None
-            or embedded.shape[1] == 1
-            or (self.training and self.config.recurrent_dropout > 0)
-            or (past_key_values is not None and is_recording(past_key_values))
-            or not (is_traced() or is_own(self, "step"))
-        )
+        recording = past_key_values is not None and is_recording(past_key_values)
+        one_by_one = recording or choose_input is not None or self._needs_steps(embedded)
         ids, keeps_state = input_ids if inputs_embeds is None else None, past_key_values is not None
         steps = run_decoder(self, embedded, state, source, mask, one_by_one, choose_input, ids, keeps_state)
         if steps is None:
@@ -221,12 +213,7 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
         if self.config.aligns:
             steps = self._align(steps, ids, state, source, mask, output_layer)
         if mask is not None:
-            # A step that is passed over gives what the last real one gave: generate() continues from the last
-            # position, whether or not a prompt is padded there.
-            last_real = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), 0).cummax(dim=1).values
-            rows = torch.arange(mask.shape[0], device=mask.device)[:, None]  # (B, 1); last_real (B, T)
-            parts = {name: getattr(steps, name) for name in ("output", "weights", "gate", "coverage_loss")}
-            steps = steps._replace(**{k: part[rows, last_real] for k, part in parts.items() if part is not None})
+            steps = _passed_over(steps, mask)
         if past_key_values is not None:
             save_states(past_key_values, steps.states, steps=embedded.shape[1])
         weights = steps.weights  # (B, T, S)
@@ -243,6 +230,17 @@ class RnnSeq2SeqDecoder(RnnSeq2SeqPreTrainedModel):
             cross_attentions=(() if weights is None else (weights.unsqueeze(1),)) if output_attentions else None,
             pointer=pointer,
             coverage_loss=steps.coverage_loss,
+        )
+
+    def _needs_steps(self, embedded: Tensor) -> bool:
+        """Whether a step needs the result of the one before, or is a user's own."""
+        return (
+            self.config.input_feeding
+            or self.config.coverage
+            or self.attends_before_step
+            or embedded.shape[1] == 1
+            or (self.training and self.config.recurrent_dropout > 0)
+            or not (is_traced() or is_own(self, "step"))
         )
 
     def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None = None) -> Tensor:
@@ -414,3 +412,14 @@ def _where(real: Tensor, new: DecoderState, old: DecoderState) -> DecoderState:
     layers = tuple(tuple(torch.where(rows, *parts) for parts in zip(*both)) for both in zip(new.layers, old.layers))
     feed, coverage = (None if n is None else torch.where(rows, n, o) for n, o in zip(new[1:], old[1:]))
     return DecoderState(layers, feed, coverage)
+
+
+def _passed_over(steps: StepResults, mask: Tensor) -> StepResults:
+    """
+    Give each step that the mask (B, T) passes over the results of the last real one: `generate()` continues from the
+    last position, whether or not a prompt is padded there.
+    """
+    last_real = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), 0).cummax(dim=1).values  # (B, T)
+    rows = torch.arange(mask.shape[0], device=mask.device)[:, None]  # (B, 1)
+    parts = {name: getattr(steps, name) for name in ("output", "weights", "gate", "coverage_loss")}
+    return steps._replace(**{name: part[rows, last_real] for name, part in parts.items() if part is not None})

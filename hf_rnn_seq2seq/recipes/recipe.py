@@ -19,7 +19,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, Seq2SeqTrainingArguments
 
 from ..data.files import read_text, sentence
-from ..data.option_checks import check_range
+from ..data.option_checks import check_range, check_share
 from ..data.pairs import DataOptions
 from ..data.tokenizers import TokenizerOptions
 from ..evaluation.metrics import METRICS, TEXT_METRICS, load_metric
@@ -123,6 +123,29 @@ class TokenizerSection:
 
 
 @dataclass
+class TeacherOptions:
+    """Distillation (Kim & Rush 2016, sequence-level), of text to text: see `teaching.py`.
+
+    Args:
+        models: folders of saved models that answer the training sources; several are an ensemble.
+        num_beams: width of their search.
+        num_return_sequences: so many answers to each source, the best ones, become training pairs.
+        keep_references: train on the references, too.
+    """
+
+    models: list[str]
+    num_beams: int = 5
+    num_return_sequences: int = 1
+    keep_references: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ValueError("models: got none, wanted at least one folder of a saved model")
+        check_range(self, "num_beams", least=1, most=1000)
+        check_range(self, "num_return_sequences", least=1, most=self.num_beams)
+
+
+@dataclass
 class PipelineOptions:
     """The keys of the section `training` that are ours; the others are fields of `Seq2SeqTrainingArguments`.
 
@@ -137,6 +160,9 @@ class PipelineOptions:
         average_which: average the "best" or the "last" checkpoints.
         skip_non_finite: leave out so many updates whose loss or gradient is not finite; the next one, or with 0 the
             first, stops the run.
+        ema_decay: evaluate and save an exponential moving average of the weights (see `moving_average.py`), in which
+            the old average has this share at each update, 0.999 say; `None`: the weights themselves.
+        teacher: trained models from whose answers this one learns, too; `None`: from the references alone.
     """
 
     max_tokens: int | None = None
@@ -145,10 +171,13 @@ class PipelineOptions:
     average_checkpoints: int = 0
     average_which: Literal["best", "last"] = "best"
     skip_non_finite: int = 0
+    ema_decay: float | None = None
+    teacher: TeacherOptions | None = None
 
     def __post_init__(self) -> None:
         check_range(self, "max_tokens", "early_stopping_patience", least=1)
         check_range(self, "average_checkpoints", "skip_non_finite", least=0)
+        check_share(self, "ema_decay")
 
 
 @dataclass
@@ -433,6 +462,8 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
         more={section: build_options(cls, sections[section], section) for section, cls in kind.more.items()},
     )
     _check_metrics(kind, recipe.evaluation)
+    if recipe.pipeline.teacher is not None and kind is not SEQ2SEQ:
+        raise RecipeError(f"training.teacher: answers are text, wanted task seq2seq, got {kind.task}; leave it out")
     # Contradictory model options are refused now, not after the data has been read.
     config = recipe.model_config(**recipe.tokenizer.stand_in_sizes())
     if config.aligns and recipe.pipeline.teacher_forcing != TeacherForcingOptions():

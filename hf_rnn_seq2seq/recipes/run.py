@@ -41,7 +41,7 @@ from .recipe import CardOptions, Recipe, RecipeError
 from .run_folder import MODEL_FOLDER, check_output, move_into, recipe_hash, recover, run_files, taking_over
 from .running import naming_disk_errors, on_first_process, only_process_in
 from .scoring import greater_is_better
-from .task import Scores, Task, TrainingReport
+from .task import Scores, Task, TrainingReport, to_accelerator
 
 
 logger = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ def make_trainer(
     task.build(data)
     task.try_predicting(data["train"])
     logger.info("%s: %d parameters", type(task.model).__name__, task.model.num_parameters())
-    encoded = task.encode(data["train"], "train")
+    encoded = task.encode(task.training_split(data["train"]), "train")
     validation = None
     if "validation" in data:
         validation = task.encode(data["validation"], "validation")
@@ -205,6 +205,7 @@ def make_trainer(
             score_validation=None if validation is None else task.validation_scorer(data["validation"]),
             checkpoints=_kept_checkpoints(recipe, output_dir),
             signals=signals,
+            ema_decay=recipe.pipeline.ema_decay,
             skip_non_finite=recipe.pipeline.skip_non_finite,
         )
         # Made anew when the training begins; here it is only known whether they can be made.
@@ -312,8 +313,7 @@ def _load(task: Task, data: DatasetDict, directories: Sequence[str | Path], mean
         else:
             task.load(directories[0])
     task.check_data(data)
-    if torch.accelerator.is_available() and not task.recipe.training.get("use_cpu", False):
-        task.model.to(torch.accelerator.current_accelerator())
+    to_accelerator(task.model, task.recipe)
 
 
 def _evaluate_saved(
