@@ -417,9 +417,7 @@ class RnnSeq2SeqTimeSeriesEnsemble(EnsembleModel):
         super().__init__(models)
         kinds = [model.config.distribution_output for model in models]
         if "none" in kinds and len(set(kinds)) > 1:
-            raise ValueError(
-                f"members of an ensemble have a distribution all or none, got distribution_output {kinds}"
-            )
+            raise ValueError(f"members of an ensemble have distribution_output='none' all or none, got {kinds}")
         self.value_scale = models[0].value_scale
         self.distribution_output = models[0].distribution_output
 

@@ -290,8 +290,8 @@ def test_a_model_of_another_kind_is_refused_by_every_script(
     before = snapshot(folder)
     for number, models in enumerate(([folder], [checkpoints[0]], checkpoints, [*checkpoints, "--average"])):
         options = ["--eval_only", *models, "--output_dir", tmp_path / str(number)]
-        if kind == other == "speak" and len(models) > 1:
-            with pytest.raises(SystemExit, match=r"^error: --(eval_only: got 2 models|average)"):
+        if kind == other == "speak" and models is checkpoints:
+            with pytest.raises(SystemExit, match=r"^error: --eval_only: got 2 models"):
                 run(kind, data_dir, *options)
         elif kind == other:
             assert run(kind, data_dir, *options)
@@ -309,9 +309,9 @@ def test_a_model_of_another_kind_is_refused_by_every_script(
             PREDICT([str(folder), "ab"])
     else:
         PREDICT([str(folder), "ab"])
-    if other in ("values", "forecast"):
+    if other not in ("speech", "speak"):
         export_model(folder, tmp_path / "exported")
-    elif other != "seq2seq":
+    else:
         with pytest.raises(ValueError, match=r"holds a RnnSeq2SeqFor.*, wanted a RnnSeq2SeqForConditionalGeneration"):
             export_model(folder, tmp_path / "exported")
         assert not (tmp_path / "exported").exists()
