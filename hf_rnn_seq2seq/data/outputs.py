@@ -13,7 +13,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,17 @@ def _disk_error(error: Exception, folder: Path) -> int | None:
 
 def _beside(path: Path) -> Path:
     """Return a name that nobody knows, in the folder of a path, with its end: a picture's kind follows from it."""
-    return path.with_name(f".partial-{secrets.token_hex(6)}-{path.name[-40:]}")
+    return path.with_name(f".partial-{os.getpid()}-{secrets.token_hex(6)}-{path.name[-40:]}")
+
+
+def _clear_beside(path: Path) -> None:
+    """Delete what killed processes have left beside a file or folder that is whole now."""
+    wanted = re.compile(rf"\.partial-(\d+)-[0-9a-f]{{12}}-{re.escape(path.name[-40:])}")
+    for left in path.parent.iterdir():
+        found = wanted.fullmatch(left.name)
+        if found and not Path(f"/proc/{found[1]}").exists() and Path("/proc/self").exists():
+            with suppress(OSError):
+                remove(left)
 
 
 def _created(path: Path) -> Any:
@@ -123,6 +133,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield partial
             _to_disk(partial)
             partial.replace(path)
+            _clear_beside(path)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -137,7 +148,7 @@ def replacing_folder(path: str | Path, names: Iterable[str] = ()) -> Iterator[Pa
     """Yield a folder to write, which takes the place of `path` at the end; if the work fails, `path` stays as it was.
 
     What `path` holds of other names than `names` is copied. A kill between the two renames leaves no folder `path`;
-    what was there is then beside it.
+    what was there is then beside it, until the next one that writes has finished.
     """
     path = Path(path).resolve()  # a folder may be named by a link
     if os.path.ismount(path) or path in (here := Path.cwd(), *here.parents):
@@ -159,6 +170,7 @@ def replacing_folder(path: str | Path, names: Iterable[str] = ()) -> Iterator[Pa
             _swap(partial, path, earlier)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+    _clear_beside(path)
     shutil.rmtree(earlier, ignore_errors=True)  # the new one is whole, whether or not the old one can be deleted
 
 

@@ -197,6 +197,8 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         longest = pad_options.get("max_length")
         if longest is not None and (not isinstance(longest, int) or longest < 1):
             raise ValueError(f"max_length is {longest!r}; wanted a whole number, at least 1")
+        if speaker is not None and (count := 1 if isinstance(speaker, str) else len(speaker)) != len(vectors):
+            raise ValueError(f"speaker names {count} utterances, but there are {len(vectors)}")
         normalized = self._normalize(vectors, [speaker] if isinstance(speaker, str) else speaker)
         features = [self._stacked(vector).numpy() for vector in normalized]
         return self.pad(
@@ -308,8 +310,6 @@ class RnnSeq2SeqFeatureExtractor(SequenceFeatureExtractor):
         speakers: Sequence[Any] = range(len(vectors))
         if self.normalization == "speaker" and speaker is not None:
             speakers = speaker
-            if len(speaker) != len(vectors):
-                raise ValueError(f"speaker names {len(speaker)} utterances, but there are {len(vectors)}")
         moments = {}
         for name in set(speakers):
             frames = torch.cat([vector for vector, other in zip(vectors, speakers, strict=True) if other == name])

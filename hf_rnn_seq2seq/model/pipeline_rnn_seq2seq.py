@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from torch import Tensor
-from transformers import BatchFeature, GenerationConfig, Pipeline
+from transformers import BatchFeature, GenerationConfig, Pipeline, PreTrainedModel, ProcessorMixin
 from transformers.pipelines.audio_utils import ffmpeg_read
 
 from .option_rules import GENERATION_TASK
@@ -56,6 +56,12 @@ class RnnSeq2SeqGenerationPipeline(Pipeline):
     def __init__(
         self, model: Any, processor: Any = None, tokenizer: Any = None, feature_extractor: Any = None, **kwargs: Any
     ):
+        if not isinstance(model, PreTrainedModel):
+            raise TypeError(
+                f"model must be a loaded model; got {model!r:.80} (transformers.pipeline loads one by name)"
+            )
+        if not isinstance(processor, ProcessorMixin | None):
+            raise TypeError(f"processor must be a processor; got {processor!r:.80}")
         if processor is None and tokenizer is not None:
             processor = RnnSeq2SeqProcessor(tokenizer, feature_extractor)
         if processor is None and os.path.isdir(model.name_or_path):
@@ -71,6 +77,11 @@ class RnnSeq2SeqGenerationPipeline(Pipeline):
         self, return_alignments: bool | None = None, **generate_options: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         forward = dict(generate_options)
+        if not isinstance(return_alignments, bool | None):
+            raise TypeError(f"return_alignments is {return_alignments!r}, wanted True or False")
+        if not isinstance(generate_options.get("generation_config"), GenerationConfig | None):
+            got = repr(generate_options["generation_config"])
+            raise TypeError(f"generation_config is {got:.80}, wanted a GenerationConfig")
         if return_alignments is not None:
             forward["return_alignments"] = return_alignments
         return {}, forward, {}
@@ -80,6 +91,8 @@ class RnnSeq2SeqGenerationPipeline(Pipeline):
         if not self.reads_audio:
             if not isinstance(inputs, str):
                 raise ValueError(f"a source must be a text, several a list of texts; got {type(inputs).__name__}")
+            if not inputs.strip():
+                raise ValueError(f"a source must be a text; got {inputs!r}, which is blank")
             return self.processor([inputs], return_tensors="pt")
         rate = None
         if isinstance(inputs, dict):

@@ -5,20 +5,21 @@ tokenizer, and what is done to a source before it is read. This file travels to 
 library, transformers and the flat files beside it.
 """
 
+import inspect
 import json
 import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.processing_utils import ProcessorMixin
-from transformers.utils import FEATURE_EXTRACTOR_NAME, PROCESSOR_NAME, cached_file
+from transformers.utils import FEATURE_EXTRACTOR_NAME, PROCESSOR_NAME, PaddingStrategy, cached_file
 
 from .feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
-from .tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
+from .tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer, check_text
 from .tokenization_two_sides import RnnSeq2SeqTwoSidedTokenizer
 from .tokenization_words import RnnSeq2SeqWordTokenizer
 
@@ -31,6 +32,12 @@ _PREPROCESSING_FILE = "preprocessing.json"
 _TARGET_FOLDER = "target_tokenizer"
 # What the recipe beside a model of an early version says where its sources were not read as they are.
 _REWRITES = re.compile(r"^\s*(reverse_source:\s*true|source_replacements:\s*(\n\s*-|\[\[))", re.MULTILINE)
+# Options of a tokenizer's call.
+_OPTIONS = {
+    *inspect.signature(PreTrainedTokenizerBase.__call__).parameters,
+    *inspect.signature(PreTrainedTokenizerFast._encode_plus).parameters,
+    "max_target_length",
+} - {"self", "args", "kwargs", "text_pair_target", "padding_strategy", "truncation_strategy"}
 # Which repository, and how to get at it.
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 
@@ -121,6 +128,17 @@ class RnnSeq2SeqProcessor(ProcessorMixin):
             ValueError: Nothing is given, or what this model does not read.
         """
         options = {"return_tensors": return_tensors, **kwargs}
+        for name, given in (("text", text), ("text_target", text_target)):
+            if given is not None:
+                check_text(name, given)
+        for name in kwargs:
+            if name not in _OPTIONS:
+                raise TypeError(f"the processor has no argument {name!r}: it has {', '.join(sorted(_OPTIONS))}")
+        if not isinstance(kwargs.get("padding"), bool | None):
+            PaddingStrategy(kwargs["padding"])  # audio is padded whatever is said
+        sources = text if self.feature_extractor is None else audio
+        if all(isinstance(side, list | tuple) for side in (sources, text_target)) and len(sources) != len(text_target):
+            raise ValueError(f"text_target has {len(text_target)} texts, wanted {len(sources)}, one a source")
         if self.feature_extractor is None:
             if audio is not None or sampling_rate is not None or speaker is not None:
                 raise ValueError("audio, sampling_rate and speaker: this model reads text; give text")
@@ -186,6 +204,9 @@ class RnnSeq2SeqProcessor(ProcessorMixin):
             trust_remote_code (`bool`, *optional*): For a tokenizer that is none of ours.
             kwargs: `cache_dir`, `revision`, `token` and the like.
         """
+        if not isinstance(pretrained_model_name_or_path, str | os.PathLike) or not str(pretrained_model_name_or_path):
+            got = repr(pretrained_model_name_or_path)
+            raise ValueError(f"pretrained_model_name_or_path must be a folder or a name on the Hub; got {got}")
         path = str(pretrained_model_name_or_path)
         hub = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
         tokenizer = _load_tokenizer(path, trust_remote_code, hub)

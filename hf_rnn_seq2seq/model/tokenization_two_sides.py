@@ -60,6 +60,11 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
     ):
         if not isinstance(reverse_source, bool):
             raise ValueError(f"reverse_source must be true or false; got {reverse_source!r}")
+        if not isinstance(source_replacements, list | tuple):
+            raise ValueError(f"source_replacements: got {source_replacements!r:.80}, wanted a list of pairs")
+        if not isinstance(target_tokenizer, PreTrainedTokenizerFast | None):
+            got = type(target_tokenizer).__name__
+            raise TypeError(f"target_tokenizer must be a fast tokenizer of transformers; got {got}")
         self._replacements = [_compiled(pair) for pair in source_replacements]
         # transformers saves what reaches its constructor in tokenizer_config.json.
         super().__init__(
@@ -97,6 +102,8 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
             source, target: The tokenizers.
             source_replacements, reverse_source: As for the class.
         """
+        if not isinstance(source, PreTrainedTokenizerFast):
+            raise TypeError(f"source must be a fast tokenizer of transformers; got {type(source).__name__}")
         return cls(
             tokenizer_object=source.backend_tokenizer,
             target_tokenizer=None if target is source else target,
@@ -163,7 +170,7 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
 
     def _rewritten(self, text: Any) -> Any:
         if not isinstance(text, str):
-            raise ValueError(f"a source must be a text; got {type(text).__name__}")
+            raise ValueError(f"text: a source must be a text; got {type(text).__name__}")
         for pattern, replacement in self._replacements:
             text = pattern.sub(replacement, text)
         return text
@@ -228,7 +235,7 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
 
 def _compiled(pair: Sequence[str]) -> tuple[re.Pattern[str], str]:
     """Return a checked pair of a regular expression and its replacement."""
-    if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+    if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
         raise ValueError(f"source_replacements: got {pair}, wanted [regular expression, replacement]")
     try:
         pattern = re.compile(pair[0])

@@ -42,9 +42,18 @@ class RnnSeq2SeqWordTokenizer(RnnSeq2SeqTokenizer):
         character_normalization: str | None = None,
         **kwargs: Any,
     ):
+        if isinstance(max_word_length, bool) or not isinstance(max_word_length, int):
+            raise ValueError(f"max_word_length must be a whole number; got {max_word_length!r}")
         if not 1 <= max_word_length <= 1024:
             wanted = "at least 1" if max_word_length < 1 else "at most 1024"
             raise ValueError(f"max_word_length must be {wanted}; got {max_word_length}")
+        if character_normalization not in (None, "NFC", "NFD", "NFKC", "NFKD"):
+            got = repr(character_normalization)
+            raise ValueError(f"character_normalization must be NFC, NFD, NFKC, NFKD or None; got {got}")
+        if not isinstance(character_vocab, list | tuple | None) or len({*(character_vocab or ())}) < len(
+            character_vocab or ()
+        ):
+            raise ValueError(f"character_vocab must be a list of characters, each once; got {character_vocab!r:.80}")
         own: dict[str, Any] = {"character_vocab": character_vocab, "max_word_length": max_word_length}
         own["character_normalization"] = character_normalization
         super().__init__(*args, **own, **kwargs)  # saves what reaches it in tokenizer_config.json

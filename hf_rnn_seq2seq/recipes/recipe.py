@@ -487,6 +487,10 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
         more={section: build_options(cls, sections[section], section) for section, cls in kind.more.items()},
     )
     _check_metrics(kind, recipe.evaluation)
+    splits = ["validation", *(getattr(recipe.data, "test_files", None) or ["test"])]
+    for split in recipe.evaluation.splits or []:
+        if split not in splits:
+            raise RecipeError(f"evaluation.splits: got {split!r}, the data has {', '.join(splits)}")
     if recipe.pipeline.teacher is not None and kind is not SEQ2SEQ:
         raise RecipeError(f"training.teacher: answers are text, wanted task seq2seq, got {kind.task}; leave it out")
     if recipe.pipeline.updates is not None and training.get("max_steps", -1) > 0:

@@ -39,6 +39,8 @@ from ..training.teacher_forcing import ScheduledSamplingCallback
 from ..training.trainer import RecipeTrainer, TrainingClock
 from .recipe import CardOptions, Recipe, RecipeError, derive_values
 from .run_folder import (
+    CONFIG_FILE,
+    MEAN_FOLDER,
     MODEL_FOLDER,
     check_output,
     kept_values,
@@ -367,13 +369,14 @@ def _evaluate_saved(
         _load(task, data, directories)
         return evaluate(task, data, output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir, prefix="mean.") as folder:
+    for left in output_dir.glob(f"{MEAN_FOLDER}*"):  # by a killed process
+        remove(left)
+    with tempfile.TemporaryDirectory(dir=output_dir, prefix=MEAN_FOLDER) as folder:
         _load(task, data, directories, Path(folder))
         scores = evaluate(task, data, folder)
-        for path in run_files(output_dir, with_card=True):
-            remove(path)
-        for path in Path(folder).iterdir():
-            path.replace(output_dir / path.name)
+        for path in sorted(run_files(output_dir, with_card=True), key=lambda path: path.name != CONFIG_FILE):
+            remove(path)  # half a model answers nothing
+        move_into(output_dir, Path(folder))
     return scores
 
 

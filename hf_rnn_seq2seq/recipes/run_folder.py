@@ -46,10 +46,10 @@ _MODEL_CODE = Path(__file__).parents[1] / "model"
 EARLIER_FOLDER = "earlier_run"
 # The same while its files are moved into it, or back; and the model while its files are.
 _MOVED_FOLDER = ".earlier_run"
-MODEL_FOLDER = f"{UNFINISHED}model"
+MODEL_FOLDER, MEAN_FOLDER = f"{UNFINISHED}model", f"{UNFINISHED}mean."
 # The comment in a run's recipe that tells it from all others.
 _RUN_LINE = "# run: {}\n"
-CARD_FILE = "README.md"
+CARD_FILE, CONFIG_FILE = "README.md", "config.json"
 PREDICTIONS = "predictions_*.tsv"
 SPOKEN_PICTURE = "spectrogram.png"
 VALUES_PICTURE = "values.png"
@@ -61,7 +61,9 @@ _FINISHED = (
     *(COLUMNS_FILE, VALUES_PICTURE, SERIES_FILE, FORECAST_PICTURE, SPOKEN_PICTURE),
     *(PREPROCESSING_FILE, TARGET_TOKENIZER_FOLDER, "training_args.bin", REPORT_FILE, PREDICTIONS),
 )
-# The sections that the weights do not depend on ...
+# Validation data is decoded greedily.
+_OF_BEAMS = ("num_beams", "num_return_sequences", "length_penalty", "early_stopping")
+# The sections that the weights do not depend on, but for what chooses among them ...
 _NOT_TRAINED_SECTIONS = ("generation", "evaluation", "listening", "card")
 # ... and what may differ in the others between a run and its continuation: how long it goes on, and what it says.
 _LENGTH = frozenset({"num_train_epochs", "max_steps", "updates"})
@@ -186,7 +188,21 @@ def differences(recipe: Recipe, folder: Path, free: frozenset[str] = _FREE_AT_RE
         return []
     before = read_yaml(read_text(written), str(written))
     # An old one does not say its task.
-    return _differences(_trained({"task": recipe.content["task"], **before}), _trained(recipe.content), free)
+    old = {"task": recipe.content["task"], **before}
+    now = {**_trained(recipe.content), **_chosen(recipe.content)}
+    return _differences({**_trained(old), **_chosen(old)}, now, free)
+
+
+def _chosen(content: dict[str, Any]) -> dict[str, Any]:
+    """What chooses among the weights of a run: the best metric, and what that is counted on."""
+    evaluation = content.get("evaluation") or {}
+    best, metrics = evaluation.get("best_metric", "loss"), evaluation.get("metrics")
+    if best == "loss":
+        return {"evaluation": {"best_metric": best}}
+    generation = {k: v for k, v in (content.get("generation") or {}).items() if k not in _OF_BEAMS}
+    counted = {"metrics": metrics.get(best) if isinstance(metrics, dict) else best}
+    counted["validation_samples"] = evaluation.get("validation_samples")
+    return {"evaluation": {"best_metric": best, **counted}, "generation": generation}
 
 
 def kept_values(recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -301,8 +317,9 @@ def _put_back(folder: Path) -> None:
 
 def move_into(folder: Path, written: Path) -> None:
     """Give the files of a model that was written beside their places; without its report it is not finished."""
-    (folder / REPORT_FILE).unlink(missing_ok=True)
-    for path in written.iterdir():
+    for name in (REPORT_FILE, CONFIG_FILE):  # without these it neither counts as a model nor answers
+        (folder / name).unlink(missing_ok=True)
+    for path in sorted(written.iterdir(), key=lambda path: path.name == CONFIG_FILE):
         if path.is_file():
             on_disk(path)
         elif (folder / path.name).exists():

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import numbers
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+import numpy as np
 
 
 MANIFEST = "manifest.json"  # name -> size and hash of each file of an export
@@ -100,6 +103,45 @@ def check_settings(settings: Mapping[str, Any], place: Path, **kinds: tuple[type
         if type(value) not in types or (type(value) is int and not 1 <= value <= MOST):
             words = " or ".join(f"a whole number from 1 to {MOST}" if kind is int else kind.__name__ for kind in types)
             raise ValueError(f"{place}: {name} is {str(value)[:80]!r}, wanted {words}")
+
+
+def check_whole(name: str, value: Any, least: int, most: int = MOST) -> None:
+    """Refuse an argument that is no whole number from `least` to `most`; numpy's are some, True is none."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name} must be a whole number; got {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be at {f'least {least}' if value < least else f'most {most}'}; got {value}")
+
+
+def place_of(folder: Any, num_threads: Any) -> Path:
+    """Return the path of an exported folder; refuse what is none, and threads that are no number of them."""
+    if not isinstance(folder, str | os.PathLike) or not str(folder):
+        raise ValueError(f"folder must be the path of an exported folder; got {folder!r}")
+    check_whole("num_threads", num_threads, 1, 1024)
+    return Path(folder)
+
+
+def array_of(name: str, value: Any, whole: bool, missing: bool = False) -> np.ndarray:
+    """Return an argument as an array, of integers that count from 0, if they are `whole`, or of single precision.
+
+    Raises:
+        ValueError: it holds something else, or values that are infinite or, unless they may be `missing`, NaN.
+    """
+    try:
+        found = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{name} is no array ({error})") from error
+    if found.dtype.kind not in ("iu" if whole else "iuf") and found.size:
+        words = "whole numbers" if whole else "numbers, and nan for a missing one" if missing else "numbers"
+        raise ValueError(f"{name} holds values of type {found.dtype}, wanted {words}")
+    with np.errstate(over="ignore"):
+        found = found.astype(np.int64 if whole else np.float32)
+    wrong = found < 0 if whole else np.isinf(found) if missing else ~np.isfinite(found)
+    if wrong.any():
+        place = np.argwhere(wrong)[0].tolist()
+        wanted = "0 or more" if whole else "a finite number" + (", or NaN where it is missing" if missing else "")
+        raise ValueError(f"{name}{place} is {found[tuple(place)]}, wanted {wanted}")
+    return found
 
 
 def opened(place: Path, load: Callable[[], Any]) -> Any:

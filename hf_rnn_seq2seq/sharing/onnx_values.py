@@ -70,6 +70,8 @@ def export_values(
     settings = {
         "each_vector": isinstance(model, RnnSeq2SeqForTokenClassification),
         "vector_size": config.input_feature_size,
+        "vocab_size": config.vocab_size,
+        "missing": config.standardise_features,
         "values": [config.id2label[number] for number in range(config.num_labels)],
         "features": read_object(columns).get("features") if columns.is_file() else None,
         "gives": _gives(model),

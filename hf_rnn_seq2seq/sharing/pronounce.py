@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,7 +39,6 @@ else:  # the copy in an exported folder
 
 COPIED_AS = "rnn_seq2seq_pronounce.py"
 COLUMNS = ("word", "features", "rank", "pronunciation", "log_probability", "margin", "from", "unknown")
-_SPECIAL = ("<unk>", "<pad>", "<s>", "</s>")
 _PART = 1024  # words read before any is answered: batches are of words of like length
 _LARGEST_LEXICON = 2**28  # bytes
 
@@ -110,14 +108,6 @@ def normalizer_of(runtime: RnnSeq2SeqRuntime) -> Callable[[str], str]:
     return normalize
 
 
-def known_features_of(runtime: RnnSeq2SeqRuntime) -> list[str]:
-    """Return the features of the model's training data, such as its languages."""
-    if runtime.source_tokenizer is None:
-        return []
-    added = (token.content for token in runtime.source_tokenizer.get_added_tokens_decoder().values())
-    return sorted(token[1:-1] for token in added if re.fullmatch("<[^<>]+>", token) and token not in _SPECIAL)
-
-
 class Pronounced(NamedTuple):
     """The pronunciations of a word, best first."""
 
@@ -160,7 +150,7 @@ class Pronouncer:
             raise ValueError("the exported folder holds no tokenizer: wanted one, since words are texts")
         self.runtime, self.tokenizer = runtime, runtime.source_tokenizer
         self.lexicon = lexicon or Lexicon(normalizer_of(runtime))
-        self.known_features, self.features = known_features_of(runtime), features
+        self.known_features, self.features = runtime.known_features, features
 
     def split(self, text: str) -> tuple[str, str]:
         """Return word and features of a text; a ValueError if the model does not know these."""
@@ -195,6 +185,11 @@ class Pronouncer:
         Raises:
             ValueError: a word is blank, or has features that the model does not know.
         """
+        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"words: got {words!r:.80}, wanted a list of texts")
+        for name, number in (("n_best", n_best), ("num_beams", num_beams)):
+            if number is not None and (type(number) is not int or number < 1):
+                raise ValueError(f"{name} must be a whole number, at least 1; got {number!r}")
         several = [self.split(text) for text in words]
         texts = [f"{word}\t{features}" if features else word for word, features in several]
         known = [self.lexicon.get(text) for text in texts]
@@ -248,7 +243,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None, fol
             parser.error(f"--{name}: got {getattr(args, name)}, wanted at least 1")
     try:
         runtime = RnnSeq2SeqRuntime.from_pretrained(folder or args.folder)
-        known, normalize = known_features_of(runtime), normalizer_of(runtime)
+        known, normalize = runtime.known_features, normalizer_of(runtime)
         lexicon = args.lexicon and Lexicon.read(args.lexicon, normalize, known, args.features)
         pronouncer = Pronouncer(runtime, lexicon, args.features)
         header = [COLUMNS]

@@ -8,6 +8,7 @@ those of transformers' `generate()`. Imports only what stands in the copy.
 from __future__ import annotations
 
 import functools
+import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .exported_folder import MOST, check_settings, json_object, opened, printable, read_export
-from .search_options import GenerationOptions
+from .exported_folder import MOST, check_settings, check_whole, json_object, opened, place_of, printable, read_export
+from .search_options import GenerationOptions, ids_of
 
 
 try:
@@ -28,6 +29,8 @@ except ImportError as error:
     raise ImportError(f"the runtime needs '{error.name}': {advice}") from error
 
 
+logger = logging.getLogger(__name__)
+
 FORMATS = (5,)  # of the exported folder; a reader refuses others
 ENCODER, DECODER_STEP = "encoder.onnx", "decoder_step.onnx"
 RUNTIME_CONFIG, GENERATION_CONFIG = "runtime_config.json", "generation_config.json"
@@ -37,6 +40,8 @@ _AT_ONCE = 256  # greedy steps in one call of the graph, which a signal does not
 
 # A source: a text, or the ids of one.
 Source = str | Sequence[int]
+_SPECIAL = ("<unk>", "<pad>", "<s>", "</s>")
+_LISTS = (list, tuple, np.ndarray)
 
 
 class Hypothesis(NamedTuple):
@@ -87,7 +92,7 @@ class RnnSeq2SeqRuntime:
             FileNotFoundError: the folder is not an exported model.
             ValueError: it is of another format, or its generation config asks for what the runtime cannot do.
         """
-        folder = Path(folder)
+        folder = place_of(folder, num_threads)
         sides = ("source_tokenizer", "target_tokenizer")
         needed = [GENERATION_CONFIG, ENCODER, DECODER_STEP]
         settings, files = read_export(folder, RUNTIME_CONFIG, FORMATS, needed, sides)
@@ -129,9 +134,12 @@ class RnnSeq2SeqRuntime:
     def _search(self, *options: Mapping[str, Any]) -> GenerationOptions:
         """Return the options of a search: those saved with the model, and of a call; ids are those of symbols."""
         search, limit = GenerationOptions.of(self.generation, *options), self.decoder_step.get_outputs()[0].shape[1]
-        for token in (search.decoder_start_token_id, *search.eos_ids, *(search.suppress_tokens or ())):
-            if not 0 <= int(token or 0) < limit:
-                raise ValueError(f"the generation options hold the id {token}, wanted ids from 0 to {limit - 1}")
+        for name in ("decoder_start_token_id", "eos_token_id", "suppress_tokens"):
+            for token in ids_of(getattr(search, name)):
+                if token >= limit:
+                    raise ValueError(f"{name} holds the id {token}, wanted ids from 0 to {limit - 1}")
+        if len({*ids_of(search.suppress_tokens)}) == limit:
+            raise ValueError(f"suppress_tokens holds all {limit} symbols, wanted at least one that may be chosen")
         return search
 
     def generate(
@@ -149,8 +157,7 @@ class RnnSeq2SeqRuntime:
             ValueError: an option is unknown or out of range, or a source is empty or not in the vocabulary.
         """
         search = self._search(options)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        check_whole("batch_size", batch_size, 1)
         ids = self.encode(sources)
         rng = np.random.default_rng(search.seed)
         found: list[list[Hypothesis]] = [[] for _ in ids]
@@ -199,20 +206,30 @@ class RnnSeq2SeqRuntime:
 
     def encode(self, sources: Source | Sequence[Source]) -> list[list[int]]:
         """Return the ids of texts (or one); of ids, those. A ValueError: one is empty or not in the vocabulary."""
-        several: Sequence[Any] = [sources] if isinstance(sources, str) else sources
-        if len(several) and isinstance(several[0], int):
-            raise ValueError("sources must be a text, or a list of texts or of lists of ids; got a list of ids")
+        several: Any = [sources] if isinstance(sources, str) else sources
+        if not isinstance(several, _LISTS) or (len(several) and isinstance(several[0], int | np.integer)):
+            got = "a list of ids" if isinstance(several, _LISTS) else repr(several)[:80]
+            raise ValueError(f"sources must be a text, or a list of texts or of lists of ids; got {got}")
         limit = self.settings["vocab_size"]
         result = []
         for number, source in enumerate(several):
-            ids = self._encode_text(source) if isinstance(source, str) else [int(token) for token in source]
+            if not isinstance(source, (str, *_LISTS)):
+                raise ValueError(f"source {number} is {source!r:.80}, wanted a text or a list of ids")
+            ids: list[int] = self._encode_text(source) if isinstance(source, str) else list(source)
             if not ids or (isinstance(source, str) and self.is_blank(source)):
                 raise ValueError(f"source {number} is empty")
             for token in ids:
-                if not 0 <= token < limit:
-                    raise ValueError(f"source {number} holds the id {token}, wanted ids from 0 to {limit - 1}")
-            result.append(ids)
+                if type(token) is bool or not isinstance(token, int | np.integer) or not 0 <= token < limit:
+                    raise ValueError(f"source {number} holds the id {token!r}, wanted ids from 0 to {limit - 1}")
+            result.append([int(token) for token in ids])
         return result
+
+    @functools.cached_property
+    def known_features(self) -> list[str]:
+        """The features of the training data, such as its languages, which stand as tags in front of a source."""
+        added = self.source_tokenizer.get_added_tokens_decoder().values() if self.source_tokenizer else ()
+        tags = [token.content for token in added if re.fullmatch("<[^<>]+>", token.content)]
+        return sorted(tag[1:-1] for tag in tags if tag not in _SPECIAL)
 
     def is_blank(self, text: str) -> bool:
         """Return whether nothing is left of a text for the model to read."""
@@ -226,7 +243,13 @@ class RnnSeq2SeqRuntime:
     def _encode_text(self, text: str) -> list[int]:
         if self.source_tokenizer is None:
             raise ValueError("the exported folder has no tokenizer: give lists of ids, not texts")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(f"the source {text[:80]!a} holds half a character (a surrogate), wanted Unicode")
         text = self._replaced(text)
+        tags = re.match("(?:<[^<>]+>)*", text) if self.known_features else None
+        for name in re.findall("<([^<>]+)>", tags[0] if tags else ""):
+            if name not in self.known_features and f"<{name}>" not in _SPECIAL:
+                _warn_of(name)
         ids: list[int] = self.source_tokenizer.encode(text).ids
         if self.settings["reverse_source"]:
             # Special symbols keep their places: only the text between them is reversed.
@@ -339,6 +362,11 @@ class RnnSeq2SeqRuntime:
             previous = [tokens[-1] for beam in active for tokens in beam.running]
         best_of_each = [beam.finished[: search.num_return_sequences] for beam in beams]
         return [[(tokens, total) for _, total, tokens in finished] for finished in best_of_each]
+
+
+@functools.cache
+def _warn_of(feature: str) -> None:
+    logger.warning("the feature %s is not in the training data: the model reads it as an unknown one", feature)
 
 
 class _Beam:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .exported_folder import check_settings, opened, read_export
+from .exported_folder import array_of, check_settings, opened, place_of, read_export
 
 
 try:
@@ -56,9 +56,10 @@ class RnnSeriesRuntime:
             FileNotFoundError: the folder is not an exported forecaster.
             ValueError: it is of another format, or no whole export.
         """
-        folder = Path(folder)
+        folder = place_of(folder, num_threads)
         settings, files = read_export(folder, CONFIG, FORMATS, [GRAPH])
-        check_settings(settings, folder / CONFIG, channels=(int,), context_length=(int,), prediction_length=(int,))
+        kinds: dict[str, Any] = dict.fromkeys(("channels", "context_length", "prediction_length"), (int,))
+        check_settings(settings, folder / CONFIG, cardinality=(list,), **kinds)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         providers = ["CPUExecutionProvider"]
@@ -89,33 +90,31 @@ class RnnSeriesRuntime:
                 missing, unknown or of an unknown class.
         """
         length = self.settings["context_length"]
-        past = np.asarray(past_values, dtype=np.float32)
-        if past.ndim != 3 or not past.shape[1] or past.shape[2] != self.settings["channels"]:
+        past = array_of("past_values", past_values, whole=False, missing=True)
+        if past.ndim != 3 or not past.shape[0] or not past.shape[1] or past.shape[2] != self.settings["channels"]:
             raise ValueError(f"past_values has shape {past.shape}, wanted (batch, steps, {self.settings['channels']})")
-        _check_finite("past_values", past, missing=True)
-        past = _last(past, length, np.nan)
+        steps, past = past.shape[1], _last(past, length, np.nan)
         inputs = {"past_values": np.nan_to_num(past), "past_observed_mask": (~np.isnan(past)).astype(np.int64)}
         wanted = {given.name: given for given in self.graph.get_inputs() if given.name not in inputs}
         if features.keys() != wanted.keys():
             raise ValueError(f"features: got {', '.join(features) or 'none'}, wanted {', '.join(wanted) or 'none'}")
         for name, given in wanted.items():
-            array = np.asarray(features[name])
             if name == "static_categorical_features":
-                array = self._classes(array)
-            array = np.asarray(array, dtype=np.int64 if "int64" in given.type else np.float32)
-            if name == "past_time_features" and array.ndim == 3:
+                array = self._classes(np.asarray(features[name]))
+            else:
+                array = array_of(name, features[name], whole="int64" in given.type)
+            if name == "past_time_features" and array.ndim == 3 and array.shape[1] in (steps, length):
                 array = _last(array, length, 0)
             shape = (len(past), *given.shape[1:])
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}, wanted {shape}")
             inputs[name] = array
-            _check_finite(name, array, missing=False)
         names = [output.name for output in self.graph.get_outputs()]
         return dict(zip(names, self.graph.run(names, inputs)))
 
     def _classes(self, classes: np.ndarray) -> np.ndarray:
         """Return the numbers of classes (B, N); refuse those that the model has not."""
-        sizes, named = self.settings.get("cardinality", []), list(self.settings.get("classes", {}).values())
+        sizes, named = self.settings["cardinality"], list(self.settings.get("classes", {}).values())
         if classes.ndim != 2 or classes.shape[1] != len(sizes):
             raise ValueError(f"static_categorical_features has shape {classes.shape}, wanted (batch, {len(sizes)})")
         numbers = np.zeros(classes.shape, np.int64)
@@ -127,14 +126,6 @@ class RnnSeriesRuntime:
                 raise ValueError(f"static_categorical_features[{row}, {column}] is {got!r}, wanted {wanted}")
             numbers[row, column] = known.index(classes[row, column])
         return numbers
-
-
-def _check_finite(name: str, values: np.ndarray, missing: bool) -> None:
-    """Refuse infinite values, and NaN unless a value may be `missing`."""
-    wrong = np.argwhere(np.isinf(values) | (np.isnan(values) & (not missing)))
-    if len(wrong):
-        place, wanted = wrong[0].tolist(), "a number, or NaN where it is missing" if missing else "a number"
-        raise ValueError(f"{name}{place} is {values[tuple(place)]}, wanted {wanted}")
 
 
 def _last(values: np.ndarray, length: int, padding: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .exported_folder import check_settings, opened, read_export
+from .exported_folder import array_of, check_settings, opened, place_of, read_export
 
 
 try:
@@ -57,9 +57,14 @@ class RnnValuesRuntime:
             FileNotFoundError: the folder is not an exported model of values.
             ValueError: it is of another format, or no whole export.
         """
-        folder = Path(folder)
+        folder = place_of(folder, num_threads)
         settings, files = read_export(folder, CONFIG, FORMATS, [GRAPH])
-        kinds = {"each_vector": (bool,), "vector_size": (int, type(None)), "values": (list,)}
+        kinds = {
+            "each_vector": (bool,),
+            "vector_size": (int, type(None)),
+            "vocab_size": (int, type(None)),
+            "values": (list,),
+        }
         check_settings(settings, folder / CONFIG, **kinds)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
@@ -83,8 +88,8 @@ class RnnValuesRuntime:
         """Return the values, or the probabilities of the labels, of several sequences, each as if it were alone.
 
         Args:
-            sources: vectors (S, F) each, in the user's units, NaN where one is missing; of a model that reads symbols,
-                ids (S,).
+            sources: vectors (S, F) each, in the user's units, NaN where one is missing (of a model with
+                `standardise_features`); of a model that reads symbols, ids (S,).
 
         Returns:
             (S, C) each, or (C,) of a model of whole sequences; float32.
@@ -92,21 +97,21 @@ class RnnValuesRuntime:
         Raises:
             ValueError: no sources, an empty one, one of another shape, or an infinite value in it.
         """
-        if not len(sources):
-            raise ValueError("sources: got none, wanted at least one sequence")
+        if isinstance(sources, str | bytes | Mapping) or not hasattr(sources, "__len__") or not len(sources):
+            raise ValueError(f"sources: got {sources!r:.80}, wanted at least one sequence")
         size = self.settings["vector_size"]
-        kind: Any = np.int64 if size is None else np.float32
-        arrays = [np.asarray(source, dtype=kind) for source in sources]
+        missing = self.settings.get("missing", True)
+        arrays = [array_of(f"sources[{n}]", source, size is None, missing) for n, source in enumerate(sources)]
         for number, array in enumerate(arrays):
             if array.ndim != (1 if size is None else 2) or not len(array) or (size and array.shape[1] != size):
                 wanted = "ids (S,)" if size is None else f"vectors (S, {size})"
                 raise ValueError(f"sources[{number}] has shape {array.shape}, wanted {wanted}, S at least 1")
-            if size and np.isinf(array).any():
-                row, column = np.argwhere(np.isinf(array))[0]
-                raise ValueError(f"sources[{number}][{row}, {column}] is {array[row, column]}, wanted a finite number")
+            most = self.settings.get("vocab_size")
+            if size is None and most is not None and array.max() >= most:
+                raise ValueError(f"sources[{number}] holds the id {array.max()}, wanted ids from 0 to {most - 1}")
         lengths = np.array([len(array) for array in arrays])
         mask = np.arange(lengths.max())[None] < lengths[:, None]  # (B, S)
-        padded = np.zeros((*mask.shape, *arrays[0].shape[1:]), dtype=kind)
+        padded = np.zeros((*mask.shape, *arrays[0].shape[1:]), dtype=arrays[0].dtype)
         padded[mask] = np.concatenate(arrays)
         name = "input_ids" if size is None else "input_features"
         (values,) = self.graph.run(["values"], {name: padded, "attention_mask": mask.astype(np.int64)})

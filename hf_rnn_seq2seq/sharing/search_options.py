@@ -6,13 +6,12 @@ An export puts this text into its copy of the runtime, where that imports it.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-
-from .exported_folder import MOST
+from .exported_folder import MOST, check_whole
 
 
 # Options of transformers' generation without effect here: about caches, compiling, what is returned, and an assistant
@@ -94,22 +93,20 @@ class GenerationOptions:
 
     def __post_init__(self) -> None:
         for name, least, most in _WHOLE:
-            value = getattr(self, name)
-            if value is not None and not _is_whole(value):
-                raise ValueError(f"{name} must be a whole number; got {value!r}")
-            if value is not None and not least <= value <= most:
-                raise ValueError(
-                    f"{name} must be at {f'least {least}' if value < least else f'most {most}'}; got {value}"
-                )
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least, most)
         for name in ("length_penalty", "temperature", "top_p"):
             value = getattr(self, name)
-            if not isinstance(value, int | float | np.floating) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number; got {value!r}")
         for name in ("eos_token_id", "suppress_tokens"):
             value = getattr(self, name)
-            several = [] if value is None else value if isinstance(value, Sequence) else [value]
-            if not all(_is_whole(token) and token >= 0 for token in several):
-                raise ValueError(f"{name} must be ids; got {value!r}")
+            if name == "suppress_tokens" and not isinstance(value, Sequence | None):
+                raise ValueError(f"{name} must be a list of ids; got {value!r}")
+            for token in ids_of(value):
+                check_whole(f"{name}: an id", token, 0)
+        if not isinstance(self.do_sample, bool):
+            raise ValueError(f"do_sample must be True or False; got {self.do_sample!r}")
         if self.decoder_start_token_id is None:
             raise ValueError("decoder_start_token_id is None: a target needs a first input")
         if self.do_sample and self.num_beams > 1:
@@ -121,10 +118,12 @@ class GenerationOptions:
             )
         if self.early_stopping not in (True, False, "never"):
             raise ValueError(f"early_stopping must be True, False or 'never'; got {self.early_stopping!r}")
-        if self.do_sample and not (self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
+        # 0 is what nothing reads where nothing is drawn, as in transformers.
+        drawn = self.temperature > 0 and self.top_p > 0
+        if self.temperature < 0 or not 0 <= self.top_p <= 1 or (self.do_sample and not drawn):
             raise ValueError(
-                "wanted temperature above 0, top_k not negative and top_p in (0, 1]; got "
-                f"temperature={self.temperature}, top_k={self.top_k}, top_p={self.top_p}"
+                f"wanted temperature above 0 and top_p in (0, 1]; got temperature={self.temperature}, "
+                f"top_p={self.top_p}"
             )
 
     @property
@@ -137,9 +136,7 @@ class GenerationOptions:
     @property
     def eos_ids(self) -> list[int]:
         """The symbols that end a target."""
-        if self.eos_token_id is None:
-            return []
-        return [self.eos_token_id] if isinstance(self.eos_token_id, int) else list(self.eos_token_id)
+        return ids_of(self.eos_token_id)
 
     @property
     def least(self) -> int:
@@ -148,8 +145,11 @@ class GenerationOptions:
 
     def forbidden(self, length: int) -> list[int]:
         """Return the symbols that may not follow `length` symbols."""
-        return [*(self.suppress_tokens or ()), *(self.eos_ids if length < self.least else ())]
+        return [*ids_of(self.suppress_tokens), *(self.eos_ids if length < self.least else ())]
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def ids_of(value: Any) -> list[Any]:
+    """Return what an option of one id, several or none holds."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]

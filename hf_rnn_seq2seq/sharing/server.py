@@ -30,7 +30,7 @@ from typing import Any
 
 from .batching import QueueFullError
 from .exported_folder import printable
-from .pronounce import Lexicon, known_features_of, normalizer_of
+from .pronounce import Lexicon, normalizer_of
 from .runtime import RnnSeq2SeqRuntime
 from .service import GenerateRequest, ServerOptions, Service
 
@@ -224,7 +224,7 @@ def serve(
     except Exception as error:  # those of json, onnxruntime and tokenizers have nothing else in common
         what = " ".join(str(error).split())
         raise ValueError(f"{folder}: {what}; wanted a folder that export wrote") from error
-    known, normalize = known_features_of(runtime), normalizer_of(runtime)
+    known, normalize = runtime.known_features, normalizer_of(runtime)
     answers = None if lexicon is None else Lexicon.read(Path(lexicon), normalize, known)
     service = Service(runtime, options, answers)
     settings = uvicorn.Config(

@@ -1,4 +1,4 @@
-"""Bad input to the programs: `predict`, `export`, `serve`, `demo`, `recipes`, the studies, and to exported models.
+"""Bad input to the programs: `predict`, `export`, `serve`, `demo`, `recipes`, and the studies.
 
 python tests/chaos/bad_input_commands.py
 """
@@ -22,7 +22,7 @@ if __name__ == "__main__":
 
 import pytest
 import tiny_runs
-from bad_input import Case, of_a_command, of_the_api, tried
+from bad_input import Case, of_a_command, tried
 from bad_input_recipes import RECIPES, written
 
 from hf_rnn_seq2seq.recipes.command import main as run_recipe
@@ -436,47 +436,6 @@ def programs() -> Iterator[Case]:
             yield Case(f"{name} {' '.join(given)}", words, lambda m=main, g=given: m(g))
 
 
-def runtimes() -> Iterator[Case]:
-    """Calls of an exported model."""
-    from hf_rnn_seq2seq.sharing import RnnSeq2SeqRuntime
-
-    folder = models()
-    runtime = RnnSeq2SeqRuntime.from_pretrained(folder / "exported")
-    for name, values in {
-        "num_beams": (0, -1, 1.5, "3", True), "num_return_sequences": (0, -1, 5, "2"), "max_new_tokens": (0, -1, 1.5,
-            "x"),
-        "max_length": (0, 1, -1, "x"), "min_length": (-1, "x"), "min_new_tokens": (-1, 1.5),
-            "length_penalty": (float("nan"), "x", float("inf")),
-        "temperature": (0, -1, float("nan"), "x"), "top_k": (-1, 1.5, "x"), "top_p": (0, -0.1, 1.1, float("nan"),
-            "x"), "seed": (-1, 1.5, "x"),
-        "do_sample": ("yes", 2), "early_stopping": ("sometimes", 3), "suppress_tokens": ("x", 3, [-1], [99999]),
-            "nonsense": (1,),
-        "eos_token_id": ("x", -1, 99999, 1.5), "decoder_start_token_id": ("x", -1, 99999), "repetition_penalty": (2.0,
-            ), "batch_size": (0, -1, "x", 1.5),
-    }.items():  # fmt: skip
-        for value in values:
-            more = {"do_sample": True} if name in ("temperature", "top_k", "top_p", "seed") else {}
-            yield Case(
-                f"runtime.generate({name}={value!r})",
-                (name,),
-                lambda n=name, v=value, m=more: runtime.generate("abc", **m, **{n: v}),
-            )
-    for value in (3, None, [3], [None], [["a"]], [[-1]], [[99999]], [[]], "", "  ", [""], [[1.5]], {}, b"abc"):
-        yield Case(f"runtime.generate({value!r})", ("source",), lambda v=value: runtime.generate(v))
-    for value in ("missing", "", 3, None, folder / "a_file", folder / "seq2seq"):
-        yield Case(
-            f"from_pretrained({value!r})",
-            ("folder", "missing", "a_file", "seq2seq", "config", "path"),
-            lambda v=value: RnnSeq2SeqRuntime.from_pretrained(v),
-        )
-    for value in (0, -1, "x", 1.5):
-        yield Case(
-            f"from_pretrained(num_threads={value!r})",
-            ("num_threads",),
-            lambda v=value: RnnSeq2SeqRuntime.from_pretrained(folder / "exported", v),
-        )
-
-
 def _main_of(name: str) -> Callable[[list[str]], Any]:
     sys.path[:0] = [str(SCRIPTS / folder) for folder in ("benchmark", "studies", ".")]
     if name == "benchmark_run":
@@ -500,7 +459,7 @@ def _main_of(name: str) -> Callable[[list[str]], Any]:
 
 CASES: dict[str, Callable[[], Iterator[Case]]] = {
     "predictions": predictions, "damaged": damaged, "others": others,
-    "programs": programs, "runtimes": runtimes,
+    "programs": programs,
 }  # fmt: skip
 
 
@@ -508,9 +467,9 @@ CASES: dict[str, Callable[[], Iterator[Case]]] = {
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("part", CASES)
 def test_all(part: str) -> None:
-    assert not tried(CASES[part](), of_the_api if part == "runtimes" else of_a_command)
+    assert not tried(CASES[part](), of_a_command)
 
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or CASES:
-        tried(CASES[part](), of_the_api if part == "runtimes" else of_a_command)
+        tried(CASES[part](), of_a_command)

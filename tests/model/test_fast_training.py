@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from hf_rnn_seq2seq.model import fast_loss
 from hf_rnn_seq2seq.model.fast import plain
-from hf_rnn_seq2seq.model.fast_loss import linear_cross_entropy
+from hf_rnn_seq2seq.model.fast_loss import _print_of, _same, linear_cross_entropy
 from hf_rnn_seq2seq.model.fast_products import matrix_product
 from hf_rnn_seq2seq.model.fast_training import DeferredGradients
 
@@ -239,3 +239,14 @@ def test_products_of_any_layout_are_those_of_torch() -> None:
                 wanted = left.double() @ right.double() + (0 if bias is None else bias.double())
                 torch.testing.assert_close(matrix_product(left, right, bias).double(), wanted, atol=1e-5, rtol=1e-5)
     assert matrix_product(a[:, :0], wide[:0]).eq(0).all() and matrix_product(a[:0], wide).shape == (0, 9)
+
+
+@pytest.mark.parametrize("column", [0, 2])
+def test_changed_weights_are_noticed(column: int) -> None:
+    """By their version; by their first column, where an optimizer changes them behind its back."""
+    layer = torch.nn.Linear(3, 2)
+    before = _print_of(layer)
+    assert _same(before, _print_of(layer))
+    with torch.no_grad():
+        (layer.weight.data if column == 0 else layer.weight)[1, column] += 1
+    assert not _same(before, _print_of(layer))

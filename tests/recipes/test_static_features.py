@@ -101,11 +101,11 @@ def test_prediction_export_and_runtime_read_them(run: Path, tmp_path: Path) -> N
         ({"static_categorical_features": [["up"], ["left"]]}, r"\[1, 0\] is 'left', wanted 'down', 'up'"),
         ({"static_categorical_features": [[2], [1]]}, r"\[0, 0\] is 2, wanted 0 to 1"),
         ({"static_categorical_features": [[1, 1], [1, 1]]}, r"shape \(2, 2\), wanted \(batch, 1\)"),
-        ({"static_real_features": [[1000], [np.nan]]}, r"static_real_features\[1, 0\] is nan, wanted a number"),
+        ({"static_real_features": [[1000], [np.nan]]}, r"static_real_features\[1, 0\] is nan, wanted a finite number"),
     ):
         with pytest.raises(ValueError, match=message):
             runtime.forecast(past, **{**static, **wrong})
-    with pytest.raises(ValueError, match=r"past_values\[1, 0, 0\] is inf, wanted a number, or NaN"):
+    with pytest.raises(ValueError, match=r"past_values\[1, 0, 0\] is inf, wanted a finite number, or NaN"):
         runtime.forecast(np.where(past > 50, np.inf, past), **static)
 
 
