@@ -128,7 +128,7 @@ def test_the_copied_runtime_needs_no_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ([], "sources: got none"),
+        ([], "sources: got \\[\\], wanted at least one"),
         ([np.zeros((2, 3)), np.zeros((2, 4))], r"sources\[1\] has shape \(2, 4\), wanted vectors \(S, 3\)"),
         ([np.zeros((0, 3))], r"sources\[0\] has shape \(0, 3\)"),
     ],
