@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .fast import is_traced
-from .padding import Padding
+from .padding import Padding, looking_is_free
 
 
 # What a label that is ruled out adds to a score: exp of it is exactly zero, and yet no difference of two is NaN.
@@ -57,16 +57,20 @@ class LinearChainCRF(nn.Module):
         A label of -100 at a real position is unknown: the probabilities of all labels that it could be are summed, so
         the chain is the same one with and without labels.
         """
-        chain = self(emissions, mask)
-        if chain.padding is not None:
-            labels = labels.gather(1, chain.padding.order).masked_fill(chain.padding.trailing, 0)
-        if not is_traced() and bool((labels >= 0).all()):
-            # One sequence needs no lattice. The answer is worth waiting for, also on an accelerator.
-            return chain.score(labels) - chain.total(torch.logsumexp)
-        other = torch.arange(chain.emissions.shape[-1], device=labels.device) != labels.unsqueeze(-1)  # (B, S, C)
+        if not is_traced() and looking_is_free(labels):
+            chain = self(emissions, mask)
+            known = labels
+            if chain.padding is not None:
+                known = labels.gather(1, chain.padding.order).masked_fill(chain.padding.trailing, 0)
+            if bool((known >= 0).all()):  # one sequence needs no lattice
+                return chain.score(known) - chain.total(torch.logsumexp)
+        other = torch.arange(emissions.shape[-1], device=labels.device) != labels.unsqueeze(-1)  # (B, S, C)
         other &= (labels != -100).unsqueeze(-1)
-        constrained = chain._replace(emissions=chain.emissions.masked_fill(other, _IMPOSSIBLE))
-        return constrained.total(torch.logsumexp) - chain.total(torch.logsumexp)
+        # One lattice of 2 B rows: what the labels leave possible, and all.
+        emissions = emissions.to(torch.promote_types(emissions.dtype, torch.float32))
+        both = torch.cat([emissions.masked_fill(other, _IMPOSSIBLE), emissions])
+        constrained, free = self(both, None if mask is None else mask.repeat(2, 1)).total(torch.logsumexp).chunk(2)
+        return constrained - free
 
     def log_partition(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return log Z, (B,): the log of the sum of exp(score) over all label sequences."""

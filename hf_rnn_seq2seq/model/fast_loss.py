@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from .fast_products import matrix_product
+from .padding import looking_is_free
 
 
 # So many logits at a time: few enough to stay near the processor, enough rows for a good matrix product.
@@ -54,7 +55,9 @@ def chunked_cross_entropy(
     """
     length = labels.shape[1]
     readout, labels = readout.flatten(0, 1), labels.flatten()
-    places = (labels != -100).nonzero().squeeze(1)  # (N,)
+    places = torch.arange(len(labels), device=labels.device)  # (N,)
+    if looking_is_free(labels):  # elsewhere rows of -100 are computed, too, and do not count
+        places = (labels != -100).nonzero().squeeze(1)
     row, step = places // length, places % length
     if len(places) < len(labels):
         readout, labels = readout.index_select(0, places), labels[places]
@@ -81,7 +84,7 @@ def linear_cross_entropy(
     Args:
         readout: (N, R) what the output layer reads.
         weight, bias: (V, R) and (V,), the output layer.
-        labels: (N,) from 0 to V - 1.
+        labels: (N,) from 0 to V - 1; on another device than the CPU also -100, which does not count.
         label_smoothing: e: the target is (1 - e) of the label and e of all symbols alike.
 
     Returns:
@@ -117,6 +120,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, readout.shape[0], size):
             rows, label = readout[start : start + size], labels[start : start + size, None]
             log_p = matrix_product(rows, weight.t(), bias).log_softmax(-1, dtype=dtype)  # (n, V)
+            ignored = None if looking_is_free(label) else label == -100  # (n, 1)
+            if ignored is not None:
+                label = label.clamp(min=0)
+                log_p = log_p.masked_fill(ignored, 0)
             total -= (1 - smoothing) * log_p.gather(1, label).sum()
             if smoothing > 0:
                 total -= smoothing / weight.shape[0] * log_p.sum()
@@ -125,6 +132,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad.scatter_add_(1, label, grad.new_full((), smoothing - 1).expand_as(label))
             if smoothing > 0:
                 grad -= smoothing / weight.shape[0]
+            if ignored is not None:
+                grad.masked_fill_(ignored, 0)
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
             grad = grad.to(rows.dtype)

@@ -29,7 +29,8 @@ def cross_entropy(
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # (N, V)
     if label_smoothing > 0 and logits.shape[1] > vocabulary_size:
-        vocabulary = logits[labels != -100, :vocabulary_size]  # (n, V) of the labels that count
+        # (N, V), zeros where the label does not count
+        vocabulary = logits[:, :vocabulary_size].masked_fill((labels == -100).unsqueeze(1), 0)
         right = F.nll_loss(logits, labels, reduction="sum")
         return (1 - label_smoothing) * right - label_smoothing * vocabulary.mean(1).sum()
     if normalised and label_smoothing == 0:

@@ -25,6 +25,7 @@ from .generation_rnn_seq2seq import RnnSeq2SeqGenerationMixin
 from .hard_monotonic import Marginal, first_alignment
 from .loss import cross_entropy, number_of_items, shift_tokens_right
 from .modeling_encoder import ENCODER_OF_FOLDER, MayBeEncoder
+from .padding import looking_is_free
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .recurrence import LayerState
 from .registration import pipelines_of_folder
@@ -405,7 +406,7 @@ class RnnSeq2SeqForConditionalGeneration(RnnSeq2SeqPreTrainedModel, RnnSeq2SeqGe
         ratio, unit = self.teacher_forcing_ratio, self.teacher_forcing_unit
         check_that_it_may_sample(self.config, ratio)
         sampling = ScheduledSampling(self._logits, reference, ratio, unit, self.config.eos_token_id)
-        return None if sampling.forced.all() else sampling
+        return None if looking_is_free(reference) and bool(sampling.forced.all()) else sampling
 
     def _logits(self, readout: Tensor, pointer: Pointer | Marginal | None) -> Tensor:
         """Readouts (B, T, R) -> (B, T, V). Log-probabilities are logits too: their softmax is the mixture itself."""

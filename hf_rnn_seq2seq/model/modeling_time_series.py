@@ -24,6 +24,7 @@ from .decoder import RnnDecoderOutput
 from .encoder import RnnEncoderOutput
 from .loss import number_of_items
 from .modeling_rnn_seq2seq import RnnSeq2SeqModel
+from .padding import looking_is_free
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from .scheduled_sampling import check_teacher_forcing
 from .series import check_series, leading_padding, segments, window_statistics
@@ -405,7 +406,8 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
             return self._embed(layer, own, None if features is None else features[:, t])
 
         embedded = self._embed(layer, before, features)  # (R, N, E)
-        chooses = None if forced is not None and bool(forced.all()) else choose
+        teaches = forced is not None and looking_is_free(forced) and bool(forced.all())
+        chooses = None if teaches else choose
         return self.model.decoder(
             None, state, source, inputs_embeds=embedded, choose_input=chooses, return_dict=True, **wanted
         )

@@ -54,9 +54,14 @@ class Padding(NamedTuple):
         return torch.where(self.lengths[:, None] > 0, _take(x, index).squeeze(1), empty)
 
 
+def looking_is_free(x: Tensor) -> bool:
+    """Return whether values can be looked at as the program runs; on an accelerator that is to wait for it."""
+    return x.device.type == "cpu"
+
+
 def padding_of(mask: Tensor | None) -> Padding | None:
     """Return the padding of a mask (B, S), or None where there is none (looked up only where looking is free)."""
-    if mask is None or (not is_traced() and mask.device.type == "cpu" and bool(mask.all())):
+    if mask is None or (not is_traced() and looking_is_free(mask) and bool(mask.all())):
         return None
     return Padding.from_mask(mask)
 

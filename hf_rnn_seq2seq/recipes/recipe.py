@@ -19,7 +19,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, Seq2SeqTrainingArguments
 
 from ..data.files import read_text, sentence
-from ..data.option_checks import check_range
+from ..data.option_checks import check_range, check_share
 from ..data.pairs import DataOptions
 from ..data.tokenizers import TokenizerOptions
 from ..evaluation.metrics import METRICS, TEXT_METRICS, load_metric
@@ -27,7 +27,7 @@ from ..model.configuration_rnn_seq2seq import PRESETS, RnnSeq2SeqConfig
 from ..model.generation_rules import ENDING_RULES, GENERATION_RULES
 from ..training.teacher_forcing import TeacherForcingOptions
 from .options import OptionsError, build_options, check_types, nearest, read_yaml, write_yaml
-from .scale import auto_keys, chosen_values, filled, stand_ins
+from .scale import chosen_values, filled, without_auto
 
 
 # Settings that follow from something else, and where to make them instead.
@@ -124,6 +124,29 @@ class TokenizerSection:
 
 
 @dataclass
+class TeacherOptions:
+    """Distillation (Kim & Rush 2016, sequence-level), of text to text: see `teaching.py`.
+
+    Args:
+        models: folders of saved models that answer the training sources; several are an ensemble.
+        num_beams: width of their search.
+        num_return_sequences: so many answers to each source, the best ones, become training pairs.
+        keep_references: train on the references, too.
+    """
+
+    models: list[str]
+    num_beams: int = 5
+    num_return_sequences: int = 1
+    keep_references: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ValueError("models: got none, wanted at least one folder of a saved model")
+        check_range(self, "num_beams", least=1, most=1000)
+        check_range(self, "num_return_sequences", least=1, most=self.num_beams)
+
+
+@dataclass
 class PipelineOptions:
     """The keys of the section `training` that are ours; the others are fields of `Seq2SeqTrainingArguments`.
 
@@ -139,6 +162,9 @@ class PipelineOptions:
         average_which: average the "best" or the "last" checkpoints.
         skip_non_finite: leave out so many updates whose loss or gradient is not finite; the next one, or with 0 the
             first, stops the run.
+        ema_decay: evaluate and save an exponential moving average of the weights (see `moving_average.py`), in which
+            the old average has this share at each update, 0.999 say; `None`: the weights themselves.
+        teacher: trained models from whose answers this one learns, too; `None`: from the references alone.
     """
 
     max_tokens: int | None = None
@@ -148,10 +174,13 @@ class PipelineOptions:
     average_checkpoints: int = 0
     average_which: Literal["best", "last"] = "best"
     skip_non_finite: int = 0
+    ema_decay: float | None = None
+    teacher: TeacherOptions | None = None
 
     def __post_init__(self) -> None:
         check_range(self, "max_tokens", "updates", "early_stopping_patience", least=1)
         check_range(self, "average_checkpoints", "skip_non_finite", least=0)
+        check_share(self, "ema_decay")
 
 
 @dataclass
@@ -389,15 +418,6 @@ def _check_metrics(kind: RecipeKind, evaluation: EvaluationOptions) -> None:
             raise RecipeError(f"evaluation.metrics: {reported} is {name!r}, wanted one of {known} for {kind.task}")
 
 
-def _without_auto(content: dict[str, Any], task: str) -> dict[str, Any]:
-    """Return a recipe with stand-ins for what follows from the data; refuse `auto` where nothing does."""
-    values = stand_ins(task)
-    for key in auto_keys(content):
-        if key not in values:
-            raise RecipeError(f"{key}: got auto, which {task} has for {', '.join(values)}")
-    return dict(filled(content, values))
-
-
 def derive_values(recipe: Recipe, kind: RecipeKind, values: Mapping[str, Any]) -> Recipe:
     """Return a recipe with values, by `section.key`, in place of `auto` where it says so and they are given."""
     found = chosen_values(recipe.content, values)
@@ -421,7 +441,7 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
             raise RecipeError(f"{section}: unknown section{nearest(str(section), kind.sections)}")
     if content.get("data") is None:
         raise RecipeError("data: the section is missing")
-    checked = _without_auto(content, kind.task)
+    checked = without_auto(content, kind.task)
     sections: dict[str, Any] = {section: checked.get(section) or {} for section in (*kind.sections, "generation")}
     for section, values in sections.items():
         if not isinstance(values, dict):
@@ -460,6 +480,8 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
     _check_metrics(kind, recipe.evaluation)
     if recipe.pipeline.updates is not None and training.get("max_steps", -1) > 0:
         raise RecipeError(f"training.updates: got {recipe.pipeline.updates} beside max_steps, leave one of them out")
+    if recipe.pipeline.teacher is not None and kind is not SEQ2SEQ:
+        raise RecipeError(f"training.teacher: answers are text, wanted task seq2seq, got {kind.task}; leave it out")
     # Contradictory model options are refused now, not after the data has been read.
     config = recipe.model_config(**recipe.tokenizer.stand_in_sizes())
     if config.aligns and recipe.pipeline.teacher_forcing != TeacherForcingOptions():

@@ -50,7 +50,7 @@ from .run_folder import (
 from .running import naming_disk_errors, on_first_process, only_process_in
 from .scale import derive, in_words, remarks
 from .scoring import greater_is_better
-from .task import Scores, Task, TrainingReport
+from .task import Scores, Task, TrainingReport, to_accelerator
 
 
 logger = logging.getLogger(__name__)
@@ -195,7 +195,7 @@ def make_trainer(
     task.build(data)
     task.try_predicting(data["train"])
     logger.info("%s: %d parameters", type(task.model).__name__, task.model.num_parameters())
-    encoded = task.encode(data["train"], "train")
+    encoded = task.encode(task.training_split(data["train"]), "train")
     lengths = task.lengths(encoded)
     recipe = _follow_data(task, items, lengths)
     arguments = training_arguments(recipe, output_dir, "validation" in data)
@@ -227,6 +227,7 @@ def make_trainer(
             score_validation=None if validation is None else task.validation_scorer(data["validation"]),
             checkpoints=_kept_checkpoints(recipe, output_dir),
             signals=signals,
+            ema_decay=recipe.pipeline.ema_decay,
             skip_non_finite=recipe.pipeline.skip_non_finite,
         )
         # Made anew when the training begins; here it is only known whether they can be made.
@@ -352,8 +353,7 @@ def _load(task: Task, data: DatasetDict, directories: Sequence[str | Path], mean
         else:
             task.load(directories[0])
     task.check_data(data)
-    if torch.accelerator.is_available() and not task.recipe.training.get("use_cpu", False):
-        task.model.to(torch.accelerator.current_accelerator())
+    to_accelerator(task.model, task.recipe)
 
 
 def _evaluate_saved(

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .options import OptionsError
+
 
 AUTO = "auto"
-# What a recipe is checked with before its data is read.
-STAND_IN_ITEMS = 1000
 _SECTIONS = ("tokenizer", "model", "training")
 
 
@@ -105,8 +105,17 @@ def _within(value: float, least: float, most: float) -> float:
 
 
 def stand_ins(task: str) -> dict[str, int | float]:
-    """Return the values of all keys that have the word for a recipe whose data is not read yet."""
-    return derive(task, STAND_IN_ITEMS, [(10, 10)])
+    """Return values of all keys that have the word, with which a recipe is checked before its data is read."""
+    return derive(task, 1000, [(10, 10)])
+
+
+def without_auto(content: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """Return a recipe with stand-ins for what follows from the data; OptionsError for `auto` where nothing does."""
+    values = stand_ins(task)
+    for key in auto_keys(content):
+        if key not in values:
+            raise OptionsError(f"{key}: got auto, which {task} has for {', '.join(values)}")
+    return dict(filled(content, values))
 
 
 def auto_keys(content: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
 from ..data.files import DataError, read_json, reading
 from ..data.outputs import write_json
 from ..data.splits import Dataset, DatasetDict
@@ -98,6 +100,12 @@ def check_folder(option: str, folder: str | None) -> None:
             raise RecipeError(f"{option}: {error}") from error
 
 
+def to_accelerator(model: torch.nn.Module, recipe: Recipe) -> None:
+    """Move a model to where its recipe computes."""
+    if torch.accelerator.is_available() and not recipe.training.get("use_cpu", False):
+        model.to(torch.accelerator.current_accelerator())
+
+
 @contextmanager
 def _eval_only() -> Iterator[None]:
     """Name the option of the command line that a refusal is about."""
@@ -134,6 +142,10 @@ class Task(ABC):
 
     def try_predicting(self, split: Dataset) -> None:  # noqa: B027 - labels need no search
         """Refuse a search that does not work: before the training, not after it."""
+
+    def training_split(self, split: Dataset) -> Dataset:
+        """What the model is trained on, of the training split: all of it, and what a teacher adds."""
+        return split
 
     @abstractmethod
     def load_processors(self, directory: str | Path) -> None:

@@ -25,7 +25,8 @@ from ..training.batches import pad_rows
 from .options import OptionsError
 from .recipe import SEQ2SEQ, Recipe
 from .scoring import Scorer, check_metrics, write_predictions
-from .task import Scores, Task
+from .task import Scores, Task, check_folder
+from .teaching import taught
 
 
 def build_tokenizers(
@@ -107,6 +108,11 @@ class Seq2SeqTask(SearchingTask):
     source_tokenizer: PreTrainedTokenizerBase
     target_tokenizer: PreTrainedTokenizerBase
 
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        for folder in [] if recipe.pipeline.teacher is None else recipe.pipeline.teacher.models:
+            check_folder("training.teacher.models", folder)
+
     def load_data(self, data_dir: str | Path) -> DatasetDict:
         self.vocabulary = vocabulary_texts(self.recipe.data, data_dir)
         data = load_data(self.recipe.data, data_dir)
@@ -122,6 +128,10 @@ class Seq2SeqTask(SearchingTask):
         limit = self.recipe.data.max_target_length
         longest = max(len(ids) + 1 for ids in targets if limit is None or len(ids) < limit)
         self.model = build_model(self.recipe, self.source_tokenizer, self.target_tokenizer, longest)
+
+    def training_split(self, split: Dataset) -> Dataset:
+        teacher = self.recipe.pipeline.teacher
+        return split if teacher is None else taught(split, self.recipe, teacher)
 
     def load_processors(self, directory: str | Path) -> None:
         self.source_tokenizer, self.target_tokenizer = load_tokenizers(directory)

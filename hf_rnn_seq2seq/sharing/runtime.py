@@ -33,6 +33,7 @@ ENCODER, DECODER_STEP = "encoder.onnx", "decoder_step.onnx"
 RUNTIME_CONFIG, GENERATION_CONFIG = "runtime_config.json", "generation_config.json"
 COPIED_AS = "rnn_seq2seq_runtime.py"
 _OF_SEARCH = ("totals", "allowed", "grouping", "best")  # inputs of the step that the search sets, not the encoder
+_AT_ONCE = 256  # greedy steps in one call of the graph, which a signal does not end
 
 # A source: a text, or the ids of one.
 Source = str | Sequence[int]
@@ -73,6 +74,8 @@ class RnnSeq2SeqRuntime:
         self.encoder, self.decoder_step = encoder, decoder_step
         self.settings, self.generation = settings, generation
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
+        # whether the graph of a step can make the steps behind it, too: that of a large model cannot
+        self.loops = "steps" in {name.name for name in decoder_step.get_overridable_initializers()}
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, num_threads: int = 1) -> RnnSeq2SeqRuntime:
@@ -157,6 +160,8 @@ class RnnSeq2SeqRuntime:
             batch = [ids[item] for item in items]
             if search.num_beams > 1:
                 results = self._beam_search(batch, search)
+            elif len(batch) == 1 and not search.do_sample and self.loops:
+                results = [[self._greedy(batch[0], search)]]
             else:
                 repeats = search.num_return_sequences
                 single = self._one_by_one([source for source in batch for _ in range(repeats)], search, rng)
@@ -235,6 +240,47 @@ class RnnSeq2SeqRuntime:
         tokenizer = self.target_tokenizer
         text = None if tokenizer is None else tokenizer.decode(tokens, skip_special_tokens=False)
         return Hypothesis(text, tokens, score, total)
+
+    def _greedy(self, source: list[int], search: GenerationOptions) -> tuple[tuple[int, ...], float]:
+        """Return what `_one_by_one` does of one source, whose steps are made inside the graph."""
+        inputs = self._read([source])
+        states = [name for name in inputs if name.startswith("state.")]
+        names = ["best_places", "symbols", "best_scores", "scores", *(f"last_{name}" for name in states)]
+        step = self.decoder_step
+        given = [name.name for name in (*step.get_inputs(), *step.get_overridable_initializers())]
+        inputs["goes_on"] = np.ones(step.get_outputs()[0].shape[1], bool)
+        inputs["goes_on"][search.eos_ids] = False
+        tokens: list[int] = []
+        total, last = 0.0, search.decoder_start_token_id
+        while len(tokens) < search.most:
+            length = len(tokens)
+            until = search.least if length < search.least else search.most  # where other symbols are allowed
+            inputs["previous_ids"] = np.array([last])
+            inputs["allowed"] = np.zeros(len(inputs["goes_on"]), np.float32)
+            inputs["allowed"][search.forbidden(length)] = -np.inf
+            inputs["steps"] = np.array(min(until - length, _AT_ONCE) - 1)
+            known = {name: inputs[name] for name in given if name in inputs}
+            first, others, first_score, other_scores, *after = step.run(names, known)
+            inputs |= zip(states, after)
+            for token, score in zip(
+                first.ravel().tolist() + others.ravel().tolist(),
+                first_score.ravel().tolist() + other_scores.ravel().tolist(),
+            ):
+                tokens.append(token)
+                total += score
+                if token in search.eos_ids:
+                    return tuple(tokens), total
+            last = tokens[-1]
+        return tuple(tokens), total
+
+    def _read(self, sources: list[list[int]]) -> dict[str, np.ndarray]:
+        """Return what the encoder makes of sources: first states and memory."""
+        lengths = np.array([len(source) for source in sources])
+        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)  # (B, S)
+        ids = np.zeros_like(mask)
+        ids[mask.astype(bool)] = np.concatenate([np.array(source) for source in sources])
+        names = [output.name for output in self.encoder.get_outputs()]
+        return dict(zip(names, self.encoder.run(names, {"input_ids": ids, "attention_mask": mask})))
 
     def _one_by_one(
         self, sources: list[list[int]], search: GenerationOptions, rng: np.random.Generator
@@ -352,21 +398,11 @@ class _Decoding:
         number: int,
         width: int = 1,
     ):
-        lengths = np.array([len(source) for source in sources])
-        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)  # (B, S)
-        ids = np.zeros_like(mask)
-        ids[mask.astype(bool)] = np.concatenate([np.array(source) for source in sources])
-        outputs = [output.name for output in runtime.encoder.get_outputs()]
-        self.inputs = dict(zip(outputs, runtime.encoder.run(outputs, {"input_ids": ids, "attention_mask": mask})))
+        self.inputs = runtime._read(sources)
         self.decoder_step, self.search, self.width = runtime.decoder_step, search, width
-        self.states = [name for name in outputs if name.startswith("state.")]
+        self.states = [name for name in self.inputs if name.startswith("state.")]
         self.inputs |= {name: self.inputs[name].repeat(width, axis=0) for name in self.states}
         self.vocabulary = self.decoder_step.get_outputs()[0].shape[1]
-        for token in (*(search.suppress_tokens or ()), *search.eos_ids):
-            if token >= self.vocabulary:
-                raise ValueError(
-                    f"suppress_tokens or eos_token_id holds {token}, wanted ids from 0 to {self.vocabulary - 1}"
-                )
         most = self.vocabulary * width
         self.inputs["best"] = np.array([min(number, most) or most])
         self.inputs["allowed"] = np.zeros(self.vocabulary, np.float32)

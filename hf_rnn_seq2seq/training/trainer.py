@@ -27,6 +27,7 @@ except ImportError as error:
     raise ImportError("training needs accelerate: pip install 'hf_rnn_seq2seq[train]'") from error
 from .batches import ROW_NUMBER, ArrayRows, NumberedRows, TokenBudgetBatchSampler, collate_numbered
 from .checkpoints import UNFINISHED, KeptCheckpoints, checkpoints_of, saving_through_python
+from .moving_average import MovingAverage
 from .stopping import DivergedError, Signals, SkippedUpdates, StopOnSignal, over_all_processes
 
 
@@ -70,6 +71,7 @@ class RecipeTrainer(Seq2SeqTrainer):
         score_validation: called at each evaluation; returns scores that are logged with the loss.
         checkpoints: what becomes of the checkpoints; `None`: they are as `Seq2SeqTrainer` leaves them.
         signals: what stops the training, with a checkpoint.
+        ema_decay: evaluate and save an exponential moving average of the weights; `None`: the weights.
         skip_non_finite: leave out so many updates whose loss or gradient is not finite; the next one is a
             `DivergedError`.
         **kwargs: as for `Seq2SeqTrainer`.
@@ -85,6 +87,7 @@ class RecipeTrainer(Seq2SeqTrainer):
         score_validation: Callable[[], dict[str, float]] | None = None,
         checkpoints: KeptCheckpoints | None = None,
         signals: Signals | None = None,
+        ema_decay: float | None = None,
         skip_non_finite: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -93,6 +96,8 @@ class RecipeTrainer(Seq2SeqTrainer):
         self.checkpoints = checkpoints
         self.signals = signals or Signals()
         self.skip_non_finite = skip_non_finite
+        self.moving_average = MovingAverage(ema_decay)
+        self.add_callback(self.moving_average)
         self.add_callback(SkippedUpdates())
         self.add_callback(StopOnSignal(self.signals))
         self._batches: list[tuple[torch.Tensor, dict[str, Any]]] = []  # loss and inputs, of the update that is made
@@ -265,6 +270,18 @@ class RecipeTrainer(Seq2SeqTrainer):
         if args.push_to_hub:
             super()._push_from_checkpoint(str(kept.folder / f"checkpoint-{step}"))
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save what training goes on with, beside the model that a user loads."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save:
+            assert isinstance(self.model, torch.nn.Module)
+            self.moving_average.save_current(self.model, output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        assert isinstance(self.model, torch.nn.Module)
+        self.moving_average.load_current(self.model, resume_from_checkpoint)
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Upload a checkpoint, but not while it is being written."""
         if self._run_dir is None:
@@ -279,16 +296,19 @@ class RecipeTrainer(Seq2SeqTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Compute the loss of the whole validation data, and the scores of the chosen items."""
-        output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
-        if self.score_validation is not None:
-            assert output.metrics is not None
-            scores = self.score_validation()
-            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in scores.items()})
+        assert isinstance(self.model, torch.nn.Module)
+        with self.moving_average.instead(self.model):
+            output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
+            if self.score_validation is not None:
+                assert output.metrics is not None
+                scores = self.score_validation()
+                output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in scores.items()})
         return output
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model and its tokenizers, in checkpoints as well."""
-        with saving_through_python():
+        assert isinstance(self.model, torch.nn.Module)
+        with saving_through_python(), self.moving_average.instead(self.model):
             super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             assert self.args.output_dir is not None

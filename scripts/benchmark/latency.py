@@ -39,11 +39,12 @@ Search = Callable[[int, Callable[[], None]], None]
 SHORTEST_REQUEST = 3
 
 
-def requests(shape: Shape, number: int, seed: int = 7) -> Iterator[Tensor]:
-    """Single sources (1, S) of random length, from `SHORTEST_REQUEST` symbols to the shape's length."""
+def requests(shape: Shape, number: int, seed: int = 7, lengths: Sequence[int] = ()) -> Iterator[Tensor]:
+    """Single sources (1, S): of some of these lengths, or from `SHORTEST_REQUEST` symbols to the shape's length."""
     generator = torch.Generator().manual_seed(seed)
+    choices = lengths or range(SHORTEST_REQUEST, shape.length + 1)
     for item in range(number):
-        length = int(torch.randint(SHORTEST_REQUEST, shape.length + 1, (), generator=generator))
+        length = choices[int(torch.randint(len(choices), (), generator=generator))]
         yield random_ids(shape, 1, length, seed=item)
 
 

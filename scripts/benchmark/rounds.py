@@ -90,12 +90,21 @@ class Benchmark:
         folder: exported models go here.
         parts: of `PARTS`.
         device: "cpu" or "cuda"; the exported graphs run on the CPU only.
+        lengths: of real requests, by name of the shape; others are drawn.
     """
 
-    def __init__(self, found: speed.Speed, folder: Path, parts: Sequence[str] = PARTS, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        found: speed.Speed,
+        folder: Path,
+        parts: Sequence[str] = PARTS,
+        device: str = "cpu",
+        lengths: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
         self.found, self.folder, self.parts, self.device = found, folder, parts, device
         self.dtype: torch.dtype = getattr(torch, found.dtype)
         self.clock = clock_for(found.basis)
+        self.lengths = lengths or {}
         self.rounds, self.seconds = (3, 0.1) if found.quick else (9, 0.4)
         self.exported: dict[str, Path] = {}
         self.runtimes: dict[str, RnnSeq2SeqRuntime] = {}
@@ -122,10 +131,11 @@ class Benchmark:
     def rates(self, shape: Shape, work: Work) -> None:
         """How fast each engine does a piece of work, and the machine meanwhile."""
         runs: dict[tuple[str, bool], Run] = {}
+        dtype: torch.dtype = getattr(torch, work.dtype or self.found.dtype)
         if work.batch is None and "train" in self.parts:
             batch = workload.training_batch(shape, work.ragged, self.device)
             for feeding, model in self.models.items():
-                runs["model", feeding] = workload.training_step(model, batch, self.dtype)
+                runs["model", feeding] = workload.training_step(model, batch, dtype)
         elif work.batch is not None:
             ids = workload.random_ids(shape, work.batch, shape.length)
             for feeding, model in self.searching.items():
@@ -139,8 +149,8 @@ class Benchmark:
         if not runs:
             return
         weights = workload.step_weights(shape, False)
-        runs[speed.FLOPS, False] = workload.gemm(self.device, self.dtype)
-        runs[speed.BYTES, False] = workload.weight_reading(weights, self.device, self.dtype)
+        runs[speed.FLOPS, False] = workload.gemm(self.device, dtype)
+        runs[speed.BYTES, False] = workload.weight_reading(weights, self.device, dtype)
         rates = measure_in_turn(runs, self.rounds, self.seconds, self.clock)
         flops, bytes_read = (median(rates[engine, False]) for engine in (speed.FLOPS, speed.BYTES))
         logger.info("%s %s: %.0f GFLOP/s, %.0f GB/s", shape.name, work.name, flops / 1e9, bytes_read / 1e9)
@@ -150,7 +160,7 @@ class Benchmark:
                 words = f"{engine}{', input feeding' if feeding else ''}"
                 logger.info("%s %s: %s %.0f tokens/s", shape.name, work.name, words, median(values))
             if engine == "model":
-                floor = workload.floor_rate(shape, work, feeding, flops, bytes_read, self.dtype.itemsize)
+                floor = workload.floor_rate(shape, work, feeding, flops, bytes_read, dtype.itemsize)
             self.found.rates.append(speed.Rate(shape.name, work.name, engine, feeding, values, floor))
 
     def latency(self, shape: Shape) -> None:
@@ -167,7 +177,8 @@ class Benchmark:
             runs["model", beams] = by_model(beams)
             runs |= {(engine, beams): by_runtime(runtime, beams) for engine, runtime in self.runtimes.items()}
         number = 30 if self.found.quick else 200
-        seconds = latency.latencies(runs, list(latency.requests(shape, number)), self.clock)
+        sources = list(latency.requests(shape, number, lengths=self.lengths.get(shape.name, ())))
+        seconds = latency.latencies(runs, sources, self.clock)
         for (engine, beams), values in seconds.items():
             p50, p99 = (1e3 * latency.percentile(values, percent) for percent in (50, 99))
             logger.info("%s request, %s, %d beams: p50 %.2f ms, p99 %.2f ms", shape.name, engine, beams, p50, p99)

@@ -35,6 +35,7 @@ from rounds import PARTS, Benchmark
 from transformers.utils import logging as transformers_logging
 from workload import SHAPES
 
+from hf_rnn_seq2seq.data.files import text_lines
 from hf_rnn_seq2seq.data.outputs import picture_format, replacing
 from hf_rnn_seq2seq.recipes.arguments import check_files_to_write, file_to_write, picture_to_write
 from hf_rnn_seq2seq.sharing.results import describe_hardware, installed_versions, portable_command
@@ -72,6 +73,12 @@ def main(arguments: list[str] | None = None) -> speed.Speed:
     parser.add_argument("--quick", action="store_true", help="few rounds, shorter outputs: rough figures")
     parser.add_argument("--only", default=",".join(PARTS), metavar="PARTS", help=f"default: {','.join(PARTS)}")
     parser.add_argument("--models", default=",".join(SHAPES), help="A or B; default: A,B")
+    parser.add_argument(
+        "--sentences", type=Path, metavar="FILE", help="requests of A are as long as its lines, in words"
+    )
+    parser.add_argument(
+        "--words", type=Path, metavar="FILE", help="requests of B are as long as its lines, in letters"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: without the runtime")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="training: under autocast")
     parser.add_argument("--results", type=file_to_write, metavar="FILE", help="write what was found to this JSON file")
@@ -96,6 +103,19 @@ def main(arguments: list[str] | None = None) -> speed.Speed:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
+    lengths = {}
+    for model, option, file, units in (
+        ("A", "--sentences", args.sentences, str.split),
+        ("B", "--words", args.words, list),
+    ):
+        if file is not None:
+            try:
+                lines = [line.strip() for line in text_lines(file)]
+            except (OSError, ValueError) as error:
+                parser.error(f"{option}: {error}")
+            lengths[model] = [len(units(line)) for line in lines if line]
+            if not lengths[model]:
+                parser.error(f"{option}: {file} holds no line of text")
     threads = torch.get_num_threads()
     found = speed.Speed(
         command=portable_command(["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]),
@@ -108,7 +128,7 @@ def main(arguments: list[str] | None = None) -> speed.Speed:
         quick=args.quick,
     )
     with tempfile.TemporaryDirectory() as folder:
-        benchmark = Benchmark(found, Path(folder), parts, args.device)
+        benchmark = Benchmark(found, Path(folder), parts, args.device, lengths)
         for model in models:
             benchmark.run(SHAPES[model])
     print(speed.tables(found, with_quartiles=True))

@@ -27,6 +27,7 @@ T = TypeVar("T")
 BLOCK = "speed"  # the comments are <!-- speed:begin --> and <!-- speed:end -->
 WORKS = {
     "train": "training step", "train_ragged": "training step, lengths 5 to 30",
+    "train_bfloat16": "training step, bfloat16",
     "greedy1": "greedy, 1 source", "greedy64": "greedy, 64 sources",
     "beam5x1": "beam 5, 1 source", "beam5x32": "beam 5, 32 sources",
 }  # fmt: skip
@@ -268,7 +269,19 @@ def _caption(speed: Speed) -> str:
     what = f"{speed.dtype}, torch {speed.versions.get('torch')}"
     others = ", ".join(sorted({peer.peer for peer in speed.peers}))
     beside = f" The other toolkits: {others}." if others else ""
-    return f"Target tokens per {seconds}, {where}, {what}, {speed.date[:10]}; medians.{quick}{beside}"
+    gemm = _gemm_rates(speed)
+    return f"Target tokens per {seconds}, {where}, {what}, {speed.date[:10]}; medians.{gemm}{quick}{beside}"
+
+
+def _gemm_rates(speed: Speed) -> str:
+    """Return a sentence on the rates that one large matrix product had meanwhile, which the floor is computed from."""
+    found = []
+    for dtype, half in ((speed.dtype, False), ("bfloat16", True)):
+        of_dtype = [r for r in speed.rates if r.engine == FLOPS and (r.work == "train_bfloat16") is half]
+        if of_dtype:
+            rate = statistics.median(rate for entry in of_dtype for rate in entry.rates)
+            found.append(f"{rate / 1e9:.0f} GFLOP/s in {dtype}")
+    return f" One large matrix product: {', '.join(found)}." if found else ""
 
 
 def _models(speed: Speed) -> list[str]:

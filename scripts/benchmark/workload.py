@@ -93,6 +93,7 @@ class Work:
     batch: int | None = None
     beams: int = 1
     ragged: bool = False
+    dtype: str | None = None  # None: that of the run
 
 
 WORKS = {
@@ -100,6 +101,7 @@ WORKS = {
     for work in (
         Work("train"),
         Work("train_ragged", ragged=True),
+        Work("train_bfloat16", dtype="bfloat16"),
         Work("greedy1", batch=1),
         Work("greedy64", batch=64),
         Work("beam5x1", batch=1, beams=5),

@@ -21,7 +21,10 @@ FOLDER = Path(__file__).parents[2] / "scripts" / "recipes"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 # What scripts other than run_seq2seq.py train.
 KINDS: dict[str, RecipeKind] = {
-    **dict.fromkeys(["ud_ewt_pos", "snips_slots", "wnut17_ner", "wnut17_ner_parts", "start_here_tags"], TokenClassificationTask.kind),
+    **dict.fromkeys(
+        ["ud_ewt_pos", "snips_slots", "wnut17_ner", "wnut17_ner_parts", "start_here_tags"],
+        TokenClassificationTask.kind,
+    ),
     **dict.fromkeys(["snips_intent", "sst2", "trec6", "start_here_class"], SequenceClassificationTask.kind),
     **dict.fromkeys(["an4", "fsdd_digits", "start_here_speech"], SpeechTask.kind),
     **dict.fromkeys(

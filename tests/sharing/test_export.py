@@ -21,6 +21,7 @@ from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, save_tokenizers, train_tokenizer
 from hf_rnn_seq2seq.sharing.export import export_model
 from hf_rnn_seq2seq.sharing.onnx_graphs import write_graphs
+from hf_rnn_seq2seq.sharing.runtime import RnnSeq2SeqRuntime
 
 
 # One of each kind, and what only the decoder's step shows: copying, and coverage inside and beside a score.
@@ -47,6 +48,27 @@ def run_graphs(folder: Path, input_ids: np.ndarray, mask: np.ndarray, targets: n
         steps.append(results)
     kinds = [name for name in ("log_probabilities", "attention") if name in steps[0]]
     return {kind: np.stack([results[kind] for results in steps], axis=1) for kind in kinds}
+
+
+def check_the_loop(folder: Path, model: RnnSeq2SeqForConditionalGeneration) -> None:
+    """Greedy search inside the graph finds what the search step by step does, to the last bit of a score."""
+    sessions = [onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("encoder", "decoder_step")]
+    settings = {"vocab_size": model.config.vocab_size}
+    runtime = RnnSeq2SeqRuntime(*sessions, settings, {"decoder_start_token_id": 2, "max_new_tokens": 9})
+    symbols = list(range(model.config.target_vocab_size))
+    for least, eos, forbidden in (
+        (0, None, None),
+        (0, [3], [4]),
+        (4, [3], None),
+        (4, symbols[5:], None),
+        (9, [3], []),
+    ):
+        options = {"eos_token_id": eos, "suppress_tokens": forbidden, "min_new_tokens": least}
+        found = []
+        assert runtime.loops
+        for runtime.loops in (False, True):
+            found.append([runtime.generate([source], **options) for source in ([5], [4, 5, 6, 5, 7, 3])])
+        assert found[0] == found[1]
 
 
 @torch.no_grad()
@@ -79,6 +101,30 @@ def test_graphs_equal_the_model_for_any_batch_and_length(name: str, tmp_path: Pa
         assert found.keys() == expected.keys()
         for kind, values in expected.items():
             np.testing.assert_allclose(found[kind], values, atol=1e-5, rtol=0, err_msg=kind)
+    check_the_loop(tmp_path, model)
+
+
+def test_a_large_step_makes_no_others(tmp_path: Path) -> None:
+    write_graphs(tiny_model(dtype=torch.float32, vocab_size=2**22 // 6), tmp_path)
+    sessions = [onnxruntime.InferenceSession(tmp_path / f"{name}.onnx") for name in ("encoder", "decoder_step")]
+    assert not RnnSeq2SeqRuntime(*sessions, {}, {}).loops
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantize", [None, "int8"])
+@pytest.mark.parametrize("attention_type", ["dot", "general", "additive", "none"])
+@pytest.mark.parametrize("rnn_type", ["lstm", "gru", "rnn_tanh"])
+def test_greedy_search_inside_the_graph_equals_that_step_by_step(
+    rnn_type: str, attention_type: str, quantize: str | None, tmp_path: Path
+) -> None:
+    attends = attention_type != "none"
+    for seed, (feeding, layers, copies) in enumerate(((False, 1, True), (True, 2, False), (True, 2, True))):
+        options = {"rnn_type": rnn_type, "attention_type": attention_type, "decoder_layers": layers}
+        options |= {"input_feeding": feeding and attends, "encoder_layers": layers}
+        options |= {"use_copy": copies and attends, "coverage": feeding and attends}
+        model = tiny_model(dtype=torch.float32, seed=seed, **options)
+        write_graphs(model, tmp_path, quantize)
+        check_the_loop(tmp_path, model)
 
 
 @pytest.mark.parametrize("name", ["luong", "sutskever"])
@@ -135,6 +181,7 @@ def test_int8_is_a_quarter_of_the_size_and_close_to_the_model(rnn_type: str, tmp
         write_graphs(model, folder, quantize)
         found = run_graphs(folder, batch.input_ids.numpy(), batch.attention_mask.numpy(), targets.numpy())
         results[quantize] = found["log_probabilities"]
+        check_the_loop(folder, model)
         bytes_of_decoder[quantize] = (folder / "decoder_step.onnx").stat().st_size
     assert bytes_of_decoder["int8"] < 0.33 * bytes_of_decoder[None]
     error = (results["int8"] - results[None]).std() / results[None].std()
