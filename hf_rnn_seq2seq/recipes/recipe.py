@@ -27,7 +27,7 @@ from ..model.configuration_rnn_seq2seq import PRESETS, RnnSeq2SeqConfig
 from ..model.generation_rules import ENDING_RULES, GENERATION_RULES
 from ..training.teacher_forcing import TeacherForcingOptions
 from .options import OptionsError, build_options, check_types, nearest, read_yaml, write_yaml
-from .scale import auto_keys, chosen_values, filled, stand_ins
+from .scale import chosen_values, filled, without_auto
 
 
 # Settings that follow from something else, and where to make them instead.
@@ -418,15 +418,6 @@ def _check_metrics(kind: RecipeKind, evaluation: EvaluationOptions) -> None:
             raise RecipeError(f"evaluation.metrics: {reported} is {name!r}, wanted one of {known} for {kind.task}")
 
 
-def _without_auto(content: dict[str, Any], task: str) -> dict[str, Any]:
-    """Return a recipe with stand-ins for what follows from the data; refuse `auto` where nothing does."""
-    values = stand_ins(task)
-    for key in auto_keys(content):
-        if key not in values:
-            raise RecipeError(f"{key}: got auto, which {task} has for {', '.join(values)}")
-    return dict(filled(content, values))
-
-
 def derive_values(recipe: Recipe, kind: RecipeKind, values: Mapping[str, Any]) -> Recipe:
     """Return a recipe with values, by `section.key`, in place of `auto` where it says so and they are given."""
     found = chosen_values(recipe.content, values)
@@ -450,7 +441,7 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
             raise RecipeError(f"{section}: unknown section{nearest(str(section), kind.sections)}")
     if content.get("data") is None:
         raise RecipeError("data: the section is missing")
-    checked = _without_auto(content, kind.task)
+    checked = without_auto(content, kind.task)
     sections: dict[str, Any] = {section: checked.get(section) or {} for section in (*kind.sections, "generation")}
     for section, values in sections.items():
         if not isinstance(values, dict):

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .options import OptionsError
+
 
 AUTO = "auto"
-# What a recipe is checked with before its data is read.
-STAND_IN_ITEMS = 1000
 _SECTIONS = ("tokenizer", "model", "training")
 
 
@@ -105,8 +105,17 @@ def _within(value: float, least: float, most: float) -> float:
 
 
 def stand_ins(task: str) -> dict[str, int | float]:
-    """Return the values of all keys that have the word for a recipe whose data is not read yet."""
-    return derive(task, STAND_IN_ITEMS, [(10, 10)])
+    """Return values of all keys that have the word, with which a recipe is checked before its data is read."""
+    return derive(task, 1000, [(10, 10)])
+
+
+def without_auto(content: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """Return a recipe with stand-ins for what follows from the data; OptionsError for `auto` where nothing does."""
+    values = stand_ins(task)
+    for key in auto_keys(content):
+        if key not in values:
+            raise OptionsError(f"{key}: got auto, which {task} has for {', '.join(values)}")
+    return dict(filled(content, values))
 
 
 def auto_keys(content: Mapping[str, Any]) -> list[str]:
@@ -154,8 +163,8 @@ def in_words(values: Mapping[str, Any]) -> str:
 # A run is said to be short of updates with less than this share of those of the rule: a text classifier of 13,000
 # items that was tuned by hand has 0.29 of them, one whose accuracy 16 more epochs raised from 86 to 95.5 had 0.17.
 FEW = 0.25
-# ... to have a falling loss where it was the lowest at the end, by this share, since 80 % of the updates ...
-FALLING = 0.03
+# ... to have a falling loss with this share of its fall in the last fifth of the updates, the lowest at the end ...
+FALLING = 0.05
 # ... and a long warm-up with more than this share of the updates.
 LONG_WARMUP = 0.2
 
@@ -179,7 +188,7 @@ def remarks(
         )
     before = [loss for update, loss in losses if update <= 0.8 * done]
     lowest = min((loss for _, loss in losses[:-1]), default=0.0)
-    if before and losses[-1][1] < lowest and losses[-1][1] < before[-1] * (1 - FALLING if before[-1] > 0 else 1):
+    if before and losses[-1][1] < lowest and before[-1] - losses[-1][1] > FALLING * (before[0] - losses[-1][1]):
         found.append(
             f"the validation loss was still falling at the end, from {before[-1]:.4g} to {losses[-1][1]:.4g} in the "
             "last fifth: give the run more epochs, or training.updates"
