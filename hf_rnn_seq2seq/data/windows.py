@@ -168,7 +168,8 @@ class ForecastWindows:
                     )
         self.classes = classes
         self.static_classes = np.array(
-            [[names.index(series.static[name]) for name, names in classes.items()] for series in self.series], np.int64
+            [[names.index(str(series.static[name])) for name, names in classes.items()] for series in self.series],
+            np.int64,
         )
 
     def __call__(self, rows: Mapping[str, Sequence[int]]) -> dict[str, list[np.ndarray]]:
