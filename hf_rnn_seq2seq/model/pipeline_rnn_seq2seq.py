@@ -64,7 +64,7 @@ class RnnSeq2SeqGenerationPipeline(Pipeline):
             raise TypeError(f"processor must be a processor; got {processor!r:.80}")
         if processor is None and tokenizer is not None:
             processor = RnnSeq2SeqProcessor(tokenizer, feature_extractor)
-        if processor is None and os.path.isdir(model.name_or_path):
+        if processor is None and os.path.isdir(str(model.name_or_path)):
             processor = RnnSeq2SeqProcessor.from_pretrained(model.name_or_path)  # of whatever version
         if processor is None:
             raise ValueError("give a processor, or a tokenizer, and of a speech model its feature_extractor")

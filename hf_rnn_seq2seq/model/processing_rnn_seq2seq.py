@@ -136,9 +136,10 @@ class RnnSeq2SeqProcessor(ProcessorMixin):
                 raise TypeError(f"the processor has no argument {name!r}: it has {', '.join(sorted(_OPTIONS))}")
         if not isinstance(kwargs.get("padding"), bool | None):
             PaddingStrategy(kwargs["padding"])  # audio is padded whatever is said
-        sources = text if self.feature_extractor is None else audio
-        if all(isinstance(side, list | tuple) for side in (sources, text_target)) and len(sources) != len(text_target):
-            raise ValueError(f"text_target has {len(text_target)} texts, wanted {len(sources)}, one a source")
+        sources: Any = text if self.feature_extractor is None else audio
+        targets: Any = text_target
+        if all(isinstance(side, list | tuple) for side in (sources, targets)) and len(sources) != len(targets):
+            raise ValueError(f"text_target has {len(targets)} texts, wanted {len(sources)}, one a source")
         if self.feature_extractor is None:
             if audio is not None or sampling_rate is not None or speaker is not None:
                 raise ValueError("audio, sampling_rate and speaker: this model reads text; give text")
@@ -149,7 +150,7 @@ class RnnSeq2SeqProcessor(ProcessorMixin):
             raise ValueError("text: this model reads audio or frames; give audio, and what is said as text_target")
         if audio is None and text_target is None:
             raise ValueError("got neither audio nor text_target: give one of them, or both")
-        targets: Any = None if text_target is None else self.tokenizer(text_target=text_target, **options)
+        targets = None if text_target is None else self.tokenizer(text_target=text_target, **options)
         if audio is None:
             return BatchFeature(dict(targets))
         batch: BatchFeature = self.feature_extractor(

@@ -55,7 +55,7 @@ class RnnSeq2SeqTokenizer(PreTrainedTokenizerFast):
         _check_options(kwargs)
         return super()._encode_plus(text, text_pair, **kwargs)
 
-    def pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Pad encoded texts to one length, as every tokenizer of transformers does."""
         several = encoded_inputs if isinstance(encoded_inputs, list | tuple) else [encoded_inputs]
         if not several or not all(isinstance(one, Mapping) for one in several):
@@ -68,7 +68,7 @@ class RnnSeq2SeqTokenizer(PreTrainedTokenizerFast):
         except (AssertionError, ValueError) as error:
             raise ValueError(f"encoded_inputs: {error}") from error
 
-    def convert_ids_to_tokens(self, ids: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def convert_ids_to_tokens(self, ids: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the token of an id, or those of several."""
         _check_ids("ids", ids)
         return super().convert_ids_to_tokens(ids, *args, **kwargs)

@@ -109,8 +109,10 @@ def check_whole(name: str, value: Any, least: int, most: int = MOST) -> None:
     """Refuse an argument that is no whole number from `least` to `most`; numpy's are some, True is none."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise ValueError(f"{name} must be a whole number; got {value!r}")
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be at {f'least {least}' if value < least else f'most {most}'}; got {value}")
+    if not least <= int(value) <= most:
+        raise ValueError(
+            f"{name} must be at {f'least {least}' if int(value) < least else f'most {most}'}; got {value}"
+        )
 
 
 def place_of(folder: Any, num_threads: Any) -> Path:

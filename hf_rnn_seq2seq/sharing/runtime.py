@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .exported_folder import MOST, check_settings, check_whole, json_object, opened, place_of, printable, read_export
-from .search_options import GenerationOptions, ids_of
+from .search_options import GenerationOptions, draw, ids_of
 
 
 try:
@@ -327,7 +327,7 @@ class RnnSeq2SeqRuntime:
         for length in range(search.most):
             scores, symbols = decoding.step(chosen, length)
             if search.do_sample:
-                column = np.arange(len(rows)), _draw(scores, search, rng)
+                column = np.arange(len(rows)), draw(scores, search, rng)
                 scores, symbols = scores[column], symbols[column]
             chosen = symbols.reshape(-1)
             tokens = chosen.tolist()
@@ -484,22 +484,6 @@ class _Decoding:
                 elif name.startswith("source."):
                     self.inputs[name] = array[sources]
             self._bind(len(rows))
-
-
-def _draw(scores: np.ndarray, search: GenerationOptions, rng: np.random.Generator) -> np.ndarray:
-    """Draw one column a row (N,), from log P (N, K) after temperature, top-k and top-p, in this order."""
-    scores = scores.astype(np.float64) / search.temperature
-    order = np.argsort(-scores, axis=1, kind="stable")
-    ranked = np.take_along_axis(scores, order, 1)
-    if search.top_k:
-        ranked[:, search.top_k :] = -np.inf
-    probabilities = np.exp(ranked - ranked[:, :1])
-    probabilities /= probabilities.sum(1, keepdims=True)
-    before = probabilities.cumsum(1) - probabilities  # mass of all that is likelier
-    probabilities[before >= search.top_p] = 0
-    cumulative = probabilities.cumsum(1)
-    drawn = (cumulative <= rng.random((len(scores), 1)) * cumulative[:, -1:]).sum(1, keepdims=True)
-    return np.take_along_axis(order, drawn, 1)[:, 0]
 
 
 def main(arguments: list[str]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from .exported_folder import MOST, check_whole
 
 
@@ -153,3 +155,19 @@ def ids_of(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
+def draw(scores: np.ndarray, search: GenerationOptions, rng: np.random.Generator) -> np.ndarray:
+    """Draw one column a row (N,), from log P (N, K) after temperature, top-k and top-p, in this order."""
+    scores = scores.astype(np.float64) / search.temperature
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ranked = np.take_along_axis(scores, order, 1)
+    if search.top_k:
+        ranked[:, search.top_k :] = -np.inf
+    probabilities = np.exp(ranked - ranked[:, :1])
+    probabilities /= probabilities.sum(1, keepdims=True)
+    before = probabilities.cumsum(1) - probabilities  # mass of all that is likelier
+    probabilities[before >= search.top_p] = 0
+    cumulative = probabilities.cumsum(1)
+    drawn = (cumulative <= rng.random((len(scores), 1)) * cumulative[:, -1:]).sum(1, keepdims=True)
+    return np.take_along_axis(order, drawn, 1)[:, 0]

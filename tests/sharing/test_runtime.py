@@ -25,7 +25,8 @@ from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, save_tokenizers, tr
 from hf_rnn_seq2seq.evaluation.decoding import _hypothesis_tokens
 from hf_rnn_seq2seq.sharing.export import export_model
 from hf_rnn_seq2seq.sharing.onnx_graphs import write_graphs
-from hf_rnn_seq2seq.sharing.runtime import GenerationOptions, RnnSeq2SeqRuntime, _draw
+from hf_rnn_seq2seq.sharing.runtime import GenerationOptions, RnnSeq2SeqRuntime
+from hf_rnn_seq2seq.sharing.search_options import draw
 
 
 SOURCES = [[4, 5, 6, 7, 5, 3], [8, 3], [9, 10, 4, 3], [11, 4, 3], [4]]
@@ -153,7 +154,7 @@ def test_sampling_repeats_with_its_seed_and_is_greedy_among_one(models: list) ->
 def test_draws_follow_the_distribution(options: dict[str, Any], expected: list[float]) -> None:
     scores = np.log(np.tile([0.1, 0.2, 0.3, 0.4], (20_000, 1)))
     search = GenerationOptions(do_sample=True, **options, **SPECIAL)
-    drawn = _draw(scores, search, np.random.default_rng(0))
+    drawn = draw(scores, search, np.random.default_rng(0))
     np.testing.assert_allclose(np.bincount(drawn, minlength=4) / len(drawn), expected, atol=0.015)
 
 
