@@ -65,10 +65,13 @@ def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: b
 
 
 def _check_trackers(report_to: str | list[str] | None, installed: list[str]) -> None:
-    """Refuse what shows a training and is not installed; the Trainer knows which names there are."""
+    """Refuse what shows a training and is not known, or not installed."""
     for name in [report_to] if isinstance(report_to, str) else report_to or ():
-        if name not in INTEGRATION_TO_CALLBACK or name in installed:
+        if name in ("none", "all", *installed):
             continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(["none", "all", *INTEGRATION_TO_CALLBACK])
+            raise RecipeError(f"training.report_to: got {name!r}, wanted one of {known}")
         try:
             INTEGRATION_TO_CALLBACK[name]()
         except (ImportError, RuntimeError) as error:
