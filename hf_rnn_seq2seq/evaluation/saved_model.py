@@ -21,7 +21,7 @@ from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, SERIES_FILE, 
 from ..data.processors import save_processor
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
-from ..model.generation_rules import check_rules
+from ..model.generation_rules import check_generation
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from ..model.pretrained import RnnSeq2SeqPreTrainedModel
 from .ensemble import EnsembleModel, RnnSeq2SeqEnsemble
@@ -57,7 +57,10 @@ def load_model(model_class: Any, directory: str | Path) -> Any:
     try:
         # False: code beside the model is not run, nor asked about.
         model, loading = model_class.from_pretrained(str(folder), output_loading_info=True, trust_remote_code=False)
-        check_rules(dict(vars(model.generation_config)) if model.can_generate() else {})
+        if model.can_generate():
+            check_generation(
+                dict(vars(model.generation_config)), model.config.target_vocab_size + model.config.copy_slots
+            )
     except (OSError, RuntimeError, SafetensorError) as error:
         raise DataError(
             f"{folder}: its weights cannot be loaded: {error}; wanted what save_pretrained wrote"

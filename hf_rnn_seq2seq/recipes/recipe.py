@@ -478,7 +478,7 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
         more={section: build_options(cls, sections[section], section) for section, cls in kind.more.items()},
     )
     _check_metrics(kind, recipe.evaluation)
-    splits = ["validation", *(getattr(recipe.data, "test_files", None) or ["test"])]
+    splits = ["validation", *(getattr(recipe.data, "test_splits", None) or ["test"])]
     for split in recipe.evaluation.splits or []:
         if split not in splits:
             raise RecipeError(f"evaluation.splits: got {split!r}, the data has {', '.join(splits)}")

@@ -67,13 +67,16 @@ def export_values(
         if getattr(config, name) != wanted:
             raise ValueError(f"{name}={getattr(config, name)} cannot be exported{why}")
     columns = model_dir / COLUMNS_FILE
+    features = read_object(columns).get("features") if columns.is_file() else None
+    if columns.is_file() and not isinstance(features, list):
+        raise ValueError(f"{columns}: features is {features!r}, wanted a list of names of columns")
     settings = {
         "each_vector": isinstance(model, RnnSeq2SeqForTokenClassification),
         "vector_size": config.input_feature_size,
         "vocab_size": config.vocab_size,
         "missing": config.standardise_features,
         "values": [config.id2label[number] for number in range(config.num_labels)],
-        "features": read_object(columns).get("features") if columns.is_file() else None,
+        "features": features,
         "gives": _gives(model),
         "quantize": quantize,
     }

@@ -530,6 +530,7 @@ def _is_right(name: str, value: Any) -> bool:
             return name != "guided_attention_loss_sigma"
         return name.endswith("token_id") or name in (
             "copy_slots",
+            "alignment_order",
             "location_filters",
             "speech_decoder_postnet_layers",
             "num_time_features",

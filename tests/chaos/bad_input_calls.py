@@ -213,7 +213,7 @@ def pipelines() -> Iterator[Case]:
         "temperature": (-1, NAN, "x"), "top_p": (-0.1, 1.1, NAN, "x"), "top_k": (-1, 1.5, "x"),
         "eos_token_id": ("x", -1, 99999), "suppress_tokens": ("x", 3, [-1], [99999]), "nonsense": (1,),
         "return_alignments": ("yes", 2), "batch_size": (0, -1, "x", 1.5), "early_stopping": ("sometimes", 3),
-        "generation_config": ("x", 3), "num_workers": (-1, "x"),
+        "generation_config": ("x", 3),
     }.items():  # fmt: skip
         for value in values:
             more = {"do_sample": True} if name in ("temperature", "top_p", "top_k") else {}
@@ -243,7 +243,9 @@ def pipelines() -> Iterator[Case]:
     )  # fmt: skip
     for value in NO_SOUNDS:
         if not (isinstance(value, list) and not value):  # no sources, no answers
-            yield Case(f"pipeline(audio {shown(value)})", ("audio", "raw_speech", "wav"), lambda v=value: listening(v))
+            yield Case(
+                f"pipeline(audio {shown(value)})", ("audio", "raw_speech", "wav", "'a'"), lambda v=value: listening(v)
+            )
     for value in (
         *({"array": SOUND}, {"array": SOUND, "sampling_rate": 16000}, {"array": SOUND, "sampling_rate": "x"}),
         *({"array": "x", "sampling_rate": 8000}, {"array": None, "sampling_rate": 8000}, {"sampling_rate": 8000}),
