@@ -134,7 +134,7 @@ def recipe_of(data: Set, arm: str, changes: list[str]) -> dict[str, Any]:
     content = read_recipe(
         library_folder() / f"{data.hand if arm == 'hand' else data.auto}.yaml",
         [f"data.train={named[0]}", f"data.validation={named[1]}", "data.test=null", *data.data]
-        + (["data.validation_fraction=null"] if data.hand == "trec6" else [])
+        + (["data.validation_fraction=null"] if data.auto == "start_here_class" else [])
         + ["evaluation.splits=[validation]", "training.report_to=none", "training.disable_tqdm=true"]
         + (["data.unseen_labels=count_wrong"] if data.auto != "start_here_text" else [])
         + ([*data.changes] if arm == "auto" else [])
