@@ -170,7 +170,7 @@ LONG_WARMUP = 0.2
 
 
 def remarks(
-    task: str, items: int, planned: int, done: int, warmup: int, losses: Sequence[tuple[int, float]]
+    task: str, items: int, planned: int, done: int, warmup: int, losses: Sequence[tuple[float, float]]
 ) -> list[str]:
     """Return a sentence for each sign that a run was too short for its data.
 

@@ -81,7 +81,7 @@ def _pronunciation(language: str) -> Set:
 
 _TSV = ("data.text_column=2", "data.label_column=1")
 _SNIPS = ("snips", ("train.jsonl.gz",), ("valid.jsonl.gz",))
-_MULTI30K = [tuple(f"{split}.lc.norm.tok.{side}.gz" for side in ("en", "de")) for split in ("train", "val")]
+_MULTI30K = [(f"{split}.lc.norm.tok.en.gz", f"{split}.lc.norm.tok.de.gz") for split in ("train", "val")]
 SETS = {
     **{f"g2p_{language}": _pronunciation(language) for language in ("ice", "fre", "hun")},
     "snips_intent": Set(
@@ -97,7 +97,7 @@ SETS = {
         ("evaluation.metrics=[accuracy]", "evaluation.best_metric=accuracy", "model.use_crf=false"),
     ),
     "multi30k_ende": Set(
-        "multi30k/tok", *_MULTI30K, "multi30k_ende", "start_here_text", "bleu",  # type: ignore[arg-type]
+        "multi30k/tok", _MULTI30K[0], _MULTI30K[1], "multi30k_ende", "start_here_text", "bleu",
         changes=("evaluation.metrics={bleu: {metric: bleu, tokenize: none}}", "evaluation.best_metric=bleu"),
     ),
 }  # fmt: skip
@@ -134,8 +134,9 @@ def recipe_of(data: Set, arm: str, changes: list[str]) -> dict[str, Any]:
     content = read_recipe(
         library_folder() / f"{data.hand if arm == 'hand' else data.auto}.yaml",
         [f"data.train={named[0]}", f"data.validation={named[1]}", "data.test=null", *data.data]
-        + (["data.validation_fraction=null"] if data.hand == "trec6" else [])
+        + (["data.validation_fraction=null"] if data.auto == "start_here_class" else [])
         + ["evaluation.splits=[validation]", "training.report_to=none", "training.disable_tqdm=true"]
+        + (["data.unseen_labels=count_wrong"] if data.auto != "start_here_text" else [])
         + ([*data.changes] if arm == "auto" else [])
         + changes,
     )

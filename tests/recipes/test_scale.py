@@ -164,13 +164,13 @@ def test_a_short_run_says_all_three_and_a_sound_one_nothing(tmp_path: Path, capl
     assert report is not None and len(report.remarks) == 3
     assert all(sign in remark and remark in caplog.text for sign, remark in zip(signs, report.remarks, strict=True))
     caplog.clear()
-    sound = ["training.updates=150", "training.max_steps=-1", "training.eval_steps=30", "training.save_steps=30"]
+    sound = ["training.updates=250", "training.max_steps=-1", "training.eval_steps=50", "training.save_steps=50"]
     run(tmp_path, "tagging", "--overwrite", "--set", *sound, "training.warmup_steps=0.05")
     report = TrainingReport.load(tmp_path / "out")
-    assert report is not None and report.updates == 150 and report.remarks == []
+    assert report is not None and report.updates == 250 and report.remarks == []
     assert not any(sign[:9] in caplog.text for sign in signs)
-    with pytest.raises(SystemExit, match=r"training\.updates: got 150 beside max_steps"):
-        run(tmp_path, "tagging", "--set", "training.updates=150")
+    with pytest.raises(SystemExit, match=r"training\.updates: got 250 beside max_steps"):
+        run(tmp_path, "tagging", "--set", "training.updates=250")
 
 
 def test_a_recipe_to_start_with_is_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
