@@ -173,7 +173,8 @@ DOORS = {
     """,
     "evaluation": """
         GriffinLim Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble
-        RnnSeq2SeqTokenClassificationEnsemble average_models decode load_ensemble load_metric load_model
+        RnnSeq2SeqTimeSeriesEnsemble RnnSeq2SeqTokenClassificationEnsemble average_models decode load_ensemble
+        load_metric load_model
         plot_attention plot_spectrogram target_log_probabilities write_wav
     """,
     "sharing": """

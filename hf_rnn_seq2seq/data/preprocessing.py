@@ -19,6 +19,7 @@ from .outputs import write_json
 
 
 PREPROCESSING_FILE = "preprocessing.json"
+SERIES_FILE = "series.json"  # what a forecaster reads of tables
 COLUMNS_FILE = "columns.json"  # what a model of values reads of tables: see values.py
 RECIPE_FILE = "recipe.yaml"
 

@@ -92,6 +92,7 @@ class Series:
         columns: column -> (N,) values, float64, NaN where one is missing; calendar features among them.
         rows: (N,) number of each row in the file: its line in a file of text, otherwise counted from 1.
         file: the file's name, for messages.
+        static: column -> what is known of the series as a whole: a number, or the name of a class.
     """
 
     id: str
@@ -99,6 +100,7 @@ class Series:
     columns: dict[str, np.ndarray]
     rows: np.ndarray
     file: str
+    static: dict[str, float | str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -112,30 +114,41 @@ class Series:
         return np.stack([self.columns[name] for name in columns], axis=1).astype(np.float32)
 
 
-def read_table(path: str | Path, options: TableOptions, columns: Sequence[str]) -> list[Series]:
+def read_table(
+    path: str | Path,
+    options: TableOptions,
+    columns: Sequence[str],
+    static_numbers: Sequence[str] = (),
+    static_classes: Sequence[str] = (),
+) -> list[Series]:
     """Read a long table.
 
     Args:
         path: the file.
         options: how it is written.
         columns: the columns of numbers that are wanted.
+        static_numbers: columns of numbers that are the same in all rows of a series.
+        static_classes: columns of names of classes, likewise.
 
     Returns:
         A record a series, in the order in which they begin.
 
     Raises:
         DataError: a file or a column is missing, a value is no number, an id is missing, times go backwards or repeat,
-            or there is no row. The message names file, row and column.
+            what is static is missing or changes within a series, or there is no row. The message names file, row and
+            column.
     """
     path = Path(path)
     special = [name for name in (options.id_column, options.time_column) if name is not None]
-    for name in columns:
+    for name in (*columns, *static_numbers, *static_classes):
         if name in options.calendar_features:
             raise DataError(f"{path}: the column {name!r} has the name of a calendar feature: leave one of them out")
-    frame = _frame(path, options, list(dict.fromkeys([*special, *columns])))
+    frame = _frame(path, options, list(dict.fromkeys([*special, *columns, *static_numbers, *static_classes])))
     if not len(frame):
         raise DataError(f"{path}: holds no row")
     numbers = {name: _numbers(frame[name], path) for name in columns}
+    static = {name: _numbers(_filled(frame[name], path), path) for name in static_numbers}
+    static |= {name: _filled(frame[name], path).astype(str).to_numpy() for name in static_classes}
     time = None if options.time_column is None else _times(frame[options.time_column], options, path)
     ids = _ids(frame, options.id_column, path)
     rows = frame.index.to_numpy()
@@ -147,6 +160,7 @@ def read_table(path: str | Path, options: TableOptions, columns: Sequence[str]) 
         chosen = {key: column[places] for key, column in numbers.items()}
         series = Series(str(name), times, chosen, rows[places], str(path))
         _check_order(series, options)
+        series.static = {key: _constant(column[places], key, series) for key, column in static.items()}
         if options.calendar_features:
             series.columns.update(calendar(series, options))
         found.append(series)
@@ -253,10 +267,27 @@ def _times(column: pd.Series, options: TableOptions, path: Path) -> np.ndarray:
 def _ids(frame: pd.DataFrame, column: str | None, path: Path) -> pd.Series:
     if column is None:
         return pd.Series(path.name, frame.index)
-    missing = _is_missing(frame[column])
+    return _filled(frame[column], path, "the id").astype(str)
+
+
+def _filled(column: pd.Series, path: Path, what: str = "the value") -> pd.Series:
+    """Return a column of which nothing may be missing."""
+    missing = _is_missing(column)
     if missing.any():
-        raise DataError(f"{path}, row {missing.idxmax()}, column {column!r}: the id is missing")
-    return frame[column].astype(str)
+        raise DataError(f"{path}, row {missing.idxmax()}, column {column.name!r}: {what} is missing")
+    return column
+
+
+def _constant(column: np.ndarray, name: str, series: Series) -> float | str:
+    """Return what a column says in every row of a series."""
+    values: list[float | str] = column.tolist()
+    for row, value in enumerate(values):
+        if value != values[0]:
+            raise DataError(
+                f"{series.place(row)}, column {name!r}, series {series.id!r}: got {value!r} after {values[0]!r}, "
+                "wanted the same in all rows of a series: the column is static"
+            )
+    return values[0]
 
 
 def _check_order(series: Series, options: TableOptions) -> None:

@@ -99,6 +99,8 @@ class ValueColumns:
     def load(cls, directory: str | Path) -> ValueColumns:
         """Return what `save` wrote; DataError, FileNotFoundError if it is not there or something else."""
         path = Path(directory) / COLUMNS_FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"{directory} holds no {COLUMNS_FILE}: nothing says what the model reads")
         content = read_json(path)
         names = {option.name for option in fields(cls)}
         if not isinstance(content, dict) or set(content) != names:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,6 +67,8 @@ class ForecastDataOptions:
         table: how the table is written.
         columns: the columns to forecast, one channel each.
         features: columns that are known ahead of time, beside the calendar features of `table`.
+        static_real_features: columns of numbers that are the same in all rows of a series.
+        static_categorical_features: columns of names of classes, likewise.
         look_back: P, rows of the past that a window shows.
         horizon: T, rows ahead.
         shortest_past: forecasts begin where so many rows are behind, fewer than `look_back` padded; `None`: all of
@@ -84,6 +86,8 @@ class ForecastDataOptions:
     dataset_name: Literal["toy:sine"] | None = None
     table: TableOptions = field(default_factory=TableOptions)
     features: list[str] = field(default_factory=list)
+    static_real_features: list[str] = field(default_factory=list)
+    static_categorical_features: list[str] = field(default_factory=list)
     shortest_past: int | None = None
     train: int | None = None
     validation: int = 0
@@ -99,10 +103,15 @@ class ForecastDataOptions:
             raise ValueError(f"file: got {self.file!r} and dataset_name {self.dataset_name!r}, wanted one of them")
         if self.dataset_name == "toy:sine":
             self.columns = self.columns or ["value"]
-        if not self.columns or len(set(self.columns + self.features)) < len(self.columns + self.features):
+        static = self.static_real_features + self.static_categorical_features
+        names = self.columns + self.features + static
+        if not self.columns or len(set(names)) < len(names):
             raise ValueError(
-                f"columns: got {self.columns} with features {self.features}, wanted at least one, and each name once"
+                f"columns: got {self.columns} with features {self.features} and static features {static}, wanted at "
+                "least one, and each name once"
             )
+        if static and self.dataset_name is not None:
+            raise ValueError(f"dataset_name: got {self.dataset_name}, which has no static features {static}")
 
     @property
     def all_features(self) -> list[str]:
@@ -122,10 +131,15 @@ class ForecastWindows:
     Args:
         options: sizes and columns.
         series: the series.
+        classes: names of the classes of each static column that has them; none: those of the series, sorted.
+
+    Raises:
+        DataError: a series is of another class.
     """
 
     options: ForecastDataOptions
     series: list[Series]
+    classes: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.values = [series.values(self.options.columns) for series in self.series]  # (N, C) each
@@ -133,6 +147,30 @@ class ForecastWindows:
         self.features = [series.values(features) if features else None for series in self.series]  # (N, F) each
         incomplete = any(bool(np.isnan(values).any()) for values in self.values)
         self.is_masked = incomplete or self.options.past_needed < self.options.look_back
+        numbers = self.options.static_real_features
+        self.static_numbers = np.array([[s.static[name] for name in numbers] for s in self.series], dtype=np.float32)
+        named = self.options.static_categorical_features
+        own = {name: sorted({str(series.static[name]) for series in self.series}) for name in named}
+        self.number_classes(self.classes or own)
+
+    def number_classes(self, classes: dict[str, list[str]]) -> None:
+        """Number the classes of the series by their places in these lists.
+
+        Raises:
+            DataError: a series is of another class.
+        """
+        for name in self.options.static_categorical_features:
+            for series in self.series:
+                if series.static[name] not in classes[name]:
+                    raise DataError(
+                        f"{series.place(0)}, column {name!r}, series {series.id!r}: got {series.static[name]!r}, "
+                        f"wanted a class that the model was trained with: {', '.join(map(repr, classes[name]))}"
+                    )
+        self.classes = classes
+        self.static_classes = np.array(
+            [[names.index(str(series.static[name])) for name, names in classes.items()] for series in self.series],
+            np.int64,
+        )
 
     def __call__(self, rows: Mapping[str, Sequence[int]]) -> dict[str, list[np.ndarray]]:
         """Cut windows.
@@ -164,6 +202,10 @@ class ForecastWindows:
             past = _rows(features, start - options.look_back, start)
             window["past_time_features"] = np.nan_to_num(past)  # NaN in the padding only
             window["future_time_features"] = _rows(features, start, start + options.horizon)
+        if options.static_real_features:
+            window["static_real_features"] = self.static_numbers[number]
+        if options.static_categorical_features:
+            window["static_categorical_features"] = self.static_classes[number]
         return window
 
     def bounds(self, number: int) -> dict[str, tuple[int, int]]:
@@ -242,8 +284,10 @@ def _rows(values: np.ndarray, first: int, end: int) -> np.ndarray:
     return np.pad(there, ((before, max(after, 0)), (0, 0)), constant_values=math.nan)
 
 
-def load_windows(options: ForecastDataOptions, data_dir: str | Path) -> ForecastWindows:
-    """Read the series of a data set.
+def load_windows(
+    options: ForecastDataOptions, data_dir: str | Path, classes: Mapping[str, list[str]] | None = None
+) -> ForecastWindows:
+    """Read the series of a data set; `classes` as of `ForecastWindows`.
 
     Raises:
         DataError: the file cannot be used; the message names file, row and column.
@@ -252,7 +296,9 @@ def load_windows(options: ForecastDataOptions, data_dir: str | Path) -> Forecast
         return ForecastWindows(options, list(sines(options.toy, options.columns)))
     assert options.file is not None
     path = Path(data_dir) / options.file
-    return ForecastWindows(options, read_table(path, options.table, [*options.columns, *options.features]))
+    static = options.static_real_features, options.static_categorical_features
+    series = read_table(path, options.table, [*options.columns, *options.features], *static)
+    return ForecastWindows(options, series, dict(classes or {}))
 
 
 def sines(options: SineOptions, columns: Sequence[str]) -> Iterator[Series]:
@@ -306,9 +352,7 @@ def with_rows_ahead(series: Series, options: TableOptions, count: int) -> Series
     missing = np.full(count, math.nan)
     columns = {name: np.concatenate([values, missing]) for name, values in series.columns.items()}
     rows = np.concatenate([series.rows, series.rows[-1] + np.arange(1, count + 1)])
-    longer = Series(series.id, time, columns, rows, series.file)
-    return (
-        longer
-        if time is None
-        else Series(series.id, time, {**columns, **calendar(longer, options)}, rows, series.file)
-    )
+    longer = replace(series, time=time, columns=columns, rows=rows)
+    if time is not None:
+        longer.columns.update(calendar(longer, options))
+    return longer

@@ -9,7 +9,7 @@ __all__, __getattr__ = door(
         "saved_model": "load_model load_ensemble average_models",
         "ensemble": (
             "RnnSeq2SeqEnsemble RnnSeq2SeqSpeechEnsemble RnnSeq2SeqTokenClassificationEnsemble "
-            "RnnSeq2SeqSequenceClassificationEnsemble"
+            "RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqTimeSeriesEnsemble"
         ),
         "decoding": "Hypothesis decode target_log_probabilities",
         "metrics": "load_metric",

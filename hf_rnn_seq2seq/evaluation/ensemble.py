@@ -4,7 +4,8 @@ At each step an ensemble takes the mean of its members' distributions (Sutskever
 the stock `generate()`. Of speech models also the log-probabilities that CTC gives each next symbol are averaged
 (Watanabe 2017), so that members may reduce time by different factors. Of classifiers the probabilities are averaged;
 with a CRF emissions and transition scores, which are again a CRF: its probability of a label sequence is the
-normalised geometric mean of the members', and Viterbi stays exact. Needs torch and transformers.
+normalised geometric mean of the members', and Viterbi stays exact. Forecasters and models of values give the mean of
+their values, and draw futures each in turn. Needs torch and transformers.
 """
 
 import copy
@@ -20,6 +21,7 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.generation import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import (
     ModelOutput,
+    SampleTSPredictionOutput,
     Seq2SeqLMOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
@@ -31,6 +33,7 @@ from ..model.ctc import CTCPrefixLogitsProcessor, CTCPrefixScorer
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from ..model.modeling_rnn_seq2seq import RnnEncoderOutput, RnnSeq2SeqForConditionalGeneration
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
+from ..model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction, RnnSeq2SeqTSPredictionOutput
 from ..model.pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
 from ..model.state import check_cache_layers, new_cache
 from ..model.transformers_names import named, one_cache
@@ -144,6 +147,12 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
         # A member's encoder says which inputs there are, beside those that `forward` names.
         self.members[0]._validate_model_kwargs(model_kwargs)
 
+    def _prepare_generation_config(
+        self, generation_config: GenerationConfig | None, **kwargs: Any
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        """Let a member refuse options out of range, and find the weight of CTC."""
+        return self.members[0]._prepare_generation_config(generation_config or self.generation_config, **kwargs)
+
     def compute_transition_scores(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the scores of what was generated, as a member does: only the vocabulary's size matters."""
         return self.members[0].compute_transition_scores(*args, **kwargs)
@@ -248,12 +257,6 @@ class RnnSeq2SeqSpeechEnsemble(RnnSeq2SeqEnsemble):
         if len({model.config.ctc_weight > 0 for model in models}) > 1:
             weights = [model.config.ctc_weight for model in models]
             raise ValueError(f"members of an ensemble have a CTC branch all or none, got ctc_weight {weights}")
-
-    def _prepare_generation_config(
-        self, generation_config: GenerationConfig | None, **kwargs: Any
-    ) -> tuple[GenerationConfig, dict[str, Any]]:
-        """Let a member find the weight of CTC, and refuse one out of range."""
-        return self.members[0]._prepare_generation_config(generation_config or self.generation_config, **kwargs)
 
     def _get_logits_processor(
         self, generation_config: GenerationConfig, *args: Any, **kwargs: Any
@@ -395,3 +398,54 @@ class RnnSeq2SeqSequenceClassificationEnsemble(EnsembleModel):
             raise TypeError("labels: an ensemble of classifiers has no loss, wanted the inputs alone")
         logits = [member(*args, **{**model_inputs, "return_dict": True}).logits for member in self.members]
         return SequenceClassifierOutput(logits=torch.stack([x.softmax(-1) for x in logits]).mean(0).log())
+
+
+class RnnSeq2SeqTimeSeriesEnsemble(EnsembleModel):
+    """Several forecasters of the same channels, look-back, horizon and features, with a distribution all or none.
+
+    `generate` draws from the even mixture of their distributions. `value_scale` is the first member's.
+    """
+
+    main_input_name = "past_values"
+    member_class = RnnSeq2SeqForTimeSeriesPrediction
+    shared = (
+        *("input_feature_size", "context_length", "prediction_length", "num_time_features"),
+        *("num_static_real_features", "num_static_categorical_features", "cardinality"),
+    )
+
+    def __init__(self, models: Sequence[RnnSeq2SeqForTimeSeriesPrediction]) -> None:
+        super().__init__(models)
+        kinds = [model.config.distribution_output for model in models]
+        if "none" in kinds and len(set(kinds)) > 1:
+            raise ValueError(f"members of an ensemble have distribution_output='none' all or none, got {kinds}")
+        self.value_scale = models[0].value_scale
+        self.distribution_output = models[0].distribution_output
+
+    @torch.no_grad()
+    def forward(self, past_values: Tensor, **inputs: Tensor | None) -> RnnSeq2SeqTSPredictionOutput:
+        """Return the mean forecast as `prediction_outputs` (B, T, C); arguments as of a member, without a future."""
+        if inputs.get("future_values") is not None:
+            raise TypeError("future_values: an ensemble of forecasters has no loss, wanted the past alone")
+        forecasts = [member.forecast(past_values, **inputs) for member in self.members]
+        return RnnSeq2SeqTSPredictionOutput(prediction_outputs=torch.stack(forecasts).mean(0))
+
+    def forecast(self, past_values: Tensor, **inputs: Tensor | None) -> Tensor:
+        """Return the mean forecast (B, T, C), or (B, T) for values without channels; arguments as of a member."""
+        return cast(Tensor, self(past_values, **inputs).prediction_outputs)
+
+    @torch.no_grad()
+    def generate(
+        self, past_values: Tensor, *, num_parallel_samples: int | None = None, **inputs: Tensor | None
+    ) -> SampleTSPredictionOutput:
+        """Draw futures, `sequences` (B, samples, T, C), as even a share from each member as the number allows."""
+        samples = self.config.num_parallel_samples if num_parallel_samples is None else num_parallel_samples
+        if self.distribution_output is None:
+            return SampleTSPredictionOutput(sequences=self.forecast(past_values, **inputs).unsqueeze(1))
+        least, more = divmod(samples, len(self.members))
+        shares = [least + (number < more) for number in range(len(self.members))]
+        drawn = [
+            member.generate(past_values, num_parallel_samples=share, **inputs).sequences
+            for member, share in zip(self.members, shares)
+            if share or samples < 1  # a member says what is wrong with that
+        ]
+        return SampleTSPredictionOutput(sequences=torch.cat(drawn, 1))

@@ -17,7 +17,7 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from ..data.files import DataError, first_few, read_object, sentence
 from ..data.outputs import writing
-from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, Preprocessing
+from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, SERIES_FILE, Preprocessing
 from ..data.processors import save_processor
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
@@ -80,7 +80,8 @@ def load_model(model_class: Any, directory: str | Path) -> Any:
 
 def _check_files(folder: Path) -> None:
     """Refuse what is no file, or holds no object, under the names of settings: transformers passes over some."""
-    for path in sorted({*folder.glob("*config.json"), folder / PREPROCESSING_FILE, folder / COLUMNS_FILE}):
+    named = (PREPROCESSING_FILE, COLUMNS_FILE, SERIES_FILE)
+    for path in sorted({*folder.glob("*config.json"), *(folder / name for name in named)}):
         if path.exists() or path.is_symlink():
             read_object(path)
 
@@ -94,6 +95,11 @@ def saved_classes(folder: Path) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{file}: architectures: got {names!r}, wanted a list of names of classes")
     return names
+
+
+def check_class(folder: str | Path, wanted: str) -> None:
+    """Refuse a folder that says that its model is of another class."""
+    _check_kind(Path(folder), saved_classes(Path(folder)), wanted)
 
 
 def _check_kind(folder: Path, saved: list[str], wanted: str) -> None:
@@ -154,8 +160,9 @@ def average_models(
                     f"{getattr(first, name)!r}; only checkpoints of one model have a mean"
                 )
     _check_inputs(directories)
-    # A model of values of vectors has none.
-    tokenizers = None if (Path(directories[0]) / COLUMNS_FILE).is_file() else load_tokenizers(directories[0])
+    # A model of values has none.
+    of_values = any((Path(directories[0]) / name).is_file() for name in (COLUMNS_FILE, SERIES_FILE))
+    tokenizers = None if of_values else load_tokenizers(directories[0])
     preprocessing = Preprocessing.load(directories[0])
     model: RnnSeq2SeqPreTrainedModel = load_model(model_class, directories[0])
     # strict=False: tied weights are in a checkpoint once.
@@ -193,7 +200,7 @@ def _reading(folder: Path) -> dict[str, dict[str, Any]]:
     target = Path(TARGET_TOKENIZER_FOLDER) / "tokenizer.json"
     return {
         "reads other features than": _json(folder / FEATURE_EXTRACTOR_NAME),
-        "reads other columns than": _json(folder / COLUMNS_FILE),
+        "reads other columns than": _json(folder / COLUMNS_FILE) | _json(folder / SERIES_FILE),
         "reads its sources otherwise than": dataclasses.asdict(Preprocessing.load(folder) or Preprocessing()),
         "has another tokenizer.json than": _tokenizer_rules(folder / "tokenizer.json"),
         # Targets get their `</s>` whether or not its own rules append one.

@@ -26,6 +26,7 @@ from .transformers_names import REPLACED_BY_SEARCH, named, one_cache
 
 # So many of the best symbols are looked at by transformers' "selfhash" watermark, whether or not there are so many.
 _SELFHASH_SYMBOLS = 40
+_COUNTS = ("num_beams", "num_return_sequences")
 
 
 def checked_generate(stock: Any) -> Any:
@@ -109,7 +110,11 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
     def _prepare_generation_config(
         self, generation_config: GenerationConfig | None, **kwargs: Any
     ) -> tuple[GenerationConfig, dict[str, Any]]:
-        """Refuse options that transformers ignores or hands on to tensors, before any work."""
+        """
+        Refuse options that transformers ignores or hands on to tensors, before any work. A count that is None, as
+        programs hand it on of a flag that was not given, is not given: the configuration's counts.
+        """
+        kwargs = {name: value for name, value in kwargs.items() if value is not None or name not in _COUNTS}
         options = dict(vars(self.generation_config))
         if generation_config is not None:
             options |= {name: value for name, value in vars(generation_config).items() if value is not None}

@@ -112,6 +112,8 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
         self.static_embeddings = nn.ModuleList(
             nn.Embedding(*sizes) for sizes in zip(config.cardinality or (), config.embedding_dimension or ())
         )
+        if config.num_static_real_features:
+            self.static_scale = ValueScale(config.num_static_real_features)
         self.segment_embedding = nn.Linear(width + features, config.embedding_size)
         self.model = RnnSeq2SeqModel(network_config(config))
         if not config.decode_at_once:  # it reads segments, not their positions
@@ -173,7 +175,7 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
             static_categorical_features (`torch.LongTensor` `(batch_size, num_static_categorical_features)`): Classes
                 of the series, *optional*.
             static_real_features (`torch.FloatTensor` of shape `(batch_size, num_static_real_features)`, *optional*):
-                Numbers of the series.
+                Numbers of the series, in the user's units: `static_scale.fit(numbers of the training series)`.
             future_values (`torch.FloatTensor` of shape `(batch_size, prediction_length, channels)`, *optional*): What
                 came, for the loss; each step then reads the true values before it.
             future_time_features, future_observed_mask (*optional*): As those of the past.
@@ -312,7 +314,7 @@ class RnnSeq2SeqForTimeSeriesPrediction(RnnSeq2SeqPreTrainedModel):
         if classes is not None:
             parts += [table(classes[:, i]) for i, table in enumerate(self.static_embeddings)]
         if numbers is not None:
-            parts.append(numbers.to(self.dtype))
+            parts.append(self.static_scale.standardise(numbers).to(self.dtype))
         return torch.cat(parts, dim=-1) if parts else None
 
     def _features(self, times: Tensor | None, static: Tensor | None, count: int, at_end: bool) -> Tensor | None:

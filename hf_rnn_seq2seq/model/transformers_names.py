@@ -191,6 +191,9 @@ PRIVATE_NAMES = (
     PrivateName(_TRAINER, "_get_grad_norm", "model grad_norm", "trainer", "overridden: what is not finite is noticed"),
     PrivateName(_TRAINER, "_save_checkpoint", "model trial", "trainer", "overridden: a checkpoint is written beside"),
     PrivateName(_TRAINER, "_get_output_dir", "trial", "trainer", "overridden: likewise"),
+    PrivateName(_TRAINER, "_save_optimizer_and_scheduler", "output_dir", "trainer",
+                "overridden: weights beside their average"),
+    PrivateName(_TRAINER, "_load_from_checkpoint", "resume_from_checkpoint model", "trainer", "overridden: likewise"),
     PrivateName(_TRAINER, "_push_from_checkpoint", "checkpoint_folder", "trainer", "overridden: likewise"),
 )  # fmt: skip
 

@@ -15,9 +15,9 @@ import transformers
 from ..data.files import printable
 from ..training.stopping import DivergedError, Signals, Stopped
 from .arguments import file_to_write, folder_to_write, one_sentence, start_logging
-from .recipe import build_recipe, read_recipe, with_task
+from .recipe import build_recipe, derive_values, read_recipe, with_task
 from .run import join_processes, run_recipe
-from .run_folder import check_output
+from .run_folder import check_output, kept_values
 from .suite import SECTION, Run, expand, run_suite
 from .task import Task, task_class
 
@@ -112,6 +112,8 @@ def main(
 
     def check(one: Run, folder: Path) -> None:
         recipe = build_recipe(one.content, name, chosen.kind)
+        if args.resume:
+            recipe = derive_values(recipe, chosen.kind, kept_values(recipe, folder))
         check_output(recipe, folder, **options(one.name), results=args.results)
 
     with _stopped_in_words(), one_sentence(DivergedError):

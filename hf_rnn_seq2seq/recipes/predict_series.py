@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from ..data.files import DataError
+from ..data.preprocessing import SERIES_FILE
 from ..data.windows import BAND, ForecastDataOptions, ForecastWindows, forecast_inputs, load_windows, with_rows_ahead
 from ..evaluation.saved_model import load_model
 from ..evaluation.work_in_parts import start_processes, work_in_parts
 from ..model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction
 from .predict_tables import check_arguments
-from .run_folder import SERIES_FILE
 from .task_forecast import load_series_options
 
 
@@ -60,16 +60,16 @@ def predict_series_file(args: argparse.Namespace) -> None:
 
 def read_series(path: Path, model_dir: str | Path, config: Any) -> ForecastWindows:
     """Read the series of a table as a model's folder says, and rows ahead of them."""
-    known = load_series_options(model_dir)
+    known, classes = load_series_options(model_dir)
     options = ForecastDataOptions(
         file=path.name, look_back=config.context_length, horizon=config.prediction_length, shortest_past=1, **known
     )
-    windows = load_windows(options, path.parent)
+    windows = load_windows(options, path.parent, classes)
     longer = [
         with_rows_ahead(series, options.table, _observed_rows(windows, number) + options.horizon - len(series))
         for number, series in enumerate(windows.series)
     ]
-    return ForecastWindows(options, longer)
+    return ForecastWindows(options, longer, classes)
 
 
 def forecasts(model: Any, windows: ForecastWindows, numbers: Sequence[int]) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from ..model.configuration_rnn_seq2seq import PRESETS, RnnSeq2SeqConfig
 from ..model.generation_rules import ENDING_RULES, GENERATION_RULES
 from ..training.teacher_forcing import TeacherForcingOptions
 from .options import OptionsError, build_options, check_types, nearest, read_yaml, write_yaml
+from .scale import chosen_values, filled, without_auto
 
 
 # Settings that follow from something else, and where to make them instead.
@@ -152,6 +153,7 @@ class PipelineOptions:
     Args:
         max_tokens: largest padded size of a training batch in tokens on either side; batches are then made by length
             buckets. `None`: batches of `per_device_train_batch_size` samples.
+        updates: length of the training in updates; `None`: as `num_train_epochs` or `max_steps` say.
         teacher_forcing: scheduled sampling.
         early_stopping_patience: stop after so many evaluations without a better `evaluation.best_metric`; `None`:
             never.
@@ -166,6 +168,7 @@ class PipelineOptions:
     """
 
     max_tokens: int | None = None
+    updates: int | None = None
     teacher_forcing: TeacherForcingOptions = field(default_factory=TeacherForcingOptions)
     early_stopping_patience: int | None = None
     average_checkpoints: int = 0
@@ -175,7 +178,7 @@ class PipelineOptions:
     teacher: TeacherOptions | None = None
 
     def __post_init__(self) -> None:
-        check_range(self, "max_tokens", "early_stopping_patience", least=1)
+        check_range(self, "max_tokens", "updates", "early_stopping_patience", least=1)
         check_range(self, "average_checkpoints", "skip_non_finite", least=0)
         check_share(self, "ema_decay")
 
@@ -237,7 +240,7 @@ class CardOptions:
         title: heading.
         language: ISO 639 code, or several.
         task: in words, for instance "grapheme-to-phoneme conversion".
-        datasets: names of the training data, Hub ids or words.
+        datasets: names of the training data: ids of the Hub, OWNER/NAME, or words.
         license: a licence id of the Hub.
         example: an input for the card's code; a file name for speech.
         limitations: one more limitation.
@@ -298,6 +301,8 @@ class Recipe:
         evaluation, card: metrics and selection; texts of the model card, or `None`.
         content: the recipe as written, overrides and `task` included.
         more: the other sections of the kind.
+        derived: `section.key` -> the value that took the place of `auto` (see `scale.py`), once it is known; before
+            that the fields above have one of a thousand items, and `content` the word.
     """
 
     name: str
@@ -311,6 +316,7 @@ class Recipe:
     card: CardOptions | None
     content: dict[str, Any]
     more: dict[str, Any] = field(default_factory=dict)
+    derived: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -412,6 +418,15 @@ def _check_metrics(kind: RecipeKind, evaluation: EvaluationOptions) -> None:
             raise RecipeError(f"evaluation.metrics: {reported} is {name!r}, wanted one of {known} for {kind.task}")
 
 
+def derive_values(recipe: Recipe, kind: RecipeKind, values: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with values, by `section.key`, in place of `auto` where it says so and they are given."""
+    found = chosen_values(recipe.content, values)
+    if not found:
+        return recipe
+    derived = {**recipe.derived, **found}
+    return dataclasses.replace(build_recipe(filled(recipe.content, found), recipe.name, kind), derived=derived)
+
+
 def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ) -> Recipe:
     """Check a recipe's content, the mapping read from YAML; `name` is what the results file is called.
 
@@ -426,7 +441,8 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
             raise RecipeError(f"{section}: unknown section{nearest(str(section), kind.sections)}")
     if content.get("data") is None:
         raise RecipeError("data: the section is missing")
-    sections: dict[str, Any] = {section: content.get(section) or {} for section in (*kind.sections, "generation")}
+    checked = without_auto(content, kind.task)
+    sections: dict[str, Any] = {section: checked.get(section) or {} for section in (*kind.sections, "generation")}
     for section, values in sections.items():
         if not isinstance(values, dict):
             raise RecipeError(f"{section}: wanted a mapping of keys, got {values!r} (type {type(values).__name__})")
@@ -468,6 +484,8 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
             raise RecipeError(f"evaluation.splits: got {split!r}, the data has {', '.join(splits)}")
     if recipe.pipeline.teacher is not None and kind is not SEQ2SEQ:
         raise RecipeError(f"training.teacher: answers are text, wanted task seq2seq, got {kind.task}; leave it out")
+    if recipe.pipeline.updates is not None and training.get("max_steps", -1) > 0:
+        raise RecipeError(f"training.updates: got {recipe.pipeline.updates} beside max_steps, leave one of them out")
     # Contradictory model options are refused now, not after the data has been read.
     config = recipe.model_config(**recipe.tokenizer.stand_in_sizes())
     if config.aligns and recipe.pipeline.teacher_forcing != TeacherForcingOptions():

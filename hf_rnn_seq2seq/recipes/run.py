@@ -14,14 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import Seq2SeqTrainingArguments, Trainer, TrainerCallback, get_scheduler
-from transformers.integrations import get_available_reporting_integrations
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers import Seq2SeqTrainingArguments, TrainerCallback
 
-from ..data.files import reading, sentence
+from ..data.files import reading
 from ..data.outputs import is_first_process, remove, replacing
 from ..data.splits import DatasetDict
+from ..evaluation.saved_model import check_class
 from ..evaluation.work_in_parts import start_processes
 from ..sharing.card import save_model_card
 from ..sharing.results import write_results
@@ -36,12 +34,13 @@ from ..training.checkpoints import (
 from ..training.stopping import Signals, SkippedUpdates, StopEarly, Stopped
 from ..training.teacher_forcing import ScheduledSamplingCallback
 from ..training.trainer import RecipeTrainer, TrainingClock
-from .recipe import CardOptions, Recipe, RecipeError
+from .recipe import CardOptions, Recipe, RecipeError, derive_values
 from .run_folder import (
     CONFIG_FILE,
     MEAN_FOLDER,
     MODEL_FOLDER,
     check_output,
+    kept_values,
     move_into,
     recipe_hash,
     recover,
@@ -49,93 +48,12 @@ from .run_folder import (
     taking_over,
 )
 from .running import naming_disk_errors, on_first_process, only_process_in
-from .scoring import greater_is_better
+from .scale import derive, in_words, remarks
 from .task import Scores, Task, TrainingReport, to_accelerator
+from .trainer_arguments import check_training_options, training_arguments
 
 
 logger = logging.getLogger(__name__)
-
-# What shows a training while it runs, and the extra that brings it; a recipe that names none has the first installed.
-_TRACKERS = {"tensorboard": "train", "trackio": "trackio"}
-
-
-def training_arguments(recipe: Recipe, output_dir: str | Path, has_validation: bool) -> Seq2SeqTrainingArguments:
-    """Return the Trainer's arguments: the recipe's over this package's defaults; checkpoints go to `output_dir`.
-
-    Without validation data there is no best checkpoint, and the last one counts.
-    """
-    pipeline = recipe.pipeline
-    averages = pipeline.average_checkpoints > 1
-    if averages and recipe.training.get("save_total_limit") is not None:
-        raise RecipeError("training.save_total_limit: leave it out, training.average_checkpoints decides what is kept")
-    if averages and pipeline.average_which == "best" and not has_validation:
-        raise RecipeError("training.average_which: best needs data.validation; set it to last, or name the data")
-    installed = get_available_reporting_integrations()
-    options: dict[str, Any] = {
-        "eval_strategy": "epoch" if has_validation else "no",
-        "save_strategy": "epoch",
-        "logging_steps": 50,
-        "per_device_eval_batch_size": 64,
-        "report_to": [name for name in _TRACKERS if name in installed][:1] or "none",
-        "project": recipe.name,  # under which trackio lists its runs
-        "restore_callback_states_from_checkpoint": True,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "use_cpu": not torch.accelerator.is_available(),
-        "remove_unused_columns": False,  # windows are made of columns that the model does not read
-        **recipe.training,
-        "save_total_limit": None,  # see `_kept_checkpoints`
-    }
-    if not has_validation:
-        options["eval_strategy"] = "no"
-    _check_trackers(options["report_to"], installed)
-    try:
-        return Seq2SeqTrainingArguments(
-            output_dir=str(output_dir),
-            load_best_model_at_end=has_validation,
-            metric_for_best_model=recipe.evaluation.best_metric if has_validation else None,
-            # Said in so many words: the Trainer takes every name that does not end in "loss" for a score.
-            greater_is_better=greater_is_better(recipe) if has_validation else None,
-            **options,
-        )
-    except (ValueError, TypeError, ImportError) as error:
-        raise RecipeError(f"training: {error}") from error
-
-
-def _check_trackers(report_to: str | list[str] | None, installed: list[str]) -> None:
-    """Refuse what shows a training and is not installed."""
-    for name in [report_to] if isinstance(report_to, str) else report_to or ():
-        if name in ("none", "all", *installed):
-            continue
-        if name not in INTEGRATION_TO_CALLBACK:
-            known = ", ".join(["none", "all", *INTEGRATION_TO_CALLBACK])
-            raise RecipeError(f"training.report_to: got {name!r}, wanted one of {known}")
-        try:
-            INTEGRATION_TO_CALLBACK[name]()
-        except (ImportError, RuntimeError) as error:
-            advice = f"pip install 'hf_rnn_seq2seq[{_TRACKERS[name]}]'" if name in _TRACKERS else error
-            here = ", ".join(["none", *installed])
-            raise RecipeError(
-                f"training.report_to: got {name}, which is not installed: {advice}; wanted it, or one of {here}"
-            ) from error
-
-
-def check_training_options(recipe: Recipe) -> None:
-    """Refuse what the Trainer, its optimiser and its schedule would refuse, before any data is read."""
-    try:
-        arguments = training_arguments(recipe, ".", has_validation=True)
-    except RecipeError:  # or a recipe for training data alone
-        arguments = training_arguments(recipe, ".", has_validation=False)
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    try:
-        kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
-        optimizer = kind([parameter], **options) if kind.__module__.startswith("torch.optim") else None
-    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
-        raise RecipeError(f"training.optim, training.optim_args: {sentence(error)}") from error
-    try:
-        more: Any = arguments.lr_scheduler_kwargs
-        get_scheduler(arguments.lr_scheduler_type, optimizer or torch.optim.SGD([parameter]), 1, 100, more)
-    except (ValueError, TypeError) as error:
-        raise RecipeError(f"training.lr_scheduler_type, training.lr_scheduler_kwargs: {sentence(error)}") from error
 
 
 def _kept_checkpoints(recipe: Recipe, output_dir: str | Path) -> KeptCheckpoints:
@@ -179,22 +97,33 @@ def use_average(trainer: RecipeTrainer, recipe: Recipe) -> str:
     return f"the mean of {names}"
 
 
+def _follow_data(task: Task, items: int, lengths: Sequence[tuple[int, int]] = ()) -> Recipe:
+    """Put what follows from the data in the place of `auto`; return the recipe. `lengths` are known last."""
+    task.recipe = derive_values(task.recipe, task.kind, derive(task.kind.task, items, lengths))
+    if lengths and task.recipe.derived:
+        logger.info("auto, of %d training items: %s", items, in_words(task.recipe.derived))
+    return task.recipe
+
+
 def make_trainer(
     task: Task, data: DatasetDict, output_dir: str | Path, signals: Signals | None = None
 ) -> RecipeTrainer:
     """Build a task's model and what trains it; writes nothing, but finds out all that can be wrong."""
-    recipe = task.recipe
-    arguments = training_arguments(recipe, output_dir, "validation" in data)
+    items = task.number_of_items(data["train"])
+    _follow_data(task, items)
     task.build(data)
     task.try_predicting(data["train"])
     logger.info("%s: %d parameters", type(task.model).__name__, task.model.num_parameters())
     encoded = task.encode(task.training_split(data["train"]), "train")
+    lengths = task.lengths(encoded)
+    recipe = _follow_data(task, items, lengths)
+    arguments = training_arguments(recipe, output_dir, "validation" in data)
     validation = None
     if "validation" in data:
         validation = task.encode(data["validation"], "validation")
-        lengths = task.lengths(validation)
+        sizes = task.lengths(validation)
         # Batches of like length: the loss costs a fraction of what it would in file order.
-        validation = validation.select(sorted(range(len(lengths)), key=lambda row: lengths[row]))
+        validation = validation.select(sorted(range(len(sizes)), key=lambda row: sizes[row]))
 
     callbacks: list[TrainerCallback] = [
         *(FindBestCheckpoint(), TrainingClock()),
@@ -211,7 +140,7 @@ def make_trainer(
             data_collator=task.collate,
             callbacks=callbacks,
             max_tokens=recipe.pipeline.max_tokens,
-            lengths=task.lengths(encoded),
+            lengths=lengths,
             save_processors=task.save_processors,
             augment=task.augment,
             score_validation=None if validation is None else task.validation_scorer(data["validation"]),
@@ -256,11 +185,23 @@ def train(task: Task, trainer: RecipeTrainer, checkpoint: str | Path | None = No
     report = TrainingReport(
         *(seconds, weights, trainer.state.epoch or 0.0, trainer.state.global_step, len(trainer.lengths)),
         skipped=callbacks[SkippedUpdates].number,
+        derived=recipe.derived,
+        remarks=_remarks(task, trainer),
     )
+    for remark in report.remarks:
+        logger.warning("%s", remark)
     if trainer.is_world_process_zero():
         move_into(folder, folder / MODEL_FOLDER)
         report.save(folder)
     return report
+
+
+def _remarks(task: Task, trainer: RecipeTrainer) -> list[str]:
+    """Return the sentences of `scale.remarks` on a training that has ended."""
+    state, args = trainer.state, trainer.args
+    losses = [(row["step"], row["eval_loss"]) for row in state.log_history if "eval_loss" in row]
+    warmup = 0 if args.lr_scheduler_type == "constant" else args.get_warmup_steps(state.max_steps)
+    return remarks(task.kind.task, len(trainer.lengths), state.max_steps, state.global_step, warmup, losses)
 
 
 def _reported_splits(recipe: Recipe, data: DatasetDict) -> list[str]:
@@ -304,18 +245,28 @@ def _training_summary(recipe: Recipe, report: TrainingReport) -> dict[str, objec
         "training items": f"{report.items:,}",
         "epochs, updates": f"{report.epochs:g}, {report.updates:,}",
         "batches": batches,
+        **({"derived from the number of items": in_words(report.derived)} if report.derived else {}),
         "optimizer": training.get("optim", Seq2SeqTrainingArguments.optim),
         "learning rate": training.get("learning_rate", Seq2SeqTrainingArguments.learning_rate),
         "seed": recipe.seed,
         "weights": report.weights,
         "seconds": f"{report.seconds:.0f}",
         **({"updates left out": report.skipped} if report.skipped else {}),
+        **({"remarks": "; ".join(report.remarks)} if report.remarks else {}),
     }
+
+
+def _details(report: TrainingReport) -> dict[str, str]:
+    """What a results file says of the training beside the numbers."""
+    details = {"auto": in_words(report.derived), "remarks": "; ".join(report.remarks)}
+    return {name: text for name, text in details.items() if text}
 
 
 def _load(task: Task, data: DatasetDict, directories: Sequence[str | Path], mean_dir: Path | None = None) -> None:
     """Give a task a saved model, an ensemble, or the mean of several, which is saved in `mean_dir`."""
     with reading(", ".join(map(str, directories)), "what save_pretrained wrote", any_error=True):
+        for directory in directories:
+            check_class(directory, task.model_class.__name__)
         if mean_dir is not None:
             task.load_average(directories, mean_dir)
         elif len(directories) > 1:
@@ -390,21 +341,24 @@ def run_recipe(
         stack.enter_context(naming_disk_errors(output_dir, advice))
         join_processes(recipe)
 
-        def begin() -> tuple[Path | None, TrainingReport | None]:
+        def begin() -> tuple[Recipe, Path | None, TrainingReport | None]:
             stack.enter_context(only_process_in(output_dir))
             recover(output_dir)
+            kept = kept_values(task.recipe, output_dir) if resume else {}
+            recipe = derive_values(task.recipe, task.kind, kept)
             checkpoint = check_output(recipe, output_dir, results=results, **choice)
             if not eval_only:
                 check_training_options(recipe)
             finished = resume and checkpoint is None
-            return checkpoint, TrainingReport.load([*eval_only, output_dir][0]) if eval_only or finished else None
+            report = TrainingReport.load([*eval_only, output_dir][0]) if eval_only or finished else None
+            return recipe, checkpoint, report
 
         try:
-            checkpoint, report = on_first_process(begin)
+            task.recipe, checkpoint, report = on_first_process(begin)
             if (eval_only or report) and not is_first_process():
                 return {}  # one process evaluates what is trained
             data = task.load_data(data_dir)
-            _reported_splits(recipe, data)  # refused before the training, not after it
+            _reported_splits(task.recipe, data)  # refused before the training, not after it
             if eval_only:
                 scores = _evaluate_saved(task, data, eval_only, output_dir, average)
             else:
@@ -413,7 +367,7 @@ def run_recipe(
                     _load(task, data, [output_dir])
                 else:
                     trainer = make_trainer(task, data, output_dir, signals)
-                    with taking_over(recipe, output_dir, checkpoint) as run:
+                    with taking_over(task.recipe, output_dir, checkpoint) as run:
                         report = train(task, trainer, checkpoint, run)
                 if not is_first_process():
                     return {}
@@ -471,5 +425,5 @@ def _write_results(
             parameters=task.model.num_parameters(),
             training_seconds=0.0 if report is None else report.seconds,
             device=task.model.device,
-            details=dict(scores.details),
+            details={**scores.details, **({} if report is None else _details(report))},
         )

@@ -19,7 +19,7 @@ import torch
 
 from ..data.files import first_few, read_text
 from ..data.outputs import check_output_file, check_output_folder, is_first_process, remove, write_whole
-from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, RECIPE_FILE
+from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, RECIPE_FILE, SERIES_FILE
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..training.checkpoints import (
     UNFINISHED,
@@ -33,6 +33,7 @@ from ..training.checkpoints import (
 )
 from .options import read_yaml
 from .recipe import Recipe, RecipeError
+from .scale import AUTO, auto_keys, value_at
 from .suite import RUN_FILE, earlier_results
 from .task import REPORT_FILE, TrainingReport, check_folder
 
@@ -52,7 +53,7 @@ CARD_FILE, CONFIG_FILE = "README.md", "config.json"
 PREDICTIONS = "predictions_*.tsv"
 SPOKEN_PICTURE = "spectrogram.png"
 VALUES_PICTURE = "values.png"
-SERIES_FILE, FORECAST_PICTURE = "series.json", "forecast.png"
+FORECAST_PICTURE = "forecast.png"
 # What a run leaves, beside its checkpoints, its recipe, and a card.
 _FINISHED = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "config.json", "generation_config.json"),
@@ -65,7 +66,7 @@ _OF_BEAMS = ("num_beams", "num_return_sequences", "length_penalty", "early_stopp
 # The sections that the weights do not depend on, but for what chooses among them ...
 _NOT_TRAINED_SECTIONS = ("generation", "evaluation", "listening", "card")
 # ... and what may differ in the others between a run and its continuation: how long it goes on, and what it says.
-_LENGTH = frozenset({"num_train_epochs", "max_steps"})
+_LENGTH = frozenset({"num_train_epochs", "max_steps", "updates"})
 _FREE_AT_RESUME = _LENGTH | {"logging_steps", "report_to", "disable_tqdm"}
 
 
@@ -202,6 +203,16 @@ def _chosen(content: dict[str, Any]) -> dict[str, Any]:
     counted = {"metrics": metrics.get(best) if isinstance(metrics, dict) else best}
     counted["validation_samples"] = evaluation.get("validation_samples")
     return {"evaluation": {"best_metric": best, **counted}, "generation": generation}
+
+
+def kept_values(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Return what the run in a folder has, by `section.key`, where the recipe to go on with it says `auto`."""
+    written = folder / RECIPE_FILE
+    if not written.is_file():
+        return {}
+    before = read_yaml(read_text(written), str(written))
+    found = {key: value_at(before, key) for key in auto_keys(recipe.content)}
+    return {key: value for key, value in found.items() if value != AUTO}
 
 
 def _trained(content: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -54,7 +54,8 @@ class TrainingReport:
     """How a training went.
 
     `seconds` are those of evaluations and those before a resume, too; `weights` says in words which the model has;
-    `updates` are those of the weights, `items` the training data; `skipped` updates were left out as not finite.
+    `updates` are those of the weights, `items` the training data; `skipped` updates were left out as not finite;
+    `derived` are the values of `auto`, `remarks` sentences on a run that was too short.
     """
 
     seconds: float
@@ -63,6 +64,8 @@ class TrainingReport:
     updates: int
     items: int
     skipped: int = 0
+    derived: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def save(self, directory: str | Path) -> None:
         """Write it beside the model, for those who evaluate that later."""
@@ -74,7 +77,7 @@ class TrainingReport:
         path = Path(directory) / REPORT_FILE
         if not path.is_file():
             return None
-        with reading(path, f"an object with the keys {', '.join(field.name for field in fields(cls))}"):
+        with reading(path, f"an object with the keys {', '.join(each.name for each in fields(cls))}"):
             return cls(**read_json(path))
 
 
@@ -128,6 +131,10 @@ class Task(ABC):
     @abstractmethod
     def load_data(self, data_dir: str | Path) -> DatasetDict:
         """The splits as text and labels: train, validation and the test splits that the recipe names."""
+
+    def number_of_items(self, train: Dataset) -> int:
+        """How many training items there are for `auto`."""
+        return len(train)
 
     @abstractmethod
     def build(self, data: DatasetDict) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,15 +18,17 @@ from transformers import set_seed
 
 from ..data.files import read_json, reading, table_line
 from ..data.outputs import write_json
+from ..data.preprocessing import SERIES_FILE
 from ..data.splits import Dataset, DatasetDict, evenly_taken
 from ..data.tables import TableOptions
 from ..data.windows import BAND, ForecastDataOptions, ForecastWindows, load_windows
+from ..evaluation.ensemble import RnnSeq2SeqTimeSeriesEnsemble
 from ..evaluation.metrics import load_metric
 from ..evaluation.value_metrics import VALUE_METRICS, MeanAbsoluteScaledError
 from ..model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction
 from .options import OptionsError, build_options
 from .recipe import Recipe, RecipeError, RecipeKind
-from .run_folder import FORECAST_PICTURE, SERIES_FILE
+from .run_folder import FORECAST_PICTURE
 from .task import Scores, Task
 
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SAVED = ("columns", "features", "static_real_features", "static_categorical_features")
 _PREDICTIONS_HEADER = ("series", "row", "step", "column", "truth", "forecast", *(f"quantile_{q}" for q in BAND))
 
 
@@ -80,8 +83,10 @@ class ForecastTask(Task):
 
     kind = FORECAST
     model_class = RnnSeq2SeqForTimeSeriesPrediction
+    ensemble_class = RnnSeq2SeqTimeSeriesEnsemble
     model: RnnSeq2SeqForTimeSeriesPrediction
     windows: ForecastWindows
+    classes: dict[str, list[str]]  # of the static features that have them
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
@@ -114,36 +119,36 @@ class ForecastTask(Task):
         return self.windows.splits()
 
     def build(self, data: DatasetDict) -> None:
+        self.classes = self.windows.classes
         config = self.recipe.model_config(
             input_feature_size=len(self.data.columns),
             prediction_length=self.data.horizon,
             context_length=self.data.look_back,
             num_time_features=len(self.data.all_features),
+            num_static_real_features=len(self.data.static_real_features),
+            num_static_categorical_features=len(self.data.static_categorical_features),
+            cardinality=[len(names) for names in self.classes.values()] or None,
             num_parallel_samples=self.options.samples,
         )
         set_seed(self.recipe.seed)
         self.model = RnnSeq2SeqForTimeSeriesPrediction(config)
         if self.options.standardise:
             self.model.value_scale.fit(torch.from_numpy(self.windows.training_rows()))
+        if self.data.static_real_features:
+            self.model.static_scale.fit(torch.from_numpy(self.windows.static_numbers))
 
     def save_processors(self, directory: str | Path) -> None:
-        said = {"columns": self.data.columns, "features": self.data.features, "table": asdict(self.data.table)}
-        write_json(Path(directory) / SERIES_FILE, said)
+        said = {name: getattr(self.data, name) for name in _SAVED} | {"table": asdict(self.data.table)}
+        write_json(Path(directory) / SERIES_FILE, {**said, "classes": self.classes})
 
     def load_processors(self, directory: str | Path) -> None:
-        saved = load_series_options(directory)
+        saved, self.classes = load_series_options(directory)
         for name, value in saved.items():
             if value != getattr(self.data, name):
                 raise OptionsError(
                     f"data.{name}: the recipe says {getattr(self.data, name)!r}, but the model in {directory} was "
                     f"trained with {value!r}; give the recipe the model's value"
                 )
-
-    def load_ensemble(self, directories: Sequence[str | Path]) -> None:
-        raise OptionsError(f"--eval_only: got {len(directories)} models, but there are no ensembles of forecasters")
-
-    def load_average(self, directories: Sequence[str | Path], output_dir: str | Path) -> None:
-        raise OptionsError("--average: there is no mean of saved forecasters; set training.average_checkpoints")
 
     def check_data(self, data: DatasetDict) -> None:
         config = self.model.config
@@ -154,6 +159,7 @@ class ForecastTask(Task):
             if getattr(self.data, option) != wanted:
                 got = getattr(self.data, option)
                 raise OptionsError(f"data.{option}: got {got}, but the model was trained for {wanted}")
+        self.windows.number_classes(self.classes)
 
     def encode(self, split: Dataset, name: str) -> Dataset:
         return split
@@ -263,8 +269,8 @@ class ForecastTask(Task):
 
     def _forecast(self, batch: dict[str, Any], is_random: bool) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the forecast (B, T, C) and the samples (B, n, T, C) or None, in the units of the scores."""
-        known = ("past_values", "past_observed_mask", "past_time_features", "future_time_features")
-        inputs = {name: batch[name] for name in known if name in batch}
+        unknown = ("future_values", "future_observed_mask", "series", "start")
+        inputs = {name: batch[name] for name in batch if name not in unknown}
         with torch.random.fork_rng(devices=[], enabled=is_random):  # the training draws what it would without this
             forecasts, samples = self._in_units(self.model.forecast(**inputs)), None
             if is_random:
@@ -340,8 +346,8 @@ def naive_forecast(past: np.ndarray, horizon: int, season: int, samples: int = 9
     return forecasts, forecasts[:, None] + quantiles * spread[:, None]
 
 
-def load_series_options(directory: str | Path) -> dict[str, Any]:
-    """Return the columns, features and table options that a saved forecaster was trained with.
+def load_series_options(directory: str | Path) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Return what a saved forecaster was trained with: columns, features and table options; and its classes.
 
     Raises:
         FileNotFoundError: nothing says it.
@@ -352,4 +358,7 @@ def load_series_options(directory: str | Path) -> dict[str, Any]:
     with reading(path, "an object with the keys columns, features and table"):
         said = read_json(path)
         table = build_options(TableOptions, said["table"], "table")
-        return {"columns": list(said["columns"]), "features": list(said["features"]), "table": table}
+        # Folders of early versions say nothing of static features, and have none.
+        saved = {name: list(said.get(name, ()) if "static" in name else said[name]) for name in _SAVED}
+        classes = {name: list(said["classes"][name]) for name in saved["static_categorical_features"]}
+        return {**saved, "table": table}, classes

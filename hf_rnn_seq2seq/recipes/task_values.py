@@ -112,6 +112,9 @@ class ValueTask(Task):
     def load_data(self, data_dir: str | Path) -> DatasetDict:
         return load_value_data(self.recipe.data, data_dir)
 
+    def number_of_items(self, train: Dataset) -> int:
+        return len(self.encode(train, "train"))
+
     def build(self, data: DatasetDict) -> None:
         names = dict(enumerate(self.columns.values))
         config = self.recipe.model_config(

@@ -21,7 +21,6 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME
 from ..data.files import read_object
 from ..data.outputs import write_whole
 from ..data.preprocessing import Preprocessing
-from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
 from ..model.configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .card_text import ModelKind, citations, code, describe_limitations, describe_structure, gives_values, plain
 from .results import VALIDATION_PREFIX, readable_number
@@ -196,8 +195,8 @@ def _front_matter(
         library_name="transformers",
         pipeline_tag=hub_task,
         tags=_tags(kind, task, config),
-        # The Hub's field takes ids; a name in words stands in the text only.
-        datasets=[name for name in datasets if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)] or None,
+        # The Hub's field takes ids, OWNER/NAME; any other name stands in the text only.
+        datasets=[name for name in datasets if re.fullmatch(r"[\w.-]+/[\w.-]+", name)] or None,
         metrics=sorted({_split_of(metric)[1] for metric in metrics}) or None,
         model_name=title,
         eval_results=results or None,
@@ -212,8 +211,7 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
     """Return what the template's section on use asks about a model."""
     reads_text = config.input_feature_size is None
     if reads_text:
-        prepared = preprocessing != Preprocessing() or config.copy_slots
-        source, unit = "input_ids" if prepared else "**inputs", "each input symbol"
+        source, unit = "input_ids" if config.copy_slots else "**inputs", "each input symbol"
     else:
         source = "**inputs" if kind == "speech_seq2seq" else "input_features=input_features"
         unit = "each position of the encoder's output"
@@ -241,7 +239,6 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
         ),
         "copy_slots": kind == "seq2seq" and config.copy_slots > 0,
         "two_vocabularies": kind == "seq2seq" and reads_text and config.decoder_vocab_size is not None,
-        "target_folder": TARGET_TOKENIZER_FOLDER,
         "attends": kind in ("seq2seq", "speech_seq2seq") and config.attention_type != "none",
         "alignment_source": source,
         "alignment_unit": unit,

@@ -22,7 +22,7 @@ from transformers.generation import BaseStreamer
 
 from ..data.files import DataError, read_json
 from ..data.pairs import encode_sources
-from ..data.preprocessing import Preprocessing
+from ..data.preprocessing import SERIES_FILE, Preprocessing
 from ..data.slots import decode_with_slots, tokens_with_slots, unknown_words
 from ..data.tokenizers import load_tokenizers
 from ..data.windows import BAND
@@ -288,7 +288,7 @@ class ForecastModel:
 
     def __init__(self, model_dir: str | Path) -> None:
         self.model = load_model(RnnSeq2SeqForTimeSeriesPrediction, model_dir).eval()
-        config, said = self.model.config, Path(model_dir) / "series.json"
+        config, said = self.model.config, Path(model_dir) / SERIES_FILE
         for name in ("num_time_features", "num_static_real_features", "num_static_categorical_features"):
             if getattr(config, name):
                 raise DataError(f"{model_dir}: {name}: got {getattr(config, name)}, wanted a model of values alone")

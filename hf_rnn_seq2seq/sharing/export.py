@@ -13,7 +13,7 @@ from ..data.files import read_object
 from ..data.outputs import check_output_folder, write_json
 from ..data.preprocessing import PREPROCESSING_FILE, Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
-from ..evaluation.saved_model import load_model
+from ..evaluation.saved_model import load_model, saved_classes
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from . import pronounce, runtime
 from .one_graph import whole_export
@@ -38,7 +38,7 @@ def export_model(
     reverse_source: bool | None = None,
     overwrite: bool = True,
 ) -> Path:
-    """Write a saved encoder-decoder as a folder for `runtime.RnnSeq2SeqRuntime`; a model of values for
+    """Write a saved encoder-decoder as a folder for `runtime.RnnSeq2SeqRuntime`; a model of values or labels for
     `RnnValuesRuntime`, a forecaster for `RnnSeriesRuntime`.
 
     Args:
@@ -62,9 +62,17 @@ def export_model(
     model_dir, output_dir = Path(model_dir), Path(output_dir)
     if value_class(model_dir) is not None or is_forecaster(model_dir):
         if reverse_source is not None:
-            raise ValueError(f"reverse_source: got {reverse_source}, but {model_dir} holds a model of values")
+            raise ValueError(
+                f"reverse_source: got {reverse_source}, but {model_dir} holds a model of values or labels"
+            )
         export = export_series if is_forecaster(model_dir) else export_values
         return export(model_dir, output_dir, quantize, overwrite)
+    if "RnnSeq2SeqForTextToSpectrogram" in saved_classes(model_dir):
+        raise ValueError(
+            f"{model_dir} holds a RnnSeq2SeqForTextToSpectrogram, wanted a RnnSeq2SeqForConditionalGeneration: there "
+            "is no graph of its decoder's step (pre-net, locations attended so far, probability to stop) and no "
+            "runtime that repeats it"
+        )
     _check_folder(output_dir.resolve(), overwrite)
     if any((model_dir / name).is_file() for name in _TOKENIZERS):
         load_tokenizers(model_dir)  # which refuses those that are damaged

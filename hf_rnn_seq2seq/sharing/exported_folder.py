@@ -141,9 +141,8 @@ def array_of(name: str, value: Any, whole: bool, missing: bool = False) -> np.nd
     wrong = found < 0 if whole else np.isinf(found) if missing else ~np.isfinite(found)
     if wrong.any():
         place = np.argwhere(wrong)[0].tolist()
-        raise ValueError(
-            f"{name}{place} is {found[tuple(place)]}, wanted {'0 or more' if whole else 'a finite number'}"
-        )
+        wanted = "0 or more" if whole else "a finite number" + (", or NaN where it is missing" if missing else "")
+        raise ValueError(f"{name}{place} is {found[tuple(place)]}, wanted {wanted}")
     return found
 
 

@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+
+
+try:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+except ImportError as error:
+    raise ImportError("export needs onnx: pip install 'hf_rnn_seq2seq[export]'") from error
 
 
 # Nodes that the loop takes from the step around it, where they read nothing that changes: those that look at shapes.

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data.files import read_json
+from ..data.preprocessing import SERIES_FILE
 from ..evaluation.saved_model import load_model, saved_classes
 from ..model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction
 from ..model.padding import Padding
@@ -52,12 +54,14 @@ def export_series(
     config = model.config
     if config.time_reduction > 1:
         raise ValueError(f"time_reduction={config.time_reduction} cannot be exported")
+    series = model_dir / SERIES_FILE
     settings = {
         "channels": config.input_feature_size,
         "context_length": config.context_length,
         "prediction_length": config.prediction_length,
         "distribution_output": config.distribution_output,
-        "cardinality": config.cardinality,
+        "cardinality": config.cardinality or [],
+        "classes": read_json(series)["classes"] if config.cardinality and series.is_file() else {},
         "quantize": quantize,
     }
     write_one_graph(output_dir, runtime_series, settings, lambda file: _write_graph(model, file, quantize))

@@ -1,7 +1,8 @@
-"""A saved model of values as a folder that needs neither torch nor transformers: one ONNX graph, settings, runtime.
+"""A saved model of values or labels as a folder without torch and transformers: one ONNX graph, settings, runtime.
 
-The graph reads vectors in the user's units, or token ids, and gives values in the user's units: both scales are inside
-it. The folder also gets a copy of `runtime_values.py`, which runs it. Needs the extra `export`.
+The graph reads vectors in the user's units, or token ids, and gives values in the user's units, both scales inside it,
+or the probability of each label. The folder also gets a copy of `runtime_values.py`, which runs it. Needs the extra
+`export`.
 """
 
 from __future__ import annotations
@@ -29,18 +30,17 @@ _CLASSES: dict[str, Any] = {
 
 
 def value_class(model_dir: str | Path) -> Any:
-    """Return the class of the model in a folder if it gives values, else None."""
+    """Return the class of the model in a folder if it gives values or labels, else None."""
     folder = Path(model_dir)
     if not (folder / "config.json").is_file():
         return None
-    found = next((_CLASSES[name] for name in saved_classes(folder)[:1] if name in _CLASSES), None)
-    return found if read_object(folder / "config.json").get("problem_type") == "regression" else None
+    return next((_CLASSES[name] for name in saved_classes(folder)[:1] if name in _CLASSES), None)
 
 
 def export_values(
     model_dir: str | Path, output_dir: str | Path, quantize: str | None = None, overwrite: bool = True
 ) -> Path:
-    """Write a saved model of values as a folder for `runtime_values.RnnValuesRuntime`.
+    """Write a saved model of values or labels as a folder for `runtime_values.RnnValuesRuntime`.
 
     Args:
         model_dir: what `save_pretrained` wrote; the names of the columns that a recipe trained on are taken along.
@@ -59,9 +59,13 @@ def export_values(
     check_one_graph(output_dir, runtime_values, quantize, overwrite)
     model = load_model(value_class(model_dir), model_dir)
     config = model.config
-    for name, wanted in (("time_reduction", 1), ("character_vocab_size", None)):
+    for name, wanted, why in (
+        ("time_reduction", 1, ""),
+        ("character_vocab_size", None, ": the runtime reads ids of words alone"),
+        ("use_crf", False, ": the runtime does not search for the best sequence of labels"),
+    ):
         if getattr(config, name) != wanted:
-            raise ValueError(f"{name}={getattr(config, name)} cannot be exported")
+            raise ValueError(f"{name}={getattr(config, name)} cannot be exported{why}")
     columns = model_dir / COLUMNS_FILE
     features = read_object(columns).get("features") if columns.is_file() else None
     if columns.is_file() and not isinstance(features, list):
@@ -73,10 +77,20 @@ def export_values(
         "missing": config.standardise_features,
         "values": [config.id2label[number] for number in range(config.num_labels)],
         "features": features,
+        "gives": _gives(model),
         "quantize": quantize,
     }
     write_one_graph(output_dir, runtime_values, settings, lambda file: _write_graph(model, file, quantize))
     return output_dir
+
+
+def _gives(model: Any) -> str:
+    """Return what the runtime calls the output of a model."""
+    kind = model.config.problem_type
+    alone = isinstance(model, RnnSeq2SeqForSequenceClassification) and model.config.num_labels == 1
+    if kind == "regression" or (kind is None and alone):
+        return "values"
+    return "labels" if kind == "multi_label_classification" else "label"
 
 
 def _write_graph(model: Any, graph: Path, quantize: str | None) -> None:
@@ -95,7 +109,7 @@ def _write_graph(model: Any, graph: Path, quantize: str | None) -> None:
 
 
 class _Values(nn.Module):
-    """A model as a function of its source and mask."""
+    """A model as a function of its source and mask: values (B, S, C) or (B, C), or probabilities of labels."""
 
     def __init__(self, model: Any, source: str):
         super().__init__()
@@ -103,4 +117,5 @@ class _Values(nn.Module):
 
     def forward(self, source: Tensor, attention_mask: Tensor) -> Tensor:
         values: Tensor = self.model(**{self.source: source}, attention_mask=attention_mask, return_dict=True).logits
-        return values
+        gives = _gives(self.model)
+        return values if gives == "values" else values.sigmoid() if gives == "labels" else values.softmax(-1)

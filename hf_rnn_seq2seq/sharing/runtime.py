@@ -79,8 +79,11 @@ class RnnSeq2SeqRuntime:
         self.encoder, self.decoder_step = encoder, decoder_step
         self.settings, self.generation = settings, generation
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
-        # whether the graph of a step can make the steps behind it, too: that of a large model cannot
-        self.loops = "steps" in {name.name for name in decoder_step.get_overridable_initializers()}
+
+    @functools.cached_property
+    def loops(self) -> bool:
+        """Whether the graph of a step can make the steps behind it, too: that of a large model cannot."""
+        return "steps" in {name.name for name in self.decoder_step.get_overridable_initializers()}
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, num_threads: int = 1) -> RnnSeq2SeqRuntime:

@@ -59,7 +59,7 @@ class RnnSeriesRuntime:
         folder = place_of(folder, num_threads)
         settings, files = read_export(folder, CONFIG, FORMATS, [GRAPH])
         kinds: dict[str, Any] = dict.fromkeys(("channels", "context_length", "prediction_length"), (int,))
-        check_settings(settings, folder / CONFIG, cardinality=(list, type(None)), **kinds)
+        check_settings(settings, folder / CONFIG, cardinality=(list,), **kinds)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         providers = ["CPUExecutionProvider"]
@@ -77,7 +77,8 @@ class RnnSeriesRuntime:
             past_values: (B, P, C) in the user's units, NaN where a value is missing. A shorter past than P is padded
                 in front; a longer one is cut to its last P steps.
             features: what the graph also reads: `past_time_features` (B, P, F), `future_time_features` (B, T, F),
-                `static_real_features` (B, *), `static_categorical_features` (B, *).
+                `static_real_features` (B, *) in the user's units, `static_categorical_features` (B, *): numbers of
+                classes, or their names where the export knows them.
 
         Returns:
             `forecast` (B, T, C), and of a distribution its arguments, `params.<name>` (B, T, C), shifted by `loc` and
@@ -85,7 +86,8 @@ class RnnSeriesRuntime:
             that the values before are their means.
 
         Raises:
-            ValueError: a shape does not fit, or features are missing or unknown.
+            ValueError: a shape does not fit, a value is infinite or NaN where it must be known, or features are
+                missing, unknown or of an unknown class.
         """
         length = self.settings["context_length"]
         past = array_of("past_values", past_values, whole=False, missing=True)
@@ -97,19 +99,33 @@ class RnnSeriesRuntime:
         if features.keys() != wanted.keys():
             raise ValueError(f"features: got {', '.join(features) or 'none'}, wanted {', '.join(wanted) or 'none'}")
         for name, given in wanted.items():
-            array = array_of(name, features[name], whole="int64" in given.type)
+            if name == "static_categorical_features":
+                array = self._classes(np.asarray(features[name]))
+            else:
+                array = array_of(name, features[name], whole="int64" in given.type)
             if name == "past_time_features" and array.ndim == 3 and array.shape[1] in (steps, length):
                 array = _last(array, length, 0)
             shape = (len(past), *given.shape[1:])
             if array.shape != shape:
                 raise ValueError(f"{name} has shape {array.shape}, wanted {shape}")
-            for place, kinds in enumerate(self.settings.get("cardinality") or () if "int64" in given.type else ()):
-                if array[:, place].max() >= kinds:
-                    got = f"{name}[{int(array[:, place].argmax())}, {place}] is {array[:, place].max()}"
-                    raise ValueError(f"{got}, wanted 0 to {kinds - 1}")
             inputs[name] = array
         names = [output.name for output in self.graph.get_outputs()]
         return dict(zip(names, self.graph.run(names, inputs)))
+
+    def _classes(self, classes: np.ndarray) -> np.ndarray:
+        """Return the numbers of classes (B, N); refuse those that the model has not."""
+        sizes, named = self.settings["cardinality"], list(self.settings.get("classes", {}).values())
+        if classes.ndim != 2 or classes.shape[1] != len(sizes):
+            raise ValueError(f"static_categorical_features has shape {classes.shape}, wanted (batch, {len(sizes)})")
+        numbers = np.zeros(classes.shape, np.int64)
+        for row, column in np.ndindex(classes.shape):
+            known: Any = named[column] if named and classes.dtype.kind in "UO" else range(sizes[column])
+            if classes[row, column] not in known:
+                wanted = ", ".join(map(repr, known)) if isinstance(known, list) else f"0 to {len(known) - 1}"
+                got = classes[row, column].item() if hasattr(classes[row, column], "item") else classes[row, column]
+                raise ValueError(f"static_categorical_features[{row}, {column}] is {got!r}, wanted {wanted}")
+            numbers[row, column] = known.index(classes[row, column])
+        return numbers
 
 
 def _last(values: np.ndarray, length: int, padding: float) -> np.ndarray:

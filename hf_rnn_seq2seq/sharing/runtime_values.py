@@ -1,4 +1,4 @@
-"""An exported model of values, run with onnxruntime and numpy alone: neither torch nor transformers.
+"""An exported model of values or labels, run with onnxruntime and numpy alone: neither torch nor transformers.
 
 An export puts a copy of this file into the folder it writes, as `rnn_values_runtime.py`. A deployed program imports
 the copy: `hf_rnn_seq2seq.sharing` has the same class, but loads torch through the package. Imports only what stands in
@@ -29,11 +29,12 @@ GRAPH, CONFIG, COPIED_AS = "values.onnx", "values_config.json", "rnn_values_runt
 
 
 class RnnValuesRuntime:
-    """An exported model that gives values, of each vector or of the whole sequence.
+    """An exported model that gives values or labels, of each vector or of the whole sequence.
 
     ```python
     runtime = RnnValuesRuntime.from_pretrained("exported")
     runtime.predict([vectors])[0]  # (S, C), or (C,) of a whole sequence, for vectors (S, F), in the user's units
+    runtime.labels([vectors])[0]  # of a model of labels: S names, or one
     ```
 
     Args:
@@ -80,11 +81,11 @@ class RnnValuesRuntime:
 
     @property
     def names(self) -> list[str]:
-        """The names of the C values."""
+        """The names of the C values or labels."""
         return list(self.settings["values"])
 
     def predict(self, sources: Sequence[Any]) -> list[np.ndarray]:
-        """Return the values of several sequences, each as if it were alone.
+        """Return the values, or the probabilities of the labels, of several sequences, each as if it were alone.
 
         Args:
             sources: vectors (S, F) each, in the user's units, NaN where one is missing (of a model with
@@ -94,7 +95,7 @@ class RnnValuesRuntime:
             (S, C) each, or (C,) of a model of whole sequences; float32.
 
         Raises:
-            ValueError: no sources, an empty one, or one of another shape.
+            ValueError: no sources, an empty one, one of another shape, or an infinite value in it.
         """
         if isinstance(sources, str | bytes | Mapping) or not hasattr(sources, "__len__") or not len(sources):
             raise ValueError(f"sources: got {sources!r:.80}, wanted at least one sequence")
@@ -117,3 +118,24 @@ class RnnValuesRuntime:
         if not self.settings["each_vector"]:
             return list(values)
         return [row[:length] for row, length in zip(values, lengths)]
+
+    def labels(self, sources: Sequence[Any]) -> list[Any]:
+        """Return the names of the labels of several sequences; sources as for `predict`.
+
+        Returns:
+            Of each sequence a name for each vector, or one; where several may hold, a list of those of a probability
+            of at least 1/2 in place of a name.
+
+        Raises:
+            ValueError: the model gives values, or a source cannot be read.
+        """
+        gives, names = self.settings.get("gives", "values"), self.names
+        if gives == "values":
+            raise ValueError("labels: the model gives values, wanted predict()")
+
+        def named(row: np.ndarray) -> Any:
+            if row.ndim > 1:
+                return [named(one) for one in row]
+            return names[row.argmax()] if gives == "label" else [names[i] for i in np.flatnonzero(row >= 0.5)]
+
+        return [named(row) for row in self.predict(sources)]

@@ -22,8 +22,8 @@ def _comments(block: str) -> tuple[str, str]:
 
 BEGIN, END = _comments("results")
 SPEED_FILE = "benchmark.json"  # which speed.py reads
-# Not of a recipe, like what serving.py, studies/accelerations.py and studies/g2p_comparison.py write.
-_OTHERS = (SPEED_FILE, "serving.json", "accelerations.json", "g2p_comparison.json")
+# Not of a recipe, like what serving.py and studies/accelerations.py, g2p_comparison.py and learning_curves.py write.
+_OTHERS = (SPEED_FILE, "serving.json", "accelerations.json", "g2p_comparison.json", "learning_curves.json")
 # What others reached, beside the results files: a recipe's name, a tabulator, numbers and their source, one a line.
 PUBLISHED_FILE = "published.tsv"
 _NO_RESULTS = "*No results yet.*"

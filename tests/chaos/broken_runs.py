@@ -30,7 +30,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))  # what the tests share
 
 import torch
-from tiny_runs import content, snapshot, write_data
+from tiny_runs import TASKS, content, snapshot, write_data
 
 from hf_rnn_seq2seq.recipes.command import main
 from hf_rnn_seq2seq.recipes.options import write_yaml
@@ -61,15 +61,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def recipe(folder: Path, **changes: Any) -> Path:
-    """The recipe of these changes, beside its data."""
+def recipe(folder: Path, kind: str = "seq2seq", **changes: Any) -> Path:
+    """The recipe of a kind of task with these changes, beside its data."""
     if not (folder / "train.tsv").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_data(folder)
-    changed = content("seq2seq", **{name: value for name, value in {**_MODEL, **changes}.items() if "__" in name})
+    changed = content(kind, **{name: value for name, value in {**_MODEL, **changes}.items() if "__" in name})
     del changed["card"]
     file = folder / "recipe.yaml"
-    file.write_text(write_yaml({"task": "seq2seq", **changed}))
+    file.write_text(write_yaml({"task": TASKS[kind].kind.task, **changed}))
     return file
 
 

@@ -38,6 +38,15 @@ from hf_rnn_seq2seq.recipes.options import read_yaml, write_yaml
 SCRIPT = Path(__file__).parents[2] / "scripts" / "run.py"
 # No dropout, which differs between processes.
 _PLAIN = {"model__hidden_dropout": 0.0, "model__embedding_dropout": 0.0, "data__validation": None}
+# What else differs between processes; of the other kinds.
+_PLAIN_KINDS: dict[str, dict[str, Any]] = {
+    "values": {"data__validation": None},
+    "forecast": {"data__validation": 0},
+    "speak": {"training__eval_strategy": "no", "model__speech_decoder_prenet_dropout": 0.0},
+    "tagging": {"data__validation": None},
+    "classification": {"data__validation": None},
+    "speech": {"data__validation": None},
+}
 _SGD = {"training__optim": "sgd", "training__learning_rate": 0.3, "training__save_strategy": "no"}
 
 
@@ -45,20 +54,25 @@ def in_double_precision(*_: Any) -> None:
     torch.set_default_dtype(torch.float64)
 
 
-def weights_after(updates: int, processes: int, batches: int, folder: Path) -> dict[str, torch.Tensor]:
+def weights_after(
+    updates: int, processes: int, batches: int, folder: Path, kind: str = "seq2seq"
+) -> dict[str, torch.Tensor]:
     """The weights of a run whose updates have 16 ragged items, however they are shared out."""
     size = {"training__per_device_train_batch_size": 16 // (processes * batches)}
-    changes = {**_PLAIN, **_SGD, **size, "training__max_steps": updates, "evaluation__splits": []}
-    file = recipe(folder, **changes, training__gradient_accumulation_steps=batches)
+    plain = _PLAIN if kind == "seq2seq" else {"model__hidden_dropout": 0.0, **_PLAIN_KINDS[kind]}
+    changes = {**plain, **_SGD, **size, "training__max_steps": updates, "evaluation__splits": []}
+    file = recipe(folder, kind, **changes, training__gradient_accumulation_steps=batches)
     for child in (children := several(processes, arguments(file, folder / "out"), in_double_precision)):
         assert child.wait() == 0, "".join(child.said() for child in children)
     return load_file(folder / "out" / "model.safetensors")
 
 
-def equal(updates: int, case: tuple[int, int]) -> str | None:
+def equal(updates: int, case: tuple[int, int] | str) -> str | None:
+    """Of ways to share an update out, or of two processes of another kind of task."""
+    shares, kind = ((2, 1), case) if isinstance(case, str) else (case, "seq2seq")
     with scratch() as place:
-        one = weights_after(updates, 1, 1, place / "one")
-        other = weights_after(updates, *case, place / "other")
+        one = weights_after(updates, 1, 1, place / "one", kind)
+        other = weights_after(updates, *shares, place / "other", kind)
     worst = max(float((one[name] - other[name]).abs().max()) for name in one)
     return None if worst <= 1e-6 else f"differs by {worst:.1e} after {updates} updates"
 
@@ -159,7 +173,7 @@ def test_several_processes_are_one() -> None:
 
 
 def everything(restarts: int) -> list[str]:
-    found = count_holding("equal after 50 updates", partial(equal, 50), SHARES)
+    found = count_holding("equal after 50 updates", partial(equal, 50), [*SHARES, *_PLAIN_KINDS])
     modes = ["new", "--resume", "--overwrite", "evaluate"]
     found += count_holding("a process that starts late", late, [(0, modes), (1, modes)])
     found += count_holding("diverging stops all", diverges, [1, 2])

@@ -116,8 +116,7 @@ def translation(folder: Path, trainer: bool) -> list[str]:
     ]
     data = ["--train_file", str(files[0]), "--validation_file", str(files[1]), "--max_target_length", "10"]
     data += ["--source_lang", "xx", "--target_lang", "yy", "--num_train_epochs", "12"]
-    # The script without the Trainer hands on `num_beams=None`, which no `generate()` of this version takes.
-    return [*data, *([*TRAINER, "--predict_with_generate"] if trainer else [*COMMON, "--num_beams", "2"])]
+    return [*data, *([*TRAINER, "--predict_with_generate"] if trainer else COMMON)]
 
 
 def summarization(folder: Path) -> list[str]:

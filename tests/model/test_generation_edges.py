@@ -4,6 +4,8 @@ import pytest
 import torch
 from tiny import ALL, ATTENDING, LIVELY, padded_batch, random_ids, tiny_model
 
+from hf_rnn_seq2seq.evaluation import RnnSeq2SeqEnsemble
+
 
 @pytest.mark.parametrize("num_beams", [1, 3])
 @pytest.mark.parametrize("structure", sorted(ALL))
@@ -14,6 +16,17 @@ def test_padding_symbols_without_a_mask_are_padding_for_generate_too(structure: 
     input_ids = batch.input_ids.masked_fill(batch.attention_mask == 0, model.config.pad_token_id)
     expected = model.generate(input_ids, attention_mask=batch.attention_mask, **options)
     torch.testing.assert_close(model.generate(input_ids, **options), expected)
+
+
+@pytest.mark.parametrize("beams", [None, 3])
+@pytest.mark.parametrize("is_ensemble", [False, True])
+def test_a_count_that_is_none_is_not_given(beams: int | None, is_ensemble: bool) -> None:
+    """Programs hand on None for a flag that was not given: then the saved configuration says how many."""
+    model = RnnSeq2SeqEnsemble([tiny_model("luong")] * 2) if is_ensemble else tiny_model("luong")
+    model.generation_config.num_beams = beams
+    source = padded_batch("right", [5, 2, 4], width=5).input_ids
+    got = model.generate(source, num_beams=None, num_return_sequences=None, **LIVELY)
+    torch.testing.assert_close(got, model.generate(source, num_beams=beams or 1, **LIVELY))
 
 
 @pytest.mark.parametrize("structure", ATTENDING)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
-from tiny_runs import CONTENTS, TASKS, content, run, snapshot, write_data
+from tiny_runs import CONTENTS, KINDS, TASKS, Runs, content, run, snapshot, write_data
 
 from hf_rnn_seq2seq.data.outputs import (
     check_output_file,
@@ -34,7 +34,6 @@ from hf_rnn_seq2seq.training.trainer import RecipeTrainer
 
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-KINDS = list(TASKS)
 
 
 def program(name: str, *arguments: str | Path) -> None:
@@ -52,10 +51,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """For each kind a finished run with a results file, in a folder of its own."""
-    folders = {kind: tmp_path_factory.mktemp(kind) / "out" for kind in KINDS}
-    for kind, folder in folders.items():
-        run(kind, data_dir, "--output_dir", folder, "--results", folder / "results.json")
-    return folders
+    return Runs(tmp_path_factory.mktemp, data_dir, with_results=True)
 
 
 @pytest.fixture
@@ -133,7 +129,11 @@ BAD_LINES = [
     ("tagging", "train.jsonl", '{"tokens": []}'),
     ("classification", "test_labels.tsv", "unheard\tab"),
     ("speech", "manifest.tsv", "one"),
-    *((kind, name, None) for kind, name in zip(KINDS, ["dev.tsv", "dev.jsonl", "dev_labels.tsv", "frames.npz"])),
+    *((kind, name, None) for kind, name in zip(TASKS, ["dev.tsv", "dev.jsonl", "dev_labels.tsv", "frames.npz"])),
+    ("values", "train_table.csv", "one"),
+    ("values", "dev_table.csv", None),
+    ("forecast", "train_table.csv", "one"),
+    ("forecast", "train_table.csv", None),
 ]
 
 
@@ -267,14 +267,16 @@ def test_a_file_in_place_of_the_output_folder_is_refused(
 def test_a_resumed_run_with_nothing_left_to_train_takes_the_best_checkpoint(
     kind: str, way: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With such small steps the scores do not change, and the first of equal ones is the best.
-    metric = next(iter(CONTENTS[kind]["evaluation"]["metrics"]))
+    # With such small steps the scores of symbols do not change, and the first of equal ones is the best; errors of
+    # values change a little.
+    metric = "loss" if kind == "speak" else next(iter(CONTENTS[kind]["evaluation"]["metrics"]))
     changes = {"training__learning_rate": 1e-6, "evaluation__best_metric": metric}
     monkeypatch.chdir(tmp_path)
     run(kind, data_dir, "--output_dir", "first", **changes)
     state = json.loads(Path("first/checkpoint-4/trainer_state.json").read_text())
     best = state["best_global_step"]
-    assert best == 2 and Path(state["best_model_checkpoint"]).name == "checkpoint-2"
+    assert best == 2 or kind in ("values", "forecast", "speak")
+    assert Path(state["best_model_checkpoint"]).name == f"checkpoint-{best}"
     assert (
         snapshot(Path("first/checkpoint-2"))["model.safetensors"]
         != snapshot(Path("first/checkpoint-4"))["model.safetensors"]
@@ -639,9 +641,9 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch:
         check_output_folder(tmp_path / "a", "--output_dir")
 
 
-def test_every_file_of_a_run_is_known_to_belong_to_it(finished: dict[str, Path]) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_file_of_a_run_is_known_to_belong_to_it(kind: str, finished: dict[str, Path]) -> None:
     # What a run writes and its successor would not take away.
-    for kind, folder in finished.items():
-        known = {path.name for path in run_folder.run_files(folder, with_card=True)} | {"results.json"}
-        assert {path.name for path in folder.iterdir()} <= known, kind
-    assert CONTENTS.keys() == finished.keys()
+    folder = finished[kind]
+    known = {path.name for path in run_folder.run_files(folder, with_card=True)} | {"results.json"}
+    assert {path.name for path in folder.iterdir()} <= known

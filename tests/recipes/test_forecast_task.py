@@ -157,10 +157,12 @@ def test_a_saved_model_is_scored_as_it_was(run: Path, data_dir: Path) -> None:
         other.check_data(data)
     with pytest.raises(OptionsError, match=r"data\.columns: the recipe says \['up'\], but the model"):
         task_of(data__columns=["up"]).load(run / "out")
-    with pytest.raises(OptionsError, match="there are no ensembles of forecasters"):
-        task.load_ensemble([run / "out"] * 2)
-    with pytest.raises(OptionsError, match="--average"):
-        task.load_average([run / "out"], run / "mean")
+    task.load_ensemble([run / "out"] * 2)
+    task.check_data(data)
+    together = task.score(data["test"])
+    assert together["mae"] == pytest.approx(wanted["mae"]) and together["crps"] == pytest.approx(
+        wanted["crps"], rel=0.2
+    )
 
 
 def test_values_and_one_after_the_other_train_too(data_dir: Path, tmp_path: Path) -> None:

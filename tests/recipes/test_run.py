@@ -24,9 +24,10 @@ from hf_rnn_seq2seq.evaluation.decoding import Hypothesis
 from hf_rnn_seq2seq.recipes.command import main as run_command
 from hf_rnn_seq2seq.recipes.options import OptionsError, write_yaml
 from hf_rnn_seq2seq.recipes.recipe import Recipe, build_recipe
-from hf_rnn_seq2seq.recipes.run import run_recipe, training_arguments, use_average
+from hf_rnn_seq2seq.recipes.run import run_recipe, use_average
 from hf_rnn_seq2seq.recipes.scoring import write_predictions
 from hf_rnn_seq2seq.recipes.task_text import Seq2SeqTask, build_model, build_tokenizers
+from hf_rnn_seq2seq.recipes.trainer_arguments import training_arguments
 from hf_rnn_seq2seq.sharing.results import read_results
 
 

@@ -116,6 +116,7 @@ def test_time_by_position_compares_within_the_moment() -> None:
 def test_requests_are_of_all_lengths() -> None:
     sources = list(latency.requests(replace(TINY, length=6), 100))
     assert {source.shape[1] for source in sources} == {3, 4, 5, 6}
+    assert {source.shape[1] for source in latency.requests(TINY, 50, lengths=[2, 9])} == {2, 9}
     assert latency.percentile([4.0, 1.0, 3.0, 2.0], 50) == 2.5
 
 
@@ -172,6 +173,8 @@ def measured() -> speed.Speed:
             speed.Rate("B", "greedy1", "stock", False, [500.0, 500.0, 2000.0]),
             speed.Rate("B", "greedy1", "onnx int8", False, [5000.0, 10000.0, 12000.0]),
             speed.Rate("A", "train", "model", True, [1234.0], 2468.0),
+            speed.Rate("A", "train", "gemm", False, [1e11, 3e11]),
+            speed.Rate("A", "train_bfloat16", "gemm", False, [5e11]),
         ],
         latencies=[speed.Latency("B", "onnx int8", 1, 50, 0.5, 1.25)],
         starts=[speed.Start("B", "onnx int8", 3, 0.3, 0.25, 71.4)],
@@ -188,6 +191,7 @@ def test_tables_say_what_was_measured() -> None:
     caption, rates, rest = speed.tables(measured()).split("\n\n")
     assert "one thread, abacus, float32, torch 9.9, 2030-01-02" in caption and "quick run" in caption
     assert caption.endswith("The other toolkits: fast-noif.")
+    assert "One large matrix product: 200 GFLOP/s in float32, 500 GFLOP/s in bfloat16." in caption
     assert rates.splitlines() == [
         "|  | A | of the floor | B | of the floor | / stock | / other |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",

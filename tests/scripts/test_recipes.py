@@ -21,20 +21,24 @@ FOLDER = Path(__file__).parents[2] / "scripts" / "recipes"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 # What scripts other than run_seq2seq.py train.
 KINDS: dict[str, RecipeKind] = {
-    **dict.fromkeys(["ud_ewt_pos", "snips_slots", "wnut17_ner", "wnut17_ner_parts"], TokenClassificationTask.kind),
-    **dict.fromkeys(["snips_intent", "sst2", "trec6"], SequenceClassificationTask.kind),
-    **dict.fromkeys(["an4", "fsdd_digits"], SpeechTask.kind),
+    **dict.fromkeys(
+        ["ud_ewt_pos", "snips_slots", "wnut17_ner", "wnut17_ner_parts", "start_here_tags"],
+        TokenClassificationTask.kind,
+    ),
+    **dict.fromkeys(["snips_intent", "sst2", "trec6", "start_here_class"], SequenceClassificationTask.kind),
+    **dict.fromkeys(["an4", "fsdd_digits", "start_here_speech"], SpeechTask.kind),
     **dict.fromkeys(
         [
             *(f"etth1_{hours}" for hours in (24, 48, 96, 192, 336, 720)),
             "etth1_96_probabilistic",
             "toy_sine",
             "error_by_horizon",
+            "start_here_forecast",
         ],
         FORECAST,
     ),
     **dict.fromkeys(["fsdd_speak", "toy_stop"], SPEAK),
-    **dict.fromkeys(["cmapss_rul", "cmapss_rul_each_cycle", "toy_sum"], ValueTask.kind),
+    **dict.fromkeys(["cmapss_rul", "cmapss_rul_each_cycle", "toy_sum", "start_here_values"], ValueTask.kind),
 }
 # These say only what is particular to them; the rest is explained where their first lines say.
 SHORT = {"quickstart_g2p": "g2p_cmudict", "wnut17_ner_parts": "wnut17_ner"}

@@ -27,7 +27,7 @@ from hf_rnn_seq2seq import (
     RnnSeq2SeqForTokenClassification,
     RnnSeq2SeqModel,
 )
-from hf_rnn_seq2seq.data.tokenizers import TokenizerOptions, save_tokenizers, train_tokenizer
+from hf_rnn_seq2seq.data import Preprocessing, TokenizerOptions, save_processor, train_tokenizer
 from hf_rnn_seq2seq.sharing.card import create_model_card, save_model_card
 from hf_rnn_seq2seq.sharing.card_text import bibliography
 
@@ -37,7 +37,7 @@ FIELDS = {
     "title": "English pronunciation",
     "language": "en",
     "task": "grapheme-to-phoneme conversion",
-    "datasets": ["CMU Pronouncing Dictionary", "someone/cmudict"],
+    "datasets": ["CMU Pronouncing Dictionary", "cmudict", "someone/cmudict"],
     "metrics": {"validation_per": 4.875, "per": 5.04, "g2p_wer": 21.69, "my_score": 1.0},
     "recipe": "g2p_cmudict.yaml",
     "training_summary": {"epochs": 25, "hardware": "2 cores"},
@@ -102,7 +102,7 @@ def test_the_front_matter_is_the_hubs():
     assert data.license == "apache-2.0"
     assert data.library_name == "transformers"
     assert data.pipeline_tag == "text-generation"
-    assert data.datasets == ["someone/cmudict"]  # an id; the other is a name in words
+    assert data.datasets == ["someone/cmudict"]  # an id; the others are names in words
     assert data.metrics == ["g2p_wer", "my_score", "per"]
     assert {"rnn", "lstm", "attention", "grapheme-to-phoneme-conversion", "hf_rnn_seq2seq"} <= set(data.tags)
     assert data.model_name == "English pronunciation"
@@ -180,7 +180,7 @@ def test_the_text_holds_what_was_given():
         "| test | `my_score` | 1.00 |",
         "| epochs | 25 |",
         "Recipe: `g2p_cmudict.yaml`.",
-        "CMU Pronouncing Dictionary, someone/cmudict",
+        "CMU Pronouncing Dictionary, cmudict, someone/cmudict",
         "- Names of places are hard.",
     ):
         assert expected in text
@@ -190,8 +190,10 @@ def test_the_text_holds_what_was_given():
 
 
 @pytest.mark.parametrize("two_vocabularies", [False, True])
+@pytest.mark.parametrize("replacements", [[], [["E", "e"]]], ids=["as_it_is", "rewritten"])
 @pytest.mark.parametrize("reverse_source", [False, True])
-def test_the_snippet_of_a_saved_card_runs(tmp_path, capsys, two_vocabularies, reverse_source):
+def test_the_snippet_of_a_saved_card_runs(tmp_path, capsys, two_vocabularies, replacements, reverse_source):
+    """Whatever is done to a source, the reader of a card calls the processor and no more."""
     source = train_tokenizer(["hello", 'say "a"'], TokenizerOptions(type="character"))
     target = train_tokenizer(["HH AH L OW"], TokenizerOptions(type="word")) if two_vocabularies else None
     model = tiny_model(
@@ -199,20 +201,19 @@ def test_the_snippet_of_a_saved_card_runs(tmp_path, capsys, two_vocabularies, re
     )
     model.generation_config.max_new_tokens = 4
     model.save_pretrained(tmp_path)
-    save_tokenizers(tmp_path, source, target)
-    path = save_model_card(
-        tmp_path, model, **FIELDS, model_id=str(tmp_path), example='say "a"\\', reverse_source=reverse_source
-    )
+    preprocessing = {"source_replacements": replacements, "reverse_source": reverse_source}
+    save_processor(tmp_path, source, target, Preprocessing(**preprocessing))
+    path = save_model_card(tmp_path, model, **FIELDS, **preprocessing, model_id=str(tmp_path), example='hEllo "\\')
     assert path == tmp_path / "README.md"
     ModelCard.load(path)
     (snippet,) = python_blocks(path.read_text(encoding="utf-8"))
     names: dict[str, object] = {}
     exec(snippet, names)
 
-    text = 'say "a"\\'
-    ids = source(text)["input_ids"]
+    ids = source('hello "\\' if replacements else 'hEllo "\\')["input_ids"]
     if reverse_source:
         ids = [*reversed(ids[:-1]), ids[-1]]
+    assert names["inputs"]["input_ids"].tolist() == [ids]
     encoded = source.pad({"input_ids": [ids]}, return_tensors="pt")
     expected = (target or source).batch_decode(model.generate(encoded["input_ids"]), skip_special_tokens=True)
     assert capsys.readouterr().out == f"{expected}\n"

@@ -26,7 +26,8 @@ def saved(folder: Path, kind: str, **options: Any) -> Any:
     }  # fmt: skip
     model = KINDS[kind](tiny_config(**{**defaults, **options}))
     randomize(model)
-    model.output_scale.fit(torch.tensor([[100.0, -1.0], [300.0, 5.0]]))
+    if model.config.problem_type == "regression":
+        model.output_scale.fit(torch.tensor([[100.0, -1.0], [300.0, 5.0]]))
     if model.config.standardise_features:
         model.model.encoder.input_scale.fit(torch.tensor([[10.0, 0.0, 5.0], [30.0, 1.0, 7.0]]))
     model.eval().save_pretrained(folder)
@@ -66,6 +67,40 @@ def test_every_structure_of_the_whole_sequence_is_exported(options: dict[str, An
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("problem_type", [None, "multi_label_classification"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [None, 3])
+def test_labels_and_their_probabilities(kind: str, problem_type: str | None, size: int | None, tmp_path: Path) -> None:
+    options = {"problem_type": problem_type, "standardise_features": False, "input_feature_size": size}
+    model = saved(tmp_path / "model", kind, **options)
+    export_model(tmp_path / "model", tmp_path / "exported", quantize=None)
+    runtime = RnnValuesRuntime.from_pretrained(tmp_path / "exported")
+    sources: list[Any] = [[2, 5, 7], [3]] if size is None else [np.nan_to_num(source) for source in vectors()]
+    several = problem_type == "multi_label_classification"
+    for source, found, labels in zip(sources, runtime.predict(sources), runtime.labels(sources), strict=True):
+        name = "input_ids" if size is None else "input_features"
+        logits = model(**{name: torch.tensor(np.array(source))[None]}).logits[0].detach()
+        wanted = logits.sigmoid() if several else logits.softmax(-1)
+        np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-5)
+        rows, named = (wanted, labels) if kind == "each" else (wanted[None], [labels])
+        for row, got in zip(rows, named, strict=True):
+            held = [f"LABEL_{number}" for number in (row >= 0.5).nonzero().flatten().tolist()]
+            assert got == (held if several else f"LABEL_{int(row.argmax())}")
+
+
+def test_what_gives_no_single_labels_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "model", "each")
+    export_model(tmp_path / "model", tmp_path / "exported", quantize=None)
+    runtime = RnnValuesRuntime.from_pretrained(tmp_path / "exported")
+    with pytest.raises(ValueError, match="the model gives values, wanted predict"):
+        runtime.labels(vectors())
+    with pytest.raises(ValueError, match=r"sources\[0\]\[1, 2\] is inf, wanted a finite number"):
+        runtime.predict([np.where(np.isnan(source), np.inf, source) for source in vectors()])
+    saved(tmp_path / "crf", "each", problem_type=None, use_crf=True, standardise_features=False)
+    with pytest.raises(ValueError, match="use_crf=True cannot be exported: the runtime does not search"):
+        export_model(tmp_path / "crf", tmp_path / "exported")
+
+
 def test_a_model_that_reads_symbols_and_a_quantised_one(tmp_path: Path) -> None:
     model = saved(tmp_path / "model", "each", input_feature_size=None, standardise_features=False)
     sources = [[2, 5, 7], [3]]
@@ -93,7 +128,7 @@ def test_the_copied_runtime_needs_no_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ([], r"sources: got \[\]"),
+        ([], "sources: got \\[\\], wanted at least one"),
         ([np.zeros((2, 3)), np.zeros((2, 4))], r"sources\[1\] has shape \(2, 4\), wanted vectors \(S, 3\)"),
         ([np.zeros((0, 3))], r"sources\[0\] has shape \(0, 3\)"),
     ],
@@ -112,7 +147,7 @@ def test_what_is_there_is_not_lost_and_what_cannot_be_is_refused(tmp_path: Path)
         export_model(tmp_path / "model", tmp_path / "exported", overwrite=False)
     with pytest.raises(ValueError, match="quantize must be 'int8' or None; got 'int4'"):
         export_model(tmp_path / "model", tmp_path / "exported", quantize="int4")
-    with pytest.raises(ValueError, match=r"reverse_source: got True, but .* holds a model of values"):
+    with pytest.raises(ValueError, match=r"reverse_source: got True, but .* holds a model of values or labels"):
         export_model(tmp_path / "model", tmp_path / "exported", reverse_source=True)
     saved(tmp_path / "reduced", "whole", time_reduction=2)
     with pytest.raises(ValueError, match="time_reduction=2 cannot be exported"):
