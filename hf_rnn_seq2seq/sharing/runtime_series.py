@@ -8,6 +8,7 @@ the copy.
 from __future__ import annotations
 
 import functools
+import numbers
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ class RnnSeriesRuntime:
             raise ValueError(f"features: got {', '.join(features) or 'none'}, wanted {', '.join(wanted) or 'none'}")
         for name, given in wanted.items():
             if name == "static_categorical_features":
-                array = self._classes(np.asarray(features[name]))
+                array = self._classes(features[name])
             else:
                 array = array_of(name, features[name], whole="int64" in given.type)
             if name == "past_time_features" and array.ndim == 3 and array.shape[1] in (steps, length):
@@ -112,20 +113,21 @@ class RnnSeriesRuntime:
         names = [output.name for output in self.graph.get_outputs()]
         return dict(zip(names, self.graph.run(names, inputs)))
 
-    def _classes(self, classes: np.ndarray) -> np.ndarray:
+    def _classes(self, given: Any) -> np.ndarray:
         """Return the numbers of classes (B, N); refuse those that the model has not."""
+        classes = np.asarray(given, dtype=object)
         sizes, named = self.settings["cardinality"], list(self.settings.get("classes", {}).values())
         if classes.ndim != 2 or classes.shape[1] != len(sizes):
             raise ValueError(f"static_categorical_features has shape {classes.shape}, wanted (batch, {len(sizes)})")
-        numbers = np.zeros(classes.shape, np.int64)
+        found = np.zeros(classes.shape, np.int64)
         for row, column in np.ndindex(classes.shape):
-            known: Any = named[column] if named and classes.dtype.kind in "UO" else range(sizes[column])
-            if classes[row, column] not in known:
+            value = classes[row, column]
+            known: Any = named[column] if named and isinstance(value, str) else range(sizes[column])
+            if type(value) is bool or not isinstance(value, str | numbers.Integral) or value not in known:
                 wanted = ", ".join(map(repr, known)) if isinstance(known, list) else f"0 to {len(known) - 1}"
-                got = classes[row, column].item() if hasattr(classes[row, column], "item") else classes[row, column]
-                raise ValueError(f"static_categorical_features[{row}, {column}] is {got!r}, wanted {wanted}")
-            numbers[row, column] = known.index(classes[row, column])
-        return numbers
+                raise ValueError(f"static_categorical_features[{row}, {column}] is {value!r}, wanted {wanted}")
+            found[row, column] = known.index(value)
+        return found
 
 
 def _last(values: np.ndarray, length: int, padding: float) -> np.ndarray:
