@@ -121,7 +121,7 @@ class RnnSeriesRuntime:
             raise ValueError(f"static_categorical_features has shape {classes.shape}, wanted (batch, {len(sizes)})")
         found = np.zeros(classes.shape, np.int64)
         for row, column in np.ndindex(classes.shape):
-            value = classes[row, column]
+            value: Any = classes[row, column]
             known: Any = named[column] if named and isinstance(value, str) else range(sizes[column])
             if type(value) is bool or not isinstance(value, str | numbers.Integral) or value not in known:
                 wanted = ", ".join(map(repr, known)) if isinstance(known, list) else f"0 to {len(known) - 1}"
