@@ -1,8 +1,9 @@
 """Values of a recipe that are written `auto`: they follow from the number of training items by the rule below.
 
 Few items: small batches, many epochs, much dropout, a small model and a small vocabulary (Sennrich & Zhang 2019; Wu &
-Cotterell 2019 have batches of 20); many items: the contrary. The constants were chosen on validation data of the sets
-that `scripts/studies/learning_curves.py` cuts to 100, 25 and 5 % of their size. Knows nothing of files and trainers.
+Cotterell 2019 have batches of 20); many items: the contrary. The constants follow from the recipes that were tuned by
+hand and from these papers; `scripts/studies/learning_curves.py` compares the two on validation data of sets cut to
+100, 25 and 5 % of their size. Knows nothing of files and trainers.
 """
 
 import math
