@@ -82,7 +82,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"evaluation__best_metric": "x"}, "evaluation.best_metric: "),
     ({"evaluation__splits": ["tset"]}, "evaluation.splits: got 'tset'"),
     ({"training__optim": "adamm"}, "training.optim: "),
-    ({"training__report_to": "nowhere"}, "training: "),
+    ({"training__report_to": "nowhere"}, "training.report_to: "),
     ({"training__save_steps": 3}, "training: "),
     ({"training__average_checkpoints": 2, "training__save_total_limit": 2}, "training.save_total_limit"),
     ({"training__gradient_accumulation_steps": 0}, "training.gradient_accumulation_steps: got 0, wanted at least 1"),
