@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hf_rnn_seq2seq.model.fast import plain
 from hf_rnn_seq2seq.model.padding import Padding, padding_of
-from hf_rnn_seq2seq.model.recurrence import STEPS, RecurrentStack, draw_recurrent_masks
+from hf_rnn_seq2seq.model.recurrence import STEPS, RecurrentStack, draw_recurrent_masks, run_stepwise
 
 
 CELLS = ("lstm", "gru", "rnn_tanh")
@@ -272,3 +272,16 @@ def test_a_step_drops_out_between_layers_and_nothing_of_its_input() -> None:
     two.dropout = 0.9
     states = states_of(two, 3)
     assert not torch.equal(two.train().step(x, states).output, two.eval().step(x, states).output)
+
+
+def test_recurrent_dropout_scales_what_a_step_reads_of_the_state() -> None:
+    """h_t = tanh(g_t + W (m * h_{t-1}) + b), with one mask m of a sequence (Gal & Ghahramani 2016, eq. 7)."""
+    generator = torch.Generator().manual_seed(0)
+    gates, h, weight, bias, mask = (
+        torch.randn(*shape, generator=generator) for shape in ((2, 3, 4), (2, 4), (4, 4), (4,), (2, 4))
+    )
+    mask = 2.0 * (mask > 0)
+    outputs, _ = run_stepwise("rnn_tanh", gates, (h,), weight, bias, None, mask)
+    for t in range(3):
+        h = torch.tanh(gates[:, t] + (mask * h) @ weight.T + bias)
+        torch.testing.assert_close(outputs[:, t], h)
