@@ -285,3 +285,9 @@ def test_recurrent_dropout_scales_what_a_step_reads_of_the_state() -> None:
     for t in range(3):
         h = torch.tanh(gates[:, t] + (mask * h) @ weight.T + bias)
         torch.testing.assert_close(outputs[:, t], h)
+    stack = stack_of("gru")
+    x, states = torch.randn(2, 5, dtype=torch.float64), states_of(stack, 2)
+    masks = tuple(2.0 * (torch.randn(2, 6, generator=generator) > 0).double() for _ in states)
+    # GRU's own interpolation reads the state through the mask, too: the step of a masked state.
+    scaled = tuple((state[0] * mask,) for state, mask in zip(states, masks))
+    assert torch.equal(stack.step(x, states, masks).output, stack.step(x, scaled).output)
