@@ -434,3 +434,14 @@ def test_a_class_with_another_forward_keeps_the_search_that_calls_it(monkeypatch
         assert ours.searches == searches
     assert len(calls) == 3
     assert torch.equal(RnnSeq2SeqEnsemble([model]).generate(**request), wanted) and ours.searches == 2
+
+
+@pytest.mark.parametrize("option", ["min_new_tokens", "min_length"])
+def test_the_shortest_target_is_that_of_transformers(option: str) -> None:
+    """Where the end would be chosen at once."""
+    model = tiny_model("luong")
+    bias = model.get_output_embeddings().bias
+    with torch.no_grad():
+        bias[3] += 30.0
+    ours, theirs = both(model, **sources(), max_new_tokens=8, num_beams=1, **{option: 4})
+    assert torch.equal(ours, theirs) and (ours[:, 1:4] != 3).all() and (ours == 3).any(1).all()
