@@ -79,6 +79,18 @@ ALSO = {"padding": ("PaddingStrategy",), "truncation": ("TruncationStrategy",), 
 NO_IDS: tuple[Any, ...] = ("abc", 1.5, None, [None], ["a"], [1.5], [-1], [10**12], {"a": 1}, np.array([0.5]), True)
 
 
+def options_of_a_call(kind: str, encode: Any) -> Iterator[Case]:
+    """Bad options of a tokenizer or processor that is called with texts."""
+    for name, values in CALLED.items():
+        for value in values:
+            more: dict[str, Any] = {"padding": True} if name.startswith("pad") and name != "padding" else {}
+            more |= {"truncation": True, "max_length": 4} if name in ("stride", "max_length") else {}
+            yield Case(
+                f"{kind}(texts, {name}={value!r})", (name, *ALSO.get(name, ())),
+                lambda m=more, n=name, v=value: encode(["the cat", "cat"], **{**m, n: v}),
+            )  # fmt: skip
+
+
 def tokenizers() -> Iterator[Case]:
     for kind, tokenizer in tokenizers_of().items():
         for value in (*NO_TEXTS, None):
@@ -87,14 +99,7 @@ def tokenizers() -> Iterator[Case]:
                     f"{kind}({name}={shown(value)})", (name, "text", "source"),
                     lambda t=tokenizer, n=name, v=value: t(**{n: v}),
                 )  # fmt: skip
-        for name, values in CALLED.items():
-            for value in values:
-                more: dict[str, Any] = {"padding": True} if name.startswith("pad") and name != "padding" else {}
-                more |= {"truncation": True, "max_length": 4} if name in ("stride", "max_length") else {}
-                yield Case(
-                    f"{kind}(texts, {name}={value!r})", (name, *ALSO.get(name, ())),
-                    lambda t=tokenizer, m=more, n=name, v=value: t(["the cat", "cat"], **{**m, n: v}),
-                )  # fmt: skip
+        yield from options_of_a_call(kind, tokenizer)
         for value in NO_IDS:
             for method in ("decode", "batch_decode", "convert_ids_to_tokens"):
                 yield Case(
@@ -169,14 +174,7 @@ def processors() -> Iterator[Case]:
                 f"processor of {kind}({name}=...)", (name,),
                 lambda p=processor, n=name, v=value: p("the cat", **{n: v}),
             )  # fmt: skip
-        for name, values in CALLED.items():
-            for value in values:
-                more: dict[str, Any] = {"padding": True} if name.startswith("pad") and name != "padding" else {}
-                more |= {"truncation": True, "max_length": 4} if name in ("stride", "max_length") else {}
-                yield Case(
-                    f"processor of {kind}(texts, {name}={value!r})", (name, *ALSO.get(name, ())),
-                    lambda p=processor, m=more, n=name, v=value: p(["the cat", "cat"], **{**m, n: v}),
-                )  # fmt: skip
+        yield from options_of_a_call(f"processor of {kind}", processor)
         yield Case(
             f"processor of {kind}(fewer targets)", ("text_target",),
             lambda p=processor: p(["the cat", "cat"], text_target=["the"]),
