@@ -193,7 +193,7 @@ class RnnSeq2SeqEnsemble(EnsembleModel, GenerationMixin):
                 decoder_input_ids=decoder_input_ids,
                 decoder_attention_mask=decoder_attention_mask,
                 encoder_outputs=member_output(encoder_outputs, number),
-                past_key_values=own,
+                **named(own),
                 use_cache=own is not None,
                 logits_to_keep=logits_to_keep,
                 return_dict=True,

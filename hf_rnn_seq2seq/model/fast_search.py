@@ -349,7 +349,7 @@ def start_search(
     prompt, config, decoder = input_ids[::beams, :-1], model.config, model.model.decoder
     if prompt.shape[1] > 0:
         cache = new_cache(config)
-        decoder(prompt, state, source, past_key_values=cache)
+        decoder(prompt, state, source, **named(cache))
         state = load_state(cache, config)
     if beams > 1:
         state = select_state(state, torch.arange(len(input_ids), device=input_ids.device) // beams)

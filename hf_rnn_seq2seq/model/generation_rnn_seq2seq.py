@@ -7,6 +7,7 @@ each, N = B * K, T symbols so far.
 
 import copy
 import functools
+import inspect
 from typing import Any
 
 from torch import Tensor
@@ -62,8 +63,8 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
             replaceable(*REPLACED_BY_SEARCH)(cls)
 
     generate = checked_generate(GenerationMixin.generate)
-    # `model.generate.__wrapped__` is, as in transformers, the one whose scores have gradients.
-    generate.__wrapped__ = checked_generate(GenerationMixin.generate.__wrapped__)  # type: ignore[attr-defined]
+    # `model.generate.__wrapped__` is the one whose scores have gradients; that of transformers 5.24 is wrapped thrice.
+    generate.__wrapped__ = checked_generate(inspect.unwrap(GenerationMixin.generate))  # type: ignore[attr-defined]
 
     def _sample(
         self,

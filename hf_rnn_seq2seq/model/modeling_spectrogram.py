@@ -188,7 +188,7 @@ class RnnSeq2SeqForTextToSpectrogram(RnnSeq2SeqPreTrainedModel):
             decoder_inputs_embeds=self._embed(decoder_input_values, drops=self.training),
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
-            past_key_values=one_cache(past_key_values, cache),
+            **named(one_cache(past_key_values, cache)),
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             output_attentions=output_attentions or guides,

@@ -9,10 +9,12 @@ import functools
 import importlib
 import inspect
 import re
+import sys
 import warnings
 from dataclasses import fields
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 import transformers
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import Seq2SeqLMOutput
@@ -33,12 +35,19 @@ def named(cache: Cache | None) -> dict[str, Any]:
 
 
 def one_cache(past_key_values: AnyCache | None, cache: AnyCache | None) -> AnyCache | None:
-    """The cache, under whichever of its two names it was given."""
+    """Return the cache, under whichever of its two names it was given; a name that transformers gives up is told."""
     if past_key_values is not None and cache is not None:
         raise ValueError("got both past_key_values and cache, which are two names of one thing: give one of them")
     name, given = ("past_key_values", past_key_values) if cache is None else ("cache", cache)
     if given is not None and not isinstance(given, Cache):
         raise TypeError(f"{name} is {type(given).__name__}, wanted a Cache, as `generate()` and the model return it")
+    if given is not None and name != CACHE_NAME == "cache" and not torch.compiler.is_compiling():
+        # In transformers' own words; 5.23 has no other name.
+        message = f"`{name}` is deprecated and will be removed in version 6.0.0. Use `{CACHE_NAME}` instead."
+        level, frame = 1, sys._getframe()  # of the first that is not of this folder: who gave it
+        while frame.f_back is not None and frame.f_globals["__name__"].startswith(__name__.rpartition(".")[0]):
+            level, frame = level + 1, frame.f_back
+        warnings.warn(message, FutureWarning, stacklevel=level)
     return given
 
 

@@ -233,6 +233,18 @@ def test_a_forward_takes_the_cache_under_both_names(kind: str, name: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["model", "whole", "ensemble"])
+def test_the_old_name_of_the_cache_is_told_where_there_is_a_new_one(kind: str) -> None:
+    model: Any = {"model": model_of("luong").model, "whole": model_of("luong"), "ensemble": ensemble()}[kind]
+    inputs = {**source(), "decoder_input_ids": random_ids(3, 2)}
+    for name in ("past_key_values", "cache"):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            model(**inputs, **{name: new_cache(model.config)})
+        found = [str(one.message) for one in told if "is deprecated" in str(one.message)]
+        assert (len(found) == 1 and f"`{name}`" in found[0]) if name != CACHE_NAME == "cache" else not found
+
+
+@pytest.mark.parametrize("kind", ["model", "whole", "ensemble"])
 def test_two_caches_and_what_is_no_cache_are_refused(kind: str) -> None:
     model: Any = {"model": model_of("luong").model, "whole": model_of("luong"), "ensemble": ensemble()}[kind]
     inputs, cache = {**source(), "decoder_input_ids": random_ids(3, 2)}, new_cache(model.config)
