@@ -291,6 +291,8 @@ def load_labelled_data(options: LabelledDataOptions, data_dir: str | Path = ".")
         DataError: a file is missing or bad (the message names file and line), nothing is left to train on, or a label
             of another split does not occur in the training data.
     """
+    if options.train is None:
+        raise DataError("data.train: not set, wanted a file, a list of files or a split name")
     splits: dict[str, list[Item]] = {}
     for split in SPLITS:
         names = getattr(options, split)
@@ -300,8 +302,6 @@ def load_labelled_data(options: LabelledDataOptions, data_dir: str | Path = ".")
         if not splits[split]:
             raise DataError(f"data.{split}: {names!r} holds no item")
         _name_labels(splits[split], options.label_names, split)
-    if "train" not in splits:
-        raise DataError("data.train: not set, wanted a file, a list of files or a split name")
     if options.validation_fraction is not None:
         train = splits.pop("train")
         number = round(len(train) * options.validation_fraction)

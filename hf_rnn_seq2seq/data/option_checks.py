@@ -7,6 +7,9 @@ import math
 from collections.abc import Iterable
 
 
+_FILES = ("train", "validation", "test", "manifest", "frames", "file")
+
+
 def _or_null(options: object, name: str) -> str:
     return " or null" if getattr(type(options), name, "") is None else ""
 
@@ -43,10 +46,19 @@ def check_column(name: str, column: str | int) -> None:
         raise ValueError(f"{name}: got {column}, wanted a name or a number from 1 on")
 
 
-def check_numbers(options: object) -> None:
-    """Refuse NaN, infinity, and seeds that random generators do not take, of all options of a dataclass."""
+def check_values(options: object) -> None:
+    """
+    Refuse what no option takes, of all of a dataclass: NaN, infinity, seeds that random generators do not take, empty
+    names, and files that are none where null says so.
+    """
     for name, value in vars(options).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name}: got {value}, wanted a finite number")
         if name.split("_")[-1] == "seed" and value is not None and not 0 <= value < 2**32:
             raise ValueError(f"{name}: got {value}, wanted at least 0 and less than 2**32")
+        members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        is_empty = any(isinstance(member, str) and not member for member in members) or (
+            name in _FILES and not members
+        )
+        if is_empty and value != getattr(type(options), name, None):
+            raise ValueError(f"{name}: got {value!r}, wanted names that are not empty{_or_null(options, name)}")

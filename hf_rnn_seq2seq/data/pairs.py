@@ -241,13 +241,13 @@ def _split_pairs(options: DataOptions, files: Files, split: str, data_dir: Path)
 def _read_splits(options: DataOptions, data_dir: Path) -> dict[str, list[Pair]]:
     if options.dataset_name is not None and options.is_toy:
         return toy_pairs(options.dataset_name.removeprefix("toy:"), options.toy)
+    if options.train is None:
+        raise DataError("data.train: not set, wanted a file, a list of files or a split name")
     pairs: dict[str, list[Pair]] = {}
     for split, files in options.files.items():
         pairs[split] = _split_pairs(options, files, split, data_dir)
         if not pairs[split]:
             raise DataError(f"data.{split}: {files!r} holds no line")
-    if "train" not in pairs:
-        raise DataError("data.train: not set, wanted a file, a list of files or a split name")
     return pairs
 
 

@@ -4,6 +4,8 @@ C is the last state (Sutskever 2014, Cho 2014), the mean or the maximum over all
 final states, layer by layer, to the decoder's first ones.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -44,6 +46,20 @@ def context_vector(kind: str, memory: Tensor, mask: Tensor | None, last: Tensor)
         return memory.masked_fill(~mask, 0).sum(1) / count.clamp(min=1).to(memory.dtype)
     peak = memory.masked_fill(~mask, torch.finfo(memory.dtype).min).amax(1)  # (B, D)
     return torch.where(count > 0, peak, torch.zeros_like(peak))
+
+
+def final_states(config: Any, encoder_outputs: Any, mask: Tensor | None) -> tuple[LayerState, ...]:
+    """Return the last states of the encoder's layers; of a plain `BaseModelOutput` where its memory has them."""
+    last = "final_cell" if config.rnn_type == "lstm" else "final_hidden"
+    if getattr(encoder_outputs, "final_hidden", None) is not None and getattr(encoder_outputs, last) is not None:
+        states: tuple[LayerState, ...] = encoder_outputs.final_states
+        return states
+    if config.rnn_type == "lstm" or config.encoder_layers > 1 or config.layer_norm:
+        raise ValueError(
+            "encoder_outputs has no final_hidden (and final_cell), of which the decoder's first state is made: "
+            f"pass what model.get_encoder()(...) returns, got {type(encoder_outputs).__name__}"
+        )
+    return ((last_output(encoder_outputs.last_hidden_state, mask, config.bidirectional_encoder),),)
 
 
 @replaceable()

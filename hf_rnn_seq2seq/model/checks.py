@@ -351,6 +351,8 @@ def check_request(config: Any, name: str, source: Any, inputs: dict[str, Any]) -
     """
     outputs, mask = inputs.get("encoder_outputs"), inputs.get("attention_mask")
     prompts = inputs.get("decoder_input_ids")
+    if source is None:
+        name, source = "inputs_embeds", inputs.get("inputs_embeds")
     for called, tensor in ((name, source), ("attention_mask", mask), ("decoder_input_ids", prompts)):
         if tensor is not None:
             check_tensor(called, tensor)

@@ -36,6 +36,7 @@ from .state import (
     RecurrentStateLayer,
     SourceMemory,
     is_recording,
+    keep_origin,
     load_state,
     new_cache,
     save_source,
@@ -177,7 +178,7 @@ def _greedy_search(
         sequences=sequences,
         scores=all_scores,
         logits=all_logits,
-        **named(_fill_cache(model_kwargs[CACHE_NAME], state, step, length - 1)),
+        **named(_fill_cache(model_kwargs, state, step, length - 1)),
     )
 
 
@@ -327,7 +328,7 @@ def _beam_search(
         scores=all_scores,
         logits=all_logits,
         beam_indices=among_all,
-        **named(_fill_cache(model_kwargs[CACHE_NAME], state, step, length - 1)),
+        **named(_fill_cache(model_kwargs, state, step, length - 1)),
     )
 
 
@@ -356,9 +357,14 @@ def start_search(
     return DecoderStep(decoder, source, model.lm_head, beams, len(input_ids)), state
 
 
-def _fill_cache(cache: EncoderDecoderCache, state: DecoderState, step: DecoderStep, steps: int) -> EncoderDecoderCache:
+def _fill_cache(
+    model_kwargs: dict[str, Any], state: DecoderState, step: DecoderStep, steps: int
+) -> EncoderDecoderCache:
     """Return the cache that `generate()` does: after these steps, with the source for every hypothesis."""
-    source = step.source
+    cache, source, memory = model_kwargs[CACHE_NAME], step.source, model_kwargs["encoder_outputs"][0]
+    if len(memory) < len(state.layers[0][0]):
+        memory = memory.repeat_interleave(step.beams, dim=0)  # (N, S, D)
+    keep_origin(cache, None, None, memory)
     if step.beams > 1:
         repeated = (None if part is None else part.repeat_interleave(step.beams, dim=0) for part in source)
         source = SourceMemory(*repeated)

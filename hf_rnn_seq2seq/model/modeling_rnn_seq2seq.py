@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-from .bridge import Bridge, context_vector, last_output
+from .bridge import Bridge, context_vector, final_states, last_output
 from .checks import check_numbers, check_positions, check_sequences, check_target, checked_inputs
 from .configuration_rnn_seq2seq import RnnSeq2SeqConfig
 from .copying import Pointer, check_labels, log_mixture
@@ -27,10 +27,18 @@ from .loss import cross_entropy, number_of_items, shift_tokens_right
 from .modeling_encoder import ENCODER_OF_FOLDER, MayBeEncoder
 from .padding import looking_is_free
 from .pretrained import RnnSeq2SeqPreTrainedModel, can_return_tuple
-from .recurrence import LayerState
 from .registration import pipelines_of_folder
 from .scheduled_sampling import ScheduledSampling, check_teacher_forcing, check_that_it_may_sample
-from .state import DecoderState, SourceMemory, check_cache_layers, load_source, load_state, new_cache, save_source
+from .state import (
+    DecoderState,
+    SourceMemory,
+    check_cache_layers,
+    keep_origin,
+    load_source,
+    load_state,
+    new_cache,
+    save_source,
+)
 from .transformers_names import CACHE_NAME, named, one_cache
 
 
@@ -141,22 +149,24 @@ class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):
         if mask is None:
             mask = getattr(encoder_outputs, "mask", None)
         memory = getattr(encoder_outputs, "last_hidden_state", None)
-        origin = SourceMemory.origin_of(past_key_values, input_ids, inputs_embeds, input_features, memory)
-        source = load_source(past_key_values, mask, origin)
-        reads_source = self.decoder.attends or config.feeds_context
-        if state is None or (source is None and reads_source):
+        vectors = next((x for x in (inputs_embeds, input_features, character_ids) if x is not None), None)
+        is_known = keep_origin(past_key_values, input_ids, vectors, memory)
+        source = load_source(past_key_values, mask)
+        reads_source = state is None or (source is None and (self.decoder.attends or config.feeds_context))
+        if reads_source:
             check_numbers("encoder_outputs.last_hidden_state", memory, mask)
-        if encoder_outputs is None and (state is None or (source is None and reads_source)):
+        if encoder_outputs is None and (reads_source or not is_known):
             encoder_outputs = self.encoder(
                 input_ids, attention_mask, inputs_embeds, input_features=input_features, character_ids=character_ids,
                 output_hidden_states=output_hidden_states, return_dict=True,
             )  # fmt: skip
+            keep_origin(past_key_values, input_ids, vectors, encoder_outputs.last_hidden_state)
         if source is None or state is None:
             if input_ids is None:
                 input_ids = getattr(encoder_outputs, "source_ids", None)
             first_state, source = self._read_source(encoder_outputs, mask, input_ids, needs_state=state is None)
             state = first_state if state is None else state
-            save_source(past_key_values, source, origin)
+            save_source(past_key_values, source)
 
         decoder_outputs = self.decoder(
             decoder_input_ids,
@@ -200,7 +210,7 @@ class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):
         if config.feeds_context or (needs_state and config.bridge_type != "zeros"):
             last = context  # (B, D)
             if config.context_vector == "last" and not (config.last_is_output and config.bridge_type == "zeros"):
-                finals = self._final_states(encoder_outputs, mask)
+                finals = final_states(config, encoder_outputs, mask)
                 last = finals[-1][0]  # (B, D)
             if config.last_is_output:
                 last = last_output(memory, mask, config.bidirectional_encoder)  # (B, D)
@@ -215,19 +225,6 @@ class RnnSeq2SeqModel(MayBeEncoder, RnnSeq2SeqPreTrainedModel):
         if config.coverage:
             coverage = memory.new_zeros(memory.shape[:2], dtype=torch.promote_types(memory.dtype, torch.float32))
         return DecoderState(self.bridge(context, finals), feed, coverage), source
-
-    def _final_states(self, encoder_outputs: BaseModelOutput, mask: Tensor | None) -> tuple[LayerState, ...]:
-        """Return the last states of the encoder's layers; of a plain `BaseModelOutput` where its memory has them."""
-        config = self.config
-        last = "final_cell" if config.rnn_type == "lstm" else "final_hidden"
-        if getattr(encoder_outputs, "final_hidden", None) is not None and getattr(encoder_outputs, last) is not None:
-            return encoder_outputs.final_states  # type: ignore[attr-defined]
-        if config.rnn_type == "lstm" or config.encoder_layers > 1 or config.layer_norm:
-            raise ValueError(
-                "encoder_outputs has no final_hidden (and final_cell), of which the decoder's first state is made: "
-                f"pass what model.get_encoder()(...) returns, got {type(encoder_outputs).__name__}"
-            )
-        return ((last_output(encoder_outputs.last_hidden_state, mask, config.bidirectional_encoder),),)
 
 
 @replaceable("_logits")

@@ -27,23 +27,6 @@ class SourceMemory(NamedTuple):
     context: Tensor | None = None  # (B, D) C, where it is fed at every step
     symbols: Tensor | None = None  # (B, 2, S) of `copying.source_symbols()`, where they can be copied
 
-    @staticmethod
-    def origin_of(cache: Cache | None, *sources: Tensor | None) -> Tensor | None:
-        """
-        Return numbers (B, n) that tell sources apart, of the first that is given: all ids (B, S) added up with
-        weights, or the first numbers of the first vector (B, S, *). None without a cache, and where
-        looking is not free.
-        """
-        given = next((source for source in sources if source is not None), None)
-        if cache is None or given is None or is_traced() or given.device.type != "cpu":
-            return None
-        if given.dim() == 3:
-            return given[:, 0, :2].detach()
-        if given.dim() != 2 or given.is_floating_point():
-            return None  # refused where it is read
-        weights = torch.arange(1, given.shape[1] + 1) ** 2  # (S,)
-        return (given * weights).sum(1, keepdim=True)
-
 
 class DecoderState(NamedTuple):
     """The decoder's state between two steps."""
@@ -59,14 +42,14 @@ class _RecurrentState(CacheLayerMixin):
     Shared by the dynamic and the static layer.
 
     `keys` is h, (B, 1, n, H); `values` is what else the layer carries, (B, 1, n, *): the cell, and in the top layer
-    the vector fed back and the coverage. n is 1, or more while past states are recorded. In the cross-attention cache
-    `keys` and `values` are the attention's (B, 1, S, *), `context` is C, (B, D), `symbols` is (B, 2, S), and `origin`
-    tells sources apart.
+    the vector fed back and the coverage. n is 1, or more while past states are recorded. The first layer's `origin`
+    tells which source the state began with. In the cross-attention cache `keys` and `values` are the attention's
+    (B, 1, S, *), `context` is C, (B, D), and `symbols` is (B, 2, S).
     """
 
     context: Tensor | None = None
     symbols: Tensor | None = None
-    origin: Tensor | None = None  # (B, n) of `SourceMemory.origin_of`
+    origin: Tensor | None = None  # (B, 3) of `keep_origin`
     device: torch.device
     supports_early_init = False
     cumulative_length: Any  # steps so far: a number, or a tensor that stays where it is
@@ -111,8 +94,8 @@ class _RecurrentState(CacheLayerMixin):
         self.is_initialized = True
 
     def store(self, keys: Tensor, values: Tensor, *others: Tensor | None) -> None:
-        """Hold a source instead of a state (cross-attention cache); `others`: its context, symbols and origin."""
-        self.keys, self.values, (self.context, self.symbols, self.origin) = keys, values, others
+        """Hold a source instead of a state (cross-attention cache); `others`: its context and its symbols."""
+        self.keys, self.values, (self.context, self.symbols) = keys, values, others
         self._begin()
         self.cumulative_length *= 0
         self.cumulative_length += keys.shape[-2]
@@ -279,32 +262,17 @@ def is_recording(cache: Cache) -> bool:
     return any(getattr(layer, "record_past", False) for layer in state_layers(cache))
 
 
-def load_source(cache: Cache | None, mask: Tensor | None, origin: Tensor | None = None) -> SourceMemory | None:
-    """Return what `save_source` stored; None if there is nothing yet. A ValueError: it has another origin."""
+def load_source(cache: Cache | None, mask: Tensor | None) -> SourceMemory | None:
+    """Return what `save_source` stored; None if there is nothing yet."""
     if not isinstance(cache, EncoderDecoderCache):
         return None
     layer: Any = cache.cross_attention_cache.layers[0]
     if not layer.is_initialized:
         return None
-    _check_origin(layer.origin, origin)
     return SourceMemory(layer.keys[:, 0], layer.values[:, 0], mask, layer.context, layer.symbols)
 
 
-def _check_origin(kept: Tensor | None, origin: Tensor | None) -> None:
-    """Refuse a source that is another one than that in the cache; its own may be given with every step."""
-    if origin is None or kept is None or kept.dtype != origin.dtype or kept.device != origin.device:
-        return
-    if torch.equal(kept, origin):
-        return
-    rows = (~torch.isclose(kept, origin, rtol=1e-3, atol=1e-4, equal_nan=True)).any(1).nonzero().flatten().tolist()
-    if rows:
-        raise ValueError(
-            f"cache: row {rows[0]} has the state of another source than the one given (input_ids, or what is in its "
-            "place): give that source, or an empty cache"
-        )
-
-
-def save_source(cache: Cache | None, source: SourceMemory, origin: Tensor | None = None) -> None:
+def save_source(cache: Cache | None, source: SourceMemory) -> None:
     """Keep the source's keys, memory and C for the steps to come. Structure 1 reads nothing after its first state."""
     if not isinstance(cache, EncoderDecoderCache) or (source.keys is None and source.context is None):
         return
@@ -312,4 +280,54 @@ def save_source(cache: Cache | None, source: SourceMemory, origin: Tensor | None
     keys = source.context[:, None] if source.keys is None else source.keys
     memory = source.context[:, None] if source.memory is None else source.memory
     layer: Any = cache.cross_attention_cache.layers[0]
-    layer.store(keys.unsqueeze(1), memory.unsqueeze(1), source.context, source.symbols, origin)
+    layer.store(keys.unsqueeze(1), memory.unsqueeze(1), source.context, source.symbols)
+
+
+def keep_origin(cache: Cache | None, *sources: Tensor | None) -> bool:
+    """
+    Keep numbers (B, 3) that tell the source of the state in a cache: of its ids (B, S), its vectors (B, S, *) and its
+    memory (B, S, D), None for what is not given. It may come with every step; another one is refused.
+
+    Returns:
+        Whether there was anything to compare it with, or nothing to compare: False, if the cache only has numbers of
+        what is not given. There is nothing without a cache, and where looking is not free.
+    """
+    given = [source for source in sources if source is not None]
+    if cache is None or not given or is_traced() or any(source.device.type != "cpu" for source in given):
+        return True
+    unknown = torch.full((len(given[0]),), torch.nan, dtype=torch.double)
+    origin = torch.stack([unknown if source is None else _weighed(source) for source in sources], dim=1)
+    layer: Any = state_layers(cache)[0]
+    kept = layer.origin if layer.is_initialized else None
+    if kept is None or kept.device.type != "cpu":
+        layer.origin = origin
+        return True
+    if len(kept) != len(origin):
+        raise ValueError(f"cache has the state of {len(kept)} rows, the source given (input_ids, or what is in its "
+                         f"place) has {len(origin)}")  # fmt: skip
+    # Equal ids are equal; vectors may have been computed in a batch of another size.
+    relative = torch.tensor([0, 1e-3, 1e-3], dtype=torch.double)
+    rows = ((kept - origin).abs() > 1e-6 + relative * (1 + kept.abs())).any(1).nonzero().flatten().tolist()
+    if rows:
+        raise ValueError(
+            f"cache: row {rows[0]} has the state of another source than the one given (input_ids, or what is in its "
+            "place), or of another model: give that source, or an empty cache"
+        )
+    if bool((kept.isnan() | origin.isnan()).all()):
+        return False
+    layer.origin = torch.where(kept.isnan(), origin, kept)
+    return True
+
+
+def _weighed(source: Tensor) -> Tensor:
+    """
+    Return a number (B,) of each source (B, S) or (B, S, *): a weighted sum. cos 0, cos 1, ... have no integer relation
+    (Lindemann), so no two sources of ids have one number; signs alternate, so that a long sum stays small.
+    """
+    numbers = source.detach() if source.is_floating_point() else source.double()
+    for axis in range(source.dim() - 1, 0, -1):
+        places = torch.arange(source.shape[axis], dtype=torch.double)
+        weights = (2 + places.cos()) * (1 - 2 * (places % 2))
+        numbers = numbers.to(torch.promote_types(numbers.dtype, torch.float)) if axis > 1 else numbers.double()
+        numbers = numbers @ weights.to(numbers.dtype)
+    return numbers

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union
 
 from huggingface_hub.dataclasses import type_validator
 
-from ..data.option_checks import check_numbers
+from ..data.option_checks import check_values
 from ..data.strict_yaml import OptionsError, read_yaml, write_yaml
 
 
@@ -104,7 +104,7 @@ def build_options(cls: type[T], values: Any, path: str) -> T:
             raise OptionsError(f"{path}.{option.name}: missing, wanted {_describe(_in_yaml(hints[option.name]))}")
     try:
         options = cls(**built, **plain)
-        check_numbers(options)
+        check_values(options)
         return options
     except (ValueError, TypeError) as error:
         raise OptionsError(f"{path}.{error}") from error

@@ -119,6 +119,8 @@ BAD_CARD: dict[str, tuple[str, ...]] = {
     "titel": ("x",),
     "datasets": ("x", "3"),
 }
+EMPTY = ("3", "null", "''", "[]", "{}", "['']", "[null]")  # in the place of a path
+FILES = {"train": EMPTY, "validation": EMPTY[:1] + EMPTY[2:], "test": EMPTY[:1] + EMPTY[2:]}
 TOKENIZER: dict[str, tuple[str, ...]] = {
     "type": NAMES, "vocab_size": COUNTS, "min_frequency": COUNTS, "normalization": NAMES, "lowercase": ("perhaps",),
     "tpye": ("word",), "max_word_length": ("0", "-1"), "min_character_frequency": ("0",),
@@ -131,7 +133,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 BAD: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
     "seq2seq": {
-        "data": {"train": ("3", "null", "[]"), "format": NAMES, "source_column": ("0", "-1", "1.5"), "header": ("2",),
+        "data": {**FILES, "format": NAMES, "source_column": ("0", "-1", "1.5"), "header": ("2",),
                  "target_column": ("0",), "max_source_length": COUNTS, "max_target_length": COUNTS, "tran": ("x",),
                  "source_bpe_dropout": ("-1", "1", ".nan", "0.1"), "target_bpe_dropout": ("2",),
                      "max_train_samples": COUNTS,
@@ -141,18 +143,18 @@ BAD: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
                       "shared": ("2",), "targt": ("{}",)},
     },
     "token_classification": {
-        "data": {"train": ("3", "null"), "tokens_column": ("0", "1.5"), "labels_column": ("0",), "format": NAMES,
+        "data": {**FILES, "tokens_column": ("0", "1.5"), "labels_column": ("0",), "format": NAMES,
                  "validation_fraction": ("-1", "1", ".nan", "0"), "unseen_labels": NAMES, "label_names": ("3", "[x]")},
         "tokenizer": {**TOKENIZER, "word_vectors": ("3",)}, "pretrained": {"encoder": ("3", "nowhere"),
             "encodr": ("x",)},
     },
     "sequence_classification": {
-        "data": {"train": ("3", "null"), "text_column": ("0", "1.5"), "label_column": ("0",), "format": NAMES,
+        "data": {**FILES, "text_column": ("0", "1.5"), "label_column": ("0",), "format": NAMES,
                  "validation_fraction": ("-1", "1", ".nan"), "header": ("2",)},
         "tokenizer": TOKENIZER, "pretrained": {"encoder": ("nowhere",)},
     },
     "speech": {
-        "data": {"manifest": ("3", "null"), "frames": ("3", "null"), "validation": ("3",), "join": ("{min: 0}",
+        "data": {"manifest": EMPTY, "frames": EMPTY, "validation": ("3",), "join": ("{min: 0}",
             "{max: 0}",
                  "{train: 0}", "{seed: -1}", "{min: 5, max: 2}", "3"), "holdout": ("{nonsense: 1}", "3")},
         "tokenizer": TOKENIZER,
@@ -164,12 +166,12 @@ BAD: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
         "generation": {"ctc_weight": ("-0.1", "1.1", ".nan", "text")},
     },
     "speak": {
-        "data": {"manifest": ("3", "null"), "toy": ("{heights: 0}", "{lengths: -1}", "{train: 0}", "{seed: -1}", "3")},
+        "data": {"manifest": EMPTY, "toy": ("{heights: 0}", "{lengths: -1}", "{train: 0}", "{seed: -1}", "3")},
         "tokenizer": TOKENIZER, "features": FEATURES, "listening": {"recognizer": ("3", "nowhere")},
         "model": {"reduction_factor": COUNTS, "speech_decoder_prenet_dropout": ("-1", "1.0", ".nan")},
     },
     "values": {
-        "data": {"train": ("3", "null"), "target": NAMES, "window": COUNTS, "train_step": COUNTS, "rows": NAMES,
+        "data": {**FILES, "target": NAMES, "window": COUNTS, "train_step": COUNTS, "rows": NAMES,
                  "feature_columns": ("load", "[3]", "[]", "[load, load]"), "value_columns": ("[]", "[load]"),
                  "validation_fraction": ("-1", "1", ".nan"), "validation_seed": ("-1",), "format": NAMES,
                  "countdown": ("{most: -1}", "{most: .nan}", "3"), "calendar_features": ("[nonsense]",),
@@ -177,7 +179,7 @@ BAD: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
         "model": {"regression_loss": NAMES},
     },
     "forecast": {
-        "data": {"file": ("3", "null"), "columns": ("[]", "[3]", "up", "[up, up]"), "look_back": COUNTS,
+        "data": {"file": EMPTY, "columns": ("[]", "[3]", "up", "[up, up]"), "look_back": COUNTS,
             "horizon": COUNTS,
                  "shortest_past": (*COUNTS, "99"), "train": COUNTS, "validation": ("-1", "1.5"), "test": ("-1", "1.5"),
                  "train_stride": COUNTS, "features": ("[3]", "x"), "table": ("3", "{format: x}",

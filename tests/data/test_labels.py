@@ -202,6 +202,6 @@ def test_the_label_map_begins_with_no_entity() -> None:
 
 def test_data_without_train_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.train: not set"):
-        load_labelled_data(TokenLabelDataOptions(), tmp_path)
+        load_labelled_data(TokenLabelDataOptions(validation="absent.jsonl"), tmp_path)
     with pytest.raises(DataError, match="no such file"):
         load_labelled_data(TokenLabelDataOptions(train="missing.jsonl"), tmp_path)

@@ -165,7 +165,7 @@ def test_missing_files_and_missing_training_data_are_refused(tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"absent\.tsv: no such file"):
         read(tmp_path, train="absent.tsv")
     with pytest.raises(DataError, match=r"data\.train: not set"):
-        load_data(DataOptions(), tmp_path)
+        load_data(DataOptions(validation="absent.tsv"), tmp_path)  # before another split is looked for
     with pytest.raises(ValueError, match=r"train: got the key 'en' in .*wanted some of file, source, target"):
         read(tmp_path, train={"source": "a", "en": "b"})
 

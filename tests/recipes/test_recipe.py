@@ -101,6 +101,9 @@ MISTAKES: dict[str, tuple[str, Any, str]] = {
     "no mapping": ("model", [1], r"^model: wanted a mapping of keys, got \[1\]"),
     "no nested mapping": ("data.toy", 3, r"^data\.toy: wanted a mapping of keys, got 3"),
     "generation type": ("generation.num_beams", 2.5, r"^generation\.num_beams: wanted a whole number or null"),
+    "no name": ("data.train", "", r"^data\.train: got '', wanted names that are not empty or null$"),
+    "no file": ("data.validation", [], r"^data\.validation: got \[\], wanted names that are not empty or null$"),
+    "an empty name of many": ("data.vocabulary_files", ["a", ""], r"^data\.vocabulary_files: got \['a', ''\], wanted"),
     # out of range, contradictory, or said in the wrong place
     "bpe dropout": ("data.source_bpe_dropout", 1, r"^data\.source_bpe_dropout: got 1, wanted at least 0"),
     "bpe dropout without bpe": ("data.target_bpe_dropout", 0.1, r"^data\.target_bpe_dropout: got 0\.1 with"),
