@@ -166,6 +166,35 @@ def test_a_type_that_is_said_is_the_one_that_is_read() -> None:
     assert derive_from_texts(recipe, [], [])["model.attention_type"] == "general"
 
 
+def test_a_run_keeps_what_its_texts_decided(tmp_path: Path) -> None:
+    """Also if other texts stand in its files when it goes on."""
+    auto = {"type": "auto", "vocab_size": "auto"}
+    kept: dict[str, Any] = {"tokenizer__source": auto, "tokenizer__target": auto, "model__attention_type": "auto"}
+    run(tmp_path, "seq2seq", "--set", "training.max_steps=2", **kept)
+    report = TrainingReport.load(tmp_path / "out")
+    assert report is not None and report.derived["tokenizer.source.type"] == "character"
+    assert report.derived["model.attention_type"] in ("general", "hard_monotonic")
+    assert report.derived["tokenizer.source.vocab_size"] is None and not auto_keys(
+        read_recipe(tmp_path / "out/recipe.yaml")
+    )
+    assert (
+        json.loads((tmp_path / "out/config.json").read_text())["attention_type"]
+        == report.derived["model.attention_type"]
+    )
+    (tmp_path / "train.tsv").write_text(("abcd" * 10 + "\tdcba\n") * 100)  # too long for words
+    recipe = [
+        str(tmp_path / "tiny.yaml"),
+        "--data_dir",
+        str(tmp_path),
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--resume",
+    ]
+    run_command(None, None, [*recipe, "--set", "training.max_steps=4"])
+    resumed = TrainingReport.load(tmp_path / "out")
+    assert resumed is not None and resumed.updates == 4 and resumed.derived == report.derived
+
+
 SOUND: dict[str, Any] = {"task": "seq2seq", "items": 900, "planned": 3000, "done": 3000, "warmup": 180}
 FLAT = [(600 * number, loss) for number, loss in enumerate((2.0, 1.5, 1.3, 1.22, 1.2), start=1)]
 
