@@ -110,6 +110,7 @@ def make_trainer(
 ) -> RecipeTrainer:
     """Build a task's model and what trains it; writes nothing, but finds out all that can be wrong."""
     items = task.number_of_items(data["train"])
+    task.recipe = derive_values(task.recipe, task.kind, task.derive_from_texts(data["train"]))
     _follow_data(task, items)
     task.build(data)
     task.try_predicting(data["train"])

@@ -136,6 +136,10 @@ class Task(ABC):
         """How many training items there are for `auto`."""
         return len(train)
 
+    def derive_from_texts(self, train: Dataset) -> dict[str, str]:
+        """What `auto` stands for that texts decide, by `section.key`."""
+        return {}
+
     @abstractmethod
     def build(self, data: DatasetDict) -> None:
         """Fit tokenizers and label maps to the training data and make the model; its weights follow from the seed."""

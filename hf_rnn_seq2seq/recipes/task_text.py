@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast, set_seed
 
-from ..data.features import tags_of
+from ..data.features import split_tags, tags_of
 from ..data.pairs import encode_dataset, evaluation_items, load_data, pair_lengths, vocabulary_texts
 from ..data.preprocessing import Preprocessing
 from ..data.processors import save_processor
@@ -24,6 +24,7 @@ from ..training.augmentation import BpeDropout
 from ..training.batches import pad_rows
 from .options import OptionsError
 from .recipe import SEQ2SEQ, Recipe
+from .scale import derive_from_texts
 from .scoring import Scorer, check_metrics, write_predictions
 from .task import Scores, Task, check_folder
 from .teaching import taught
@@ -121,6 +122,10 @@ class Seq2SeqTask(SearchingTask):
                 _, references = evaluation_items(split, self.recipe.data.group_references)
                 check_metrics(self.recipe, [items[0] for items in references], references)
         return data
+
+    def derive_from_texts(self, train: Dataset) -> dict[str, str]:
+        sources = [split_tags(source)[1] for source in train["source"]]
+        return derive_from_texts(self.recipe.content, sources, train["target"])
 
     def build(self, data: DatasetDict) -> None:
         self.source_tokenizer, self.target_tokenizer = build_tokenizers(self.recipe, data["train"], self.vocabulary)

@@ -6,7 +6,7 @@
     python scripts/studies/learning_curves.py --results scripts/results/learning_curves.json --table-only
 
 A cell is a set and a share of its training items, drawn once (seed 1). `hand` is the recipe of that set, as it stands;
-`auto` the recipe `start_here_*` of its kind, with file names and tokenizer types of the set. Scored is validation data
+`auto` the recipe `start_here_*` of its kind, with file names and the metric of the set. Scored is validation data
 alone, the same at every share; test data is not read. With `--results` the cells found are put into the file, those of
 other runs stay; a cell that is there is not run again.
 """
@@ -71,11 +71,10 @@ class Set:
 
 def _pronunciation(language: str) -> Set:
     files = [f"{language}_{split}.tsv.gz" for split in ("train", "dev")]
-    tokenizers = ("tokenizer.source={type: character, normalization: NFD}", "tokenizer.target={type: word}")
     metrics = ("evaluation.metrics={wer: g2p_wer}", "evaluation.best_metric=wer")
     return Set(
         "sigmorphon2020_g2p", (files[0],), (files[1],), "sigmorphon2020_g2p", "start_here_text", "wer",
-        changes=(*tokenizers, *metrics), language=language,
+        changes=metrics, language=language,
     )  # fmt: skip
 
 
