@@ -121,14 +121,14 @@ class SlotReranker:
         return [[len((slots & labels) ^ next(found)) for _ in own] for slots, own in zip(wanted, ranked, strict=True)]
 
     def __call__(
-        self, sources: Sequence[str], ranked: Sequence[Sequence[Hypothesis]], length_penalty: float = 1.0
+        self, sources: Sequence[str], ranked: Sequence[Sequence[Hypothesis]], length_penalty: float | None = None
     ) -> list[list[Hypothesis]]:
         """Return n-best lists in the order of their scores less the penalties; of equal ones as they were.
 
         Args:
             sources: as `Preprocessing.text` gave them.
             ranked: the hypotheses of each, with log-probabilities.
-            length_penalty: that of the search: its score is the log-probability / length ** length_penalty.
+            length_penalty: that of the search: its score is the log-probability / length ** length_penalty; None: 1.
 
         Raises:
             ValueError: a hypothesis has no log-probability.
@@ -139,7 +139,9 @@ class SlotReranker:
             for hypothesis, distance in zip(own, distances, strict=True):
                 if hypothesis.score is None:
                     raise ValueError("ranked: a hypothesis has no score, wanted those of decode(with_scores=True)")
-                score = hypothesis.score / (len(hypothesis.tokens) + 1) ** length_penalty
+                score = hypothesis.score / (len(hypothesis.tokens) + 1) ** (
+                    1.0 if length_penalty is None else length_penalty
+                )
                 keyed.append((self.penalty * distance - score, hypothesis))
             reordered.append([hypothesis for _, hypothesis in sorted(keyed, key=lambda pair: pair[0])])
         return reordered

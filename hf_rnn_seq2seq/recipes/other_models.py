@@ -45,7 +45,7 @@ class RerankerOptions:
 
     slots: str
     penalty: float = 100.0
-    num_train_epochs: int = 3
+    num_train_epochs: int = 2
     hidden_size: int = 128
 
     def __post_init__(self) -> None:

@@ -80,7 +80,7 @@ def train_reranker(
             train_sampling_strategy="group_by_length",
             learning_rate=3e-3,
             lr_scheduler_type="cosine",
-            warmup_ratio=0.05,
+            warmup_steps=0.05,
             max_grad_norm=1.0,
             seed=seed,
             use_cpu=use_cpu,
