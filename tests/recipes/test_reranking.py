@@ -118,7 +118,7 @@ def test_predict_orders_by_the_reranker_beside_the_model_or_another_or_none(
     distances = reranker.distances(sources, lists)[0]
     assert distances == sorted(distances) and distances[0] == 0
     assert reranked[0] == plain[0] == "A serves food by the river"
-    with pytest.raises(SystemExit, match="--reranker: got .*reranker, but of a search by one beam"):
+    with pytest.raises(SystemExit, match=r"--reranker: got .*reranker, but of a search by one beam"):
         best("--reranker", str(model_dir / "reranker"), "--num_beams", "1", "--num_return_sequences", "1")
     with pytest.raises(SystemExit, match=r"holds no reranker\.json"):
         best("--reranker", str(model_dir))
