@@ -53,6 +53,9 @@ class DataOptions(SizeOptions):
         header: whether the first line of csv and tsv names the columns; `None`: yes if a column is given by name.
         source_replacements: `[regular expression, replacement]` pairs, applied to every source one after the other
             as by `re.sub`.
+        delexicalised_slots: placeholder -> regular expression whose first group is a slot's value in a source so
+            rewritten: `{XNAME: 'name ([^,]+)'}`. The model learns and writes placeholders in the place of values,
+            and every program puts the values of its source back.
         vocabulary_files: text files whose words the tokenizers see besides the training data, so that names that
             occur only there have an entry in the vocabulary, and can be copied.
         reverse_source: reverse the order of the source tokens (Sutskever et al. 2014, section 3.3).
@@ -82,6 +85,7 @@ class DataOptions(SizeOptions):
     feature_column: str | int | None = None
     header: bool | None = None
     source_replacements: list[list[str]] = field(default_factory=list)
+    delexicalised_slots: dict[str, str] = field(default_factory=dict)
     vocabulary_files: list[str] = field(default_factory=list)
     reverse_source: bool = False
     max_source_length: int | None = None
@@ -128,7 +132,7 @@ class DataOptions(SizeOptions):
     def preprocessing(self) -> Preprocessing:
         """The changes to every source, which are saved with the model."""
         features = FEATURE_REPLACEMENTS if self.has_features else []
-        return Preprocessing([*self.source_replacements, *features], self.reverse_source)
+        return Preprocessing([*self.source_replacements, *features], self.reverse_source, self.delexicalised_slots)
 
     def of_entry(self, entry: FileEntry, split: str) -> "DataOptions":
         """Return the options that hold for a file of a split."""
@@ -370,9 +374,11 @@ def encode_dataset(
     longest = [limit or math.inf for limit in (options.max_source_length, options.max_target_length)]
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        sources = encode_sources(batch["source"], source_tokenizer, options.reverse_source, config)
-        words = unknown_words(batch["source"], source_tokenizer, config)
-        targets = encode_with_slots(batch["target"], target_tokenizer, words, config, add_special_tokens=False)
+        texts = options.preprocessing.delexicalised(batch["source"])
+        sources = encode_sources(texts, source_tokenizer, options.reverse_source, config)
+        words = unknown_words(texts, source_tokenizer, config)
+        written = options.preprocessing.delexicalised(batch["source"], batch["target"])
+        targets = encode_with_slots(written, target_tokenizer, words, config, add_special_tokens=False)
         labels = [[*ids, target_tokenizer.eos_token_id] for ids in targets]
         kept = [(s, t) for s, t in zip(sources, labels, strict=True) if len(s) <= longest[0] and len(t) <= longest[1]]
         columns = {"input_ids": [s for s, _ in kept], "attention_mask": [[1] * len(s) for s, _ in kept]}

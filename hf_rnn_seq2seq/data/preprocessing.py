@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..model.delexicalisation import check_slots, delexicalised, slot_values
 from .files import read_json, read_text
 from .outputs import write_json
 
@@ -32,10 +33,13 @@ class Preprocessing:
         source_replacements: pairs of a regular expression and its replacement, applied to the text one after the other
             as by `re.sub`.
         reverse_source: reverse the order of the text's tokens (Sutskever et al. 2014, section 3.3).
+        delexicalised_slots: placeholder -> regular expression whose first group is a value in a text so rewritten; the
+            model reads and writes placeholders in the place of values (see `model/delexicalisation.py`).
     """
 
     source_replacements: Sequence[Sequence[str]] = ()
     reverse_source: bool = False
+    delexicalised_slots: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.reverse_source, bool):
@@ -47,14 +51,24 @@ class Preprocessing:
                 re.sub(pair[0], pair[1], "")
             except re.error as error:
                 raise ValueError(f"source_replacements: got {pair}: {error}") from error
+        object.__setattr__(self, "delexicalised_slots", check_slots(self.delexicalised_slots))
         # Equal to one that was read from a file, where pairs are lists.
         object.__setattr__(self, "source_replacements", tuple(map(tuple, self.source_replacements)))
 
     def text(self, source: str) -> str:
-        """Return the text that the tokenizer reads."""
+        """Return a source as the replacements make it, still with its values."""
         for pattern, replacement in self.source_replacements:
             source = re.sub(pattern, replacement, source)
         return source
+
+    def values(self, sources: Sequence[str]) -> list[dict[str, str]]:
+        """Return placeholder -> value of each source that `text` gave: what a model writes placeholders for."""
+        return [slot_values(source, self.delexicalised_slots) for source in sources]
+
+    def delexicalised(self, sources: Sequence[str], texts: Sequence[str] | None = None) -> list[str]:
+        """Return sources that `text` gave, or a text of each, with placeholders: what the tokenizers read."""
+        pairs = zip(sources if texts is None else texts, self.values(sources), strict=True)
+        return [delexicalised(text, values) for text, values in pairs]
 
     def differences(self, other: Preprocessing) -> list[str]:
         """Return the names of the options in which two differ."""

@@ -6,6 +6,7 @@ rewritten and reversed as in training. The files that folders had before are wri
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,6 @@ def save_processor(
     tokenizer: Any = source
     if (target is not None and target is not source) or options != Preprocessing():
         tokenizer = RnnSeq2SeqTwoSidedTokenizer.from_tokenizers(
-            source, None if target is None else with_eos(target), options.source_replacements, options.reverse_source
+            source, None if target is None else with_eos(target), *dataclasses.astuple(options)
         )
     RnnSeq2SeqProcessor(tokenizer, feature_extractor).save_pretrained(directory)

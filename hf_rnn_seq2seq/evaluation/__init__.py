@@ -11,6 +11,7 @@ __all__, __getattr__ = door(
             "RnnSeq2SeqEnsemble RnnSeq2SeqSpeechEnsemble RnnSeq2SeqTokenClassificationEnsemble "
             "RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqTimeSeriesEnsemble"
         ),
+        "reranker": "SlotReranker",
         "decoding": "Hypothesis decode target_log_probabilities",
         "metrics": "load_metric",
         "attention_plot": "plot_attention",

@@ -5,7 +5,7 @@ search found them. Works with any encoder-decoder of `transformers`, of ids or o
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..data.slots import decode_with_slots
+from ..model.delexicalisation import lexicalised
 
 
 IGNORE_INDEX = -100  # labels that are not counted, as everywhere in torch and transformers
@@ -102,6 +103,7 @@ def decode(
     batch_size: int = 64,
     with_scores: bool = False,
     words: Sequence[Sequence[str]] | None = None,
+    values: Sequence[Mapping[str, str]] | None = None,
 ) -> list[list[Hypothesis]]:
     """Decode sources into texts; return for each its hypotheses, best first as the search ranked them.
 
@@ -113,6 +115,7 @@ def decode(
         batch_size: items decoded at a time.
         with_scores: also compute log-probabilities (one more forward pass).
         words: for each source what `unknown_words` gave for it; only a model with `copy_slots` needs them.
+        values: for each source what `Preprocessing.values` gave for it, which takes the place of placeholders.
 
     Raises:
         ValueError: a model with `copy_slots` got no `words`.
@@ -124,6 +127,7 @@ def decode(
                 f"{model.config.copy_slots}): give what unknown_words gave for the sources"
             )
         words = [[] for _ in sources]
+    values = [{} for _ in sources] if values is None else values
     was_training = model.training
     model.eval()
     number = generation_config.num_return_sequences or 1
@@ -145,8 +149,11 @@ def decode(
         scores = map(sum, target_log_probabilities(model, repeated, ended, batch_size))
     return [
         [
-            Hypothesis(decode_with_slots(list(tokens), target_tokenizer, own, model.config), tokens, next(scores))
+            Hypothesis(
+                lexicalised(decode_with_slots(list(tokens), target_tokenizer, own, model.config), of_source),
+                *(tokens, next(scores)),
+            )
             for tokens in hypotheses
         ]
-        for hypotheses, own in zip(found, words, strict=True)
+        for hypotheses, own, of_source in zip(found, words, values, strict=True)
     ]

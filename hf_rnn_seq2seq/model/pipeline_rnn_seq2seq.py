@@ -93,7 +93,8 @@ class RnnSeq2SeqGenerationPipeline(Pipeline):
                 raise ValueError(f"a source must be a text, several a list of texts; got {type(inputs).__name__}")
             if not inputs.strip():
                 raise ValueError(f"a source must be a text; got {inputs!r}, which is blank")
-            return self.processor([inputs], return_tensors="pt")
+            # What it wrote in place of names is put back at the end.
+            return BatchFeature({**self.processor([inputs], return_tensors="pt"), "text": inputs})
         rate = None
         if isinstance(inputs, dict):
             if ("array" in inputs) == ("raw" in inputs) or "sampling_rate" not in inputs:
@@ -110,6 +111,7 @@ class RnnSeq2SeqGenerationPipeline(Pipeline):
     ) -> dict[str, Any]:
         """Search, and score what was found: one more pass with the hypotheses given."""
         model, sources = self.model, dict(inputs)
+        texts = sources.pop("text", None)
         if return_alignments and model.config.attention_type == "none":
             raise ValueError("return_alignments: the model has attention_type='none', there is nothing to return")
         sequences = model.generate(**sources, **generate_options)  # (B N, T + 1)
@@ -126,7 +128,8 @@ class RnnSeq2SeqGenerationPipeline(Pipeline):
             found["alignments"] = outputs.cross_attentions[0][:, 0]  # (B N, T, S)
         # A row a source, so that the pipeline takes a batch apart: (B, N, ...).
         names = ("sequences", "scores", "alignments")
-        return {name: value.unflatten(0, (batch, -1)) if name in names else value for name, value in found.items()}
+        rows = {name: value.unflatten(0, (batch, -1)) if name in names else value for name, value in found.items()}
+        return rows if texts is None else {**rows, "text": texts}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
         """Return the hypotheses of one source in words."""
@@ -138,8 +141,11 @@ class RnnSeq2SeqGenerationPipeline(Pipeline):
         for number, sequence in enumerate(sequences.tolist()):
             count = self._written(sequence[1:])
             ids = sequence[1 : count + 1]
+            text = self.processor.decode(ids, skip_special_tokens=True)
+            if isinstance(self.processor, RnnSeq2SeqProcessor) and not self.reads_audio:
+                text = self.processor.lexicalise(text, model_outputs["text"])
             hypothesis: dict[str, Any] = {
-                "generated_text": self.processor.decode(ids, skip_special_tokens=True),
+                "generated_text": text,
                 "score": float(scores[number, :count].sum()),
                 "tokens": self.processor.target_tokenizer.convert_ids_to_tokens(ids),
                 "token_scores": scores[number, :count].tolist(),

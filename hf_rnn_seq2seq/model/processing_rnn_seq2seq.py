@@ -91,6 +91,11 @@ class RnnSeq2SeqProcessor(ProcessorMixin):
         """Regular expressions and replacements that a source goes through."""
         return getattr(self.tokenizer, "source_replacements", [])
 
+    def lexicalise(self, text: str, source: str) -> str:
+        """Return what the model wrote for a source with the source's values in the place of placeholders."""
+        side = self.tokenizer
+        return side.lexicalise(text, source) if isinstance(side, RnnSeq2SeqTwoSidedTokenizer) else text
+
     @property
     def reverse_source(self) -> bool:
         """Whether the model reads its sources backwards."""

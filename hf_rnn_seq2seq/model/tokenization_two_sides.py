@@ -8,12 +8,13 @@ travels to the Hub with a saved tokenizer: it imports only the standard library,
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 from transformers.utils import PaddingStrategy
 
+from .delexicalisation import check_slots, delexicalised, lexicalised, slot_values
 from .tokenization_rnn_seq2seq import RnnSeq2SeqTokenizer
 
 
@@ -34,6 +35,9 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
             `from_pretrained` finds them.
         source_replacements (pairs of `str`, defaults to `()`): Regular expressions and their replacements, applied to
             a source one after the other as by `re.sub`.
+        delexicalised_slots (`dict`, defaults to `{}`): Placeholders, and regular expressions whose first group is a
+            slot's value in a source so rewritten: the model reads and writes placeholders in the place of values.
+            With `text` and `text_target` in one call both get them; `lexicalise` puts the values back.
         reverse_source (`bool`, defaults to `False`): Reverse the tokens of a source; `</s>` stays at the end.
 
     Raises:
@@ -56,6 +60,7 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
         target_tokenizer_config_file: str | None = None,
         source_replacements: Sequence[Sequence[str]] = (),
         reverse_source: bool = False,
+        delexicalised_slots: Mapping[str, str] | None = None,
         **kwargs: Any,
     ):
         if not isinstance(reverse_source, bool):
@@ -65,14 +70,17 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
         if not isinstance(target_tokenizer, PreTrainedTokenizerFast | None):
             got = type(target_tokenizer).__name__
             raise TypeError(f"target_tokenizer must be a fast tokenizer of transformers; got {got}")
+        slots = check_slots({} if delexicalised_slots is None else delexicalised_slots)
         self._replacements = [_compiled(pair) for pair in source_replacements]
         # transformers saves what reaches its constructor in tokenizer_config.json.
         super().__init__(
             *args,
             source_replacements=[list(pair) for pair in source_replacements],
             reverse_source=reverse_source,
+            **({"delexicalised_slots": slots} if slots else {}),
             **kwargs,
         )
+        self.delexicalised_slots = slots
         self.source_replacements = [list(pair) for pair in source_replacements]
         self.reverse_source = reverse_source
         if target_tokenizer is None and target_tokenizer_file is not None:
@@ -94,13 +102,14 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
         target: PreTrainedTokenizerFast | None = None,
         source_replacements: Sequence[Sequence[str]] = (),
         reverse_source: bool = False,
+        delexicalised_slots: Mapping[str, str] | None = None,
     ) -> "RnnSeq2SeqTwoSidedTokenizer":
         """
         Join the tokenizers of two sides, which may be one.
 
         Args:
             source, target: The tokenizers.
-            source_replacements, reverse_source: As for the class.
+            source_replacements, reverse_source, delexicalised_slots: As for the class.
         """
         if not isinstance(source, PreTrainedTokenizerFast):
             raise TypeError(f"source must be a fast tokenizer of transformers; got {type(source).__name__}")
@@ -109,6 +118,7 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
             target_tokenizer=None if target is source else target,
             source_replacements=source_replacements,
             reverse_source=reverse_source,
+            delexicalised_slots=delexicalised_slots,
             **_settings(source),
         )
 
@@ -154,15 +164,14 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
             side: Any = super() if self._target is None else self._target
             encoded: BatchEncoding = side._encode_plus(text, text_pair, **options)
             return encoded
-        if self._replacements or self.reverse_source:
+        if self._replacements or self.reverse_source or self.delexicalised_slots:
             if text_pair is not None or is_split_into_words or return_overflowing_tokens:
                 raise ValueError(
-                    "this tokenizer rewrites its sources (source_replacements, reverse_source): give whole texts, "
-                    "without text_pair, is_split_into_words or return_overflowing_tokens"
+                    "this tokenizer rewrites its sources (source_replacements, reverse_source, delexicalised_slots): "
+                    "give whole texts, without text_pair, is_split_into_words or return_overflowing_tokens"
                 )
-            text = (
-                [self._rewritten(item) for item in text] if isinstance(text, list | tuple) else self._rewritten(text)
-            )
+            several = isinstance(text, list | tuple)
+            text = [self._delexicalised(item) for item in text] if several else self._delexicalised(text)
         if self.reverse_source:
             return self._encode_reversed(text, **options)
         encoded = super()._encode_plus(text, text_pair, **options)
@@ -174,6 +183,24 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
         for pattern, replacement in self._replacements:
             text = pattern.sub(replacement, text)
         return text
+
+    def _delexicalised(self, source: Any, text: str | None = None) -> str:
+        """Return what the model reads of a source, or a text of this source, with placeholders."""
+        source = self._rewritten(source)
+        return delexicalised(source if text is None else text, slot_values(source, self.delexicalised_slots))
+
+    def lexicalise(self, text: str, source: str) -> str:
+        """Return what the model wrote for a source with the source's values in the place of placeholders."""
+        return lexicalised(text, slot_values(self._rewritten(source), self.delexicalised_slots))
+
+    def __call__(self, text: Any = None, text_pair: Any = None, text_target: Any = None, *args: Any, **kwargs: Any):
+        if self.delexicalised_slots and text is not None and text_target is not None:
+            both = isinstance(text, list | tuple), isinstance(text_target, list | tuple)
+            if both == (True, True):
+                text_target = [self._delexicalised(*pair) for pair in zip(text, text_target, strict=True)]
+            elif both == (False, False):
+                text_target = self._delexicalised(text, text_target)
+        return super().__call__(text, text_pair, text_target, *args, **kwargs)
 
     def _encode_reversed(
         self,

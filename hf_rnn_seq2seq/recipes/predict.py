@@ -56,6 +56,7 @@ from ..data.slots import tokens_with_slots, unknown_words
 from ..data.speech import Utterance, read_audio, read_frames
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER, load_tokenizers
 from ..evaluation.decoding import Hypothesis, decode
+from ..evaluation.reranker import RERANKER_FOLDER, SlotReranker
 from ..evaluation.saved_model import load_model, saved_classes
 from ..evaluation.work_in_parts import start_processes, work_in_parts
 from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
@@ -63,15 +64,11 @@ from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification,
 from ..model.modeling_spectrogram import RnnSeq2SeqForTextToSpectrogram
 from ..model.modeling_speech import RnnSeq2SeqForSpeechSeq2Seq
 from .arguments import (
-    file_to_write,
-    folder_of_model,
-    folder_to_write,
     one_sentence,
-    picture_to_write,
     start_logging,
-    whole_number,
 )
 from .labelling import Labeller
+from .predict_options import predict_parser
 from .predict_series import predict_series_file, reads_series
 from .predict_values import predict_value_file, reads_tables
 from .speaking import speak, write_spoken
@@ -83,7 +80,7 @@ class Predictor(ABC):
     # The field of .jsonl that has the inputs, if --column does not say.
     field: ClassVar[str] = "source"
     # Options that mean nothing to such models.
-    refused: ClassVar[tuple[str, ...]] = ("sound",)
+    refused: ClassVar[tuple[str, ...]] = ("sound", "reranker")
     model: Any
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -148,9 +145,12 @@ class _Searching(Predictor):
 class TextPredictor(_Searching):
     """A text for each text."""
 
+    refused = ("sound",)
+
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args, AutoModelForSeq2SeqLM)
         self.preprocessing = Preprocessing.load(args.model_dir) or Preprocessing()
+        self.reranker = self._reranker(args)
         if args.attention and getattr(self.model.config, "attention_type", None) == "none":
             raise DataError(f"--attention: the model in {args.model_dir} has no attention (attention_type none)")
         if args.attention:
@@ -158,24 +158,41 @@ class TextPredictor(_Searching):
 
             self.plot = plot_attention
 
+    def _reranker(self, args: argparse.Namespace) -> SlotReranker | None:
+        """Return what `--reranker` names, or lies beside the model, where there are hypotheses to choose from."""
+        folder = Path(args.model_dir) / RERANKER_FOLDER if args.reranker is None else Path(args.reranker)
+        if args.reranker == "none" or (args.reranker is None and not folder.is_dir()):
+            return None
+        if (self.search.num_beams or 1) > 1:
+            return SlotReranker.from_pretrained(folder)
+        if args.reranker is not None:
+            raise DataError(f"--reranker: got {folder}, but of a search by one beam there is nothing to choose from")
+        return None
+
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[list[str]]]:
-        """Return the model's source ids of texts, and for each the words that its slots stand for (`copy_slots`)."""
+        """Return the source ids of rewritten texts, and for each the words that its slots stand for (`copy_slots`)."""
         tokenizer, config = self.source_tokenizer, self.model.config
-        texts, reverse = [self.preprocessing.text(text) for text in texts], self.preprocessing.reverse_source
+        texts, reverse = self.preprocessing.delexicalised(texts), self.preprocessing.reverse_source
         return encode_sources(texts, tokenizer, reverse, config), unknown_words(texts, tokenizer, config)
 
     def is_blank(self, item: str) -> bool:
         return not self.preprocessing.text(item).strip()
 
     def __call__(self, items: Sequence[str], with_scores: bool) -> list[list[Hypothesis]]:
-        sources, words = self.encode(items)
-        return decode(
-            self.model, sources, self.target_tokenizer, self.search, self.args.batch_size, with_scores, words
-        )
+        texts = [self.preprocessing.text(item) for item in items]
+        search = copy.deepcopy(self.search)
+        if self.reranker is not None:
+            search.num_return_sequences, with_scores = search.num_beams, True
+        sources, words = self.encode(texts)
+        options = self.target_tokenizer, search, self.args.batch_size, with_scores
+        ranked = decode(self.model, sources, *options, words, self.preprocessing.values(texts))
+        if self.reranker is not None:
+            ranked = self.reranker(texts, ranked, search.length_penalty)
+        return [hypotheses[: self.search.num_return_sequences] for hypotheses in ranked]
 
     def draw_attention(self, text: str, best: Hypothesis, path: Path) -> None:
         """Draw the attention of a text's hypothesis."""
-        (source,), (words,) = self.encode([text])
+        (source,), (words,) = self.encode([self.preprocessing.text(text)])
         tokens = [*best.tokens, self.target_tokenizer.eos_token_id]
         sequence = torch.tensor([[self.model.config.decoder_start_token_id, *tokens]])
         self.plot(
@@ -197,7 +214,7 @@ class SpeechPredictor(_Searching):
     """
 
     field = "audio"
-    refused = ("attention", "sound")
+    refused = ("attention", "sound", "reranker")
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args, RnnSeq2SeqForSpeechSeq2Seq)
@@ -246,7 +263,7 @@ def frames_in(path: Path) -> list[str]:
 class _Labels(Labeller, Predictor):
     """A classifier."""
 
-    refused: ClassVar[tuple[str, ...]] = ("num_beams", "attention", "sound")
+    refused: ClassVar[tuple[str, ...]] = ("num_beams", "attention", "sound", "reranker")
     model_class: ClassVar[Any]
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -277,7 +294,7 @@ class TagPredictor(_Labels):
     """A label for each word of a sentence, which is a list of words. There are no lists of the best, and no scores."""
 
     field = "tokens"
-    refused = ("num_beams", "attention", "num_return_sequences", "scores", "sound")
+    refused = ("num_beams", "attention", "num_return_sequences", "scores", "sound", "reranker")
     model_class = RnnSeq2SeqForTokenClassification
 
     @classmethod
@@ -305,7 +322,7 @@ class SoundPredictor(Predictor):
     """The sound of a text, or its vectors if these are no sound: a file's name for each text."""
 
     field = "text"
-    refused = ("num_beams", "attention", "num_return_sequences", "scores")
+    refused = ("num_beams", "attention", "num_return_sequences", "scores", "reranker")
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
@@ -391,15 +408,17 @@ def predict_file(args: argparse.Namespace) -> None:
                 lines.append(json.dumps(predictor.record(item, hypotheses), ensure_ascii=False))
         return lines
 
-    job = {name: getattr(args, name) for name in ("num_beams", "num_return_sequences", "batch_size", "scores")}
+    job = {
+        name: getattr(args, name) for name in ("num_beams", "num_return_sequences", "batch_size", "scores", "reranker")
+    }
     job |= {"model": _digest(Path(args.model_dir)), "sound": None if args.sound is None else str(args.sound)}
     work_in_parts(items, work, args.output_file, job=job, part_size=args.part_size, overwrite=args.overwrite)
 
 
 def _digest(model_dir: Path) -> str:
     """Return what changes with any file of a model that its predictions depend on."""
-    folders = (model_dir, model_dir / TARGET_TOKENIZER_FOLDER)
-    patterns = ("*.safetensors", "*config.json", "tokenizer.json", PREPROCESSING_FILE, "recipe.yaml")
+    folders = (model_dir, model_dir / TARGET_TOKENIZER_FOLDER, model_dir / RERANKER_FOLDER)
+    patterns = ("*.safetensors", "*config.json", "tokenizer.json", PREPROCESSING_FILE, "reranker.json", "recipe.yaml")
     digest = hashlib.sha256()
     for file in sorted(file for folder in folders for pattern in patterns for file in folder.glob(pattern)):
         digest.update(file.read_bytes())
@@ -435,47 +454,12 @@ def table_program(model_dir: str | Path, otherwise: Callable[[Any], None]) -> Ca
     return predict_value_file if reads_tables(model_dir) else otherwise
 
 
-def _parser(program: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("model_dir", type=folder_of_model, help="a folder that save_pretrained wrote")
-    parser.add_argument("texts", nargs="*", help="texts, or audio files")
-    parser.add_argument("--num_beams", type=whole_number(1), help="default: as saved with the model")
-    count = whole_number(1)
-    parser.add_argument(
-        "--num_return_sequences", type=count, default=1, help="hypotheses a text, at most --num_beams, or labels"
-    )
-    parser.add_argument("--batch_size", type=count, default=64, help="texts decoded at a time, of like length")
-    parser.add_argument(
-        "--attention",
-        type=picture_to_write,
-        metavar="PNG",
-        help="draw the attention of the first text's best hypothesis",
-    )
-    parser.add_argument("--sound", type=folder_to_write, metavar="FOLDER", help="where what a model says is written")
-    files = parser.add_argument_group("a whole file")
-    files.add_argument("--input_file", type=Path, help=".txt, .jsonl, .csv or .tsv; of frames .npz")
-    files.add_argument("--output_file", type=file_to_write, help=".txt or .jsonl")
-    files.add_argument(
-        "--column",
-        help="which field (default: source; text for a classifier, tokens for a tagger, audio for speech) or column "
-        "(default: the first) has the inputs",
-    )
-    files.add_argument("--scores", action="store_true", help="log-probabilities too, for .jsonl")
-    files.add_argument("--part_size", type=count, help="so many texts are lost by a kill at most (default: 1024)")
-    files.add_argument(
-        "--overwrite", action="store_true", help="start again where there is an output, or parts of one; a picture too"
-    )
-    return parser
-
-
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
     """Run the command line.
 
     `arguments` is what follows the program's name; `None`: as this process was started, likewise `program`.
     """
-    parser = _parser(program)
+    parser = predict_parser(program, __doc__)
     args = parser.parse_args(arguments)
     if (args.input_file is None) != (args.output_file is None):
         parser.error("--input_file and --output_file need each other")

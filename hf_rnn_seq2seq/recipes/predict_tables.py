@@ -6,7 +6,11 @@ from ..data.files import DataError
 
 
 # Options of the command line that mean nothing here, and what they are where they are not given.
-_REFUSED = {"num_beams": None, "num_return_sequences": 1, "attention": None, "column": None, "scores": False}
+_REFUSED = {
+    **dict.fromkeys(("num_beams", "attention", "column", "reranker")),
+    "num_return_sequences": 1,
+    "scores": False,
+}
 
 
 def check_arguments(args: argparse.Namespace, does: str) -> None:

@@ -27,6 +27,7 @@ from ..model.configuration_rnn_seq2seq import PRESETS, RnnSeq2SeqConfig
 from ..model.generation_rules import ENDING_RULES, GENERATION_RULES
 from ..training.teacher_forcing import TeacherForcingOptions
 from .options import OptionsError, build_options, check_types, nearest, read_yaml, write_yaml
+from .other_models import RerankerOptions, TeacherOptions
 from .scale import chosen_values, filled, without_auto
 
 
@@ -124,29 +125,6 @@ class TokenizerSection:
 
 
 @dataclass
-class TeacherOptions:
-    """Distillation (Kim & Rush 2016, sequence-level), of text to text: see `teaching.py`.
-
-    Args:
-        models: folders of saved models that answer the training sources; several are an ensemble.
-        num_beams: width of their search.
-        num_return_sequences: so many answers to each source, the best ones, become training pairs.
-        keep_references: train on the references, too.
-    """
-
-    models: list[str]
-    num_beams: int = 5
-    num_return_sequences: int = 1
-    keep_references: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.models:
-            raise ValueError("models: got none, wanted at least one folder of a saved model")
-        check_range(self, "num_beams", least=1, most=1000)
-        check_range(self, "num_return_sequences", least=1, most=self.num_beams)
-
-
-@dataclass
 class PipelineOptions:
     """The keys of the section `training` that are ours; the others are fields of `Seq2SeqTrainingArguments`.
 
@@ -195,6 +173,7 @@ class EvaluationOptions:
             `None`: all, 0: none (then `best_metric` must be "loss").
         batch_size: number of items decoded at a time.
         splits: which splits are predicted and reported after training; `None`: validation and all test splits.
+        reranker: of the hypotheses of these splits, text to text; `None`: as the search ranks them.
     """
 
     metrics: list[str] | dict[str, str | dict[str, Any]] = field(default_factory=list)
@@ -202,6 +181,7 @@ class EvaluationOptions:
     validation_samples: int | None = None
     batch_size: int = 64
     splits: list[str] | None = None
+    reranker: RerankerOptions | None = None
 
     def __post_init__(self) -> None:
         check_range(self, "batch_size", least=1)
@@ -382,6 +362,8 @@ def _check_subwords(data: DataOptions, tokenizers: TokenizerSection, config: Rnn
             f"model.copy_slots: got {config.copy_slots} with tokenizer.source.type {source}, whose "
             "subwords spell every word, so that none is unknown; wanted type word or character, or copy_slots 0"
         )
+    if config.copy_slots and data.delexicalised_slots:
+        raise RecipeError("data.delexicalised_slots: model.copy_slots copies names already; leave one of them out")
     target = source if tokenizers.target is None else tokenizers.target.type
     for name, tokenizer_type in (("source_bpe_dropout", source), ("target_bpe_dropout", target)):
         if getattr(data, name) and tokenizer_type != "bpe":
@@ -484,6 +466,11 @@ def build_recipe(content: dict[str, Any], name: str, kind: RecipeKind = SEQ2SEQ)
             raise RecipeError(f"evaluation.splits: got {split!r}, the data has {', '.join(splits)}")
     if recipe.pipeline.teacher is not None and kind is not SEQ2SEQ:
         raise RecipeError(f"training.teacher: answers are text, wanted task seq2seq, got {kind.task}; leave it out")
+    if recipe.evaluation.reranker is not None:
+        if kind is not SEQ2SEQ:
+            raise RecipeError(f"evaluation.reranker: slots are of texts, wanted task seq2seq, got {kind.task}")
+        if (beams := recipe.generation.get("num_beams") or 1) < 2:
+            raise RecipeError(f"evaluation.reranker: generation.num_beams is {beams}, wanted 2 or more to choose from")
     if recipe.pipeline.updates is not None and training.get("max_steps", -1) > 0:
         raise RecipeError(f"training.updates: got {recipe.pipeline.updates} beside max_steps, leave one of them out")
     # Contradictory model options are refused now, not after the data has been read.

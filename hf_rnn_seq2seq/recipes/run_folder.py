@@ -21,6 +21,7 @@ from ..data.files import first_few, read_text
 from ..data.outputs import check_output_file, check_output_folder, is_first_process, remove, write_whole
 from ..data.preprocessing import COLUMNS_FILE, PREPROCESSING_FILE, RECIPE_FILE, SERIES_FILE
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
+from ..evaluation.reranker import RERANKER_FOLDER
 from ..training.checkpoints import (
     UNFINISHED,
     checkpoints_of,
@@ -59,7 +60,7 @@ _FINISHED = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "config.json", "generation_config.json"),
     *("tokenizer*.json", "special_tokens_map.json", "*processor_config.json"),
     *(COLUMNS_FILE, VALUES_PICTURE, SERIES_FILE, FORECAST_PICTURE, SPOKEN_PICTURE),
-    *(PREPROCESSING_FILE, TARGET_TOKENIZER_FOLDER, "training_args.bin", REPORT_FILE, PREDICTIONS),
+    *(PREPROCESSING_FILE, TARGET_TOKENIZER_FOLDER, RERANKER_FOLDER, "training_args.bin", REPORT_FILE, PREDICTIONS),
 )
 # Validation data is decoded greedily.
 _OF_BEAMS = ("num_beams", "num_return_sequences", "length_penalty", "early_stopping")

@@ -15,11 +15,13 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..data.files import PAIRS_HEADER, DataError, sentence, write_table
 from ..data.pairs import encode_sources, evaluation_items
+from ..data.preprocessing import Preprocessing
 from ..data.slots import encode_with_slots, unknown_words
 from ..data.splits import Dataset, evenly_taken
 from ..data.tokenizers import normalized
 from ..evaluation.decoding import Hypothesis, decode, target_log_probabilities
 from ..evaluation.metrics import load_metric
+from ..evaluation.reranker import SlotReranker
 from .recipe import Recipe, RecipeError
 
 
@@ -86,12 +88,19 @@ class Scorer:
         recipe: metrics, batch size, search and source reversal.
         model: an encoder-decoder with `generate()`.
         source_tokenizer, target_tokenizer: encode sources and references; the second decodes hypotheses.
+        reranker: puts the hypotheses of `reranked` in order.
     """
 
     recipe: Recipe
     model: Any
     source_tokenizer: PreTrainedTokenizerBase
     target_tokenizer: PreTrainedTokenizerBase
+    reranker: SlotReranker | None = None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is done to sources and references; nothing to speech."""
+        return getattr(self.recipe.data, "preprocessing", Preprocessing())
 
     def items(self, split: Dataset) -> tuple[list[Any], list[list[str]]]:
         """What of a split is decoded and scored: sources, and for each its references."""
@@ -99,11 +108,12 @@ class Scorer:
 
     def encoded(self, sources: Sequence[Any]) -> list[Any]:
         """The model's inputs of sources."""
-        return encode_sources(sources, self.source_tokenizer, self.recipe.data.reverse_source, self.model.config)
+        texts = self.preprocessing.delexicalised(sources)
+        return encode_sources(texts, self.source_tokenizer, self.recipe.data.reverse_source, self.model.config)
 
     def words(self, sources: Sequence[Any]) -> list[list[str]]:
         """The words that slots of the model stand for in each source; none unless it has `copy_slots`."""
-        return unknown_words(sources, self.source_tokenizer, self.model.config)
+        return unknown_words(self.preprocessing.delexicalised(sources), self.source_tokenizer, self.model.config)
 
     def search(self) -> GenerationConfig:
         """The model's generation configuration with the recipe's section `generation` on top."""
@@ -139,8 +149,18 @@ class Scorer:
     ) -> list[list[Hypothesis]]:
         """n-best lists of sources, which are as `items` gives them."""
         batch_size = self.recipe.evaluation.batch_size
-        encoded, words = self.encoded(sources), self.words(sources)
-        return decode(self.model, encoded, self.target_tokenizer, search, batch_size, with_scores, words)
+        encoded, words, values = self.encoded(sources), self.words(sources), self.preprocessing.values(sources)
+        return decode(self.model, encoded, self.target_tokenizer, search, batch_size, with_scores, words, values)
+
+    def reranked(self, sources: Sequence[str]) -> list[list[Hypothesis]]:
+        """n-best lists of the recipe's search, with scores, and in the reranker's order if there is one."""
+        search = self.search()
+        number = search.num_return_sequences or 1
+        if self.reranker is None:
+            return self.hypotheses(sources, search, with_scores=True)
+        search.num_return_sequences = search.num_beams
+        ranked = self.reranker(sources, self.hypotheses(sources, search, with_scores=True), search.length_penalty)
+        return [hypotheses[:number] for hypotheses in ranked]
 
     def normalized(self, references: Sequence[Sequence[str]]) -> list[list[str]]:
         """References in the form that hypotheses have: that which the target tokenizer gives a text.
@@ -159,7 +179,7 @@ class Scorer:
         """
 
         def perplexity_inputs() -> tuple[list[list[float]], list[list[int]]]:
-            first = [items[0] for items in references]
+            first = self.preprocessing.delexicalised(sources, [items[0] for items in references])
             words, config = self.words(sources), self.model.config
             bare = encode_with_slots(first, self.target_tokenizer, words, config, add_special_tokens=False)
             targets = [[*ids, self.target_tokenizer.eos_token_id] for ids in bare]

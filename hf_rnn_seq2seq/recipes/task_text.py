@@ -17,13 +17,15 @@ from ..data.pairs import encode_dataset, evaluation_items, load_data, pair_lengt
 from ..data.preprocessing import Preprocessing
 from ..data.processors import save_processor
 from ..data.splits import Dataset, DatasetDict
-from ..data.tokenizers import load_tokenizers, train_tokenizer
+from ..data.tokenizers import load_tokenizers, normalized, train_tokenizer
 from ..evaluation.ensemble import RnnSeq2SeqEnsemble
+from ..evaluation.reranker import RERANKER_FOLDER, SlotReranker
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
 from ..training.augmentation import BpeDropout
 from ..training.batches import pad_rows
 from .options import OptionsError
 from .recipe import SEQ2SEQ, Recipe
+from .reranking import train_reranker
 from .scale import derive_from_texts
 from .scoring import Scorer, check_metrics, write_predictions
 from .task import Scores, Task, check_folder
@@ -108,6 +110,7 @@ class Seq2SeqTask(SearchingTask):
     vocabulary: Sequence[str] = ()
     source_tokenizer: PreTrainedTokenizerBase
     target_tokenizer: PreTrainedTokenizerBase
+    reranker: SlotReranker | None = None
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
@@ -128,10 +131,27 @@ class Seq2SeqTask(SearchingTask):
         return derive_from_texts(self.recipe.content, sources, train["target"])
 
     def build(self, data: DatasetDict) -> None:
-        self.source_tokenizer, self.target_tokenizer = build_tokenizers(self.recipe, data["train"], self.vocabulary)
-        targets = self.target_tokenizer(list(data["train"]["target"]), add_special_tokens=False)["input_ids"]
+        preprocessing, train = self.recipe.data.preprocessing, data["train"]
+        if preprocessing.delexicalised_slots:
+            sources = list(train["source"])
+            columns = {"source": sources, "target": list(train["target"])}
+            train = Dataset.from_dict({name: preprocessing.delexicalised(sources, columns[name]) for name in columns})
+        self.source_tokenizer, self.target_tokenizer = build_tokenizers(self.recipe, train, self.vocabulary)
+        for placeholder in preprocessing.delexicalised_slots:
+            (written,) = normalized([placeholder], self.target_tokenizer)
+            if written != placeholder:
+                raise OptionsError(
+                    f"data.delexicalised_slots: got the placeholder {placeholder!r}, which the target tokenizer makes "
+                    f"{written!r}; wanted one that it leaves as it is"
+                )
+        targets = self.target_tokenizer(list(train["target"]), add_special_tokens=False)["input_ids"]
         limit = self.recipe.data.max_target_length
         longest = max(len(ids) + 1 for ids in targets if limit is None or len(ids) < limit)
+        if (options := self.recipe.evaluation.reranker) is not None:
+            pairs = list(data["train"]["source"]), list(data["train"]["target"])
+            on_cpu, seed = bool(self.recipe.training.get("use_cpu", False)), self.recipe.seed
+            target = cast(PreTrainedTokenizerFast, self.target_tokenizer)
+            self.reranker = train_reranker(*pairs, target, preprocessing, options, seed, on_cpu)
         self.model = build_model(self.recipe, self.source_tokenizer, self.target_tokenizer, longest)
 
     def training_split(self, split: Dataset) -> Dataset:
@@ -147,10 +167,26 @@ class Seq2SeqTask(SearchingTask):
                 f"data.{name}: the recipe says {getattr(self.recipe.data, name)!r}, but the model in {directory} was "
                 f"trained with {getattr(saved, name)!r}; give the recipe the model's value"
             )
+        if (options := self.recipe.evaluation.reranker) is not None:
+            folder = Path(directory) / RERANKER_FOLDER
+            if not folder.is_dir():
+                raise OptionsError(
+                    f"evaluation.reranker: {directory} holds no folder {RERANKER_FOLDER}, which a training with this "
+                    "key writes; leave the key out"
+                )
+            self.reranker = SlotReranker.from_pretrained(folder)
+            if self.reranker.slots != options.slots:
+                raise OptionsError(
+                    f"evaluation.reranker.slots: got {options.slots!r}, but the classifier in {folder} was trained "
+                    f"with {self.reranker.slots!r}; give the recipe its value"
+                )
+            self.reranker.penalty = options.penalty
 
     def save_processors(self, directory: str | Path) -> None:
         source, target = cast("list[PreTrainedTokenizerFast]", [self.source_tokenizer, self.target_tokenizer])
         save_processor(directory, source, target, self.recipe.data.preprocessing)
+        if self.reranker is not None:
+            self.reranker.save_pretrained(Path(directory) / RERANKER_FOLDER)
 
     def encode(self, split: Dataset, name: str) -> Dataset:
         tokenizers = self.source_tokenizer, self.target_tokenizer
@@ -188,12 +224,12 @@ class Seq2SeqTask(SearchingTask):
 
     @property
     def scorer(self) -> Scorer:
-        return Scorer(self.recipe, self.model, self.source_tokenizer, self.target_tokenizer)
+        return Scorer(self.recipe, self.model, self.source_tokenizer, self.target_tokenizer, self.reranker)
 
     def evaluate(self, split: Dataset, predictions: Path) -> Scores:
         scorer = self.scorer
         sources, references = evaluation_items(split, self.recipe.data.group_references)
-        ranked = scorer.hypotheses(sources, scorer.search(), with_scores=True)
+        ranked = scorer.reranked(sources)
         write_predictions(predictions, sources, scorer.normalized(references), ranked)
         return Scores(*scorer.metrics(sources, references, [hypotheses[0].text for hypotheses in ranked]))
 

@@ -15,7 +15,8 @@ from ..data.tokenizers import load_tokenizers
 from ..evaluation.decoding import decode
 from ..evaluation.saved_model import load_ensemble, load_model
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
-from .recipe import Recipe, RecipeError, TeacherOptions
+from .other_models import TeacherOptions
+from .recipe import Recipe, RecipeError
 from .task import to_accelerator
 
 
@@ -40,11 +41,12 @@ def taught(train: Dataset, recipe: Recipe, options: TeacherOptions) -> Dataset:
     """
     first = options.models[0]
     reading = Preprocessing.load(first) or Preprocessing()
-    if reading.source_replacements != recipe.data.preprocessing.source_replacements:
-        raise RecipeError(
-            f"training.teacher.models: {first} was trained with source_replacements {reading.source_replacements!r}, "
-            f"the recipe's data have {recipe.data.preprocessing.source_replacements!r}; wanted a teacher of the same"
-        )
+    for name in recipe.data.preprocessing.differences(reading):
+        if name != "reverse_source":
+            raise RecipeError(
+                f"training.teacher.models: {first} was trained with {name} {getattr(reading, name)!r}, the recipe's "
+                f"data have {getattr(recipe.data.preprocessing, name)!r}; wanted a teacher of the same"
+            )
     source_tokenizer, target_tokenizer = load_tokenizers(first)
     model = (
         load_model(RnnSeq2SeqForConditionalGeneration, first)
@@ -59,9 +61,10 @@ def taught(train: Dataset, recipe: Recipe, options: TeacherOptions) -> Dataset:
     pairs = list(zip(train["source"], train["target"], strict=True)) if options.keep_references else []
     for start in range(0, len(sources), _PART):
         part = sources[start : start + _PART]
-        encoded = encode_sources(part, source_tokenizer, reading.reverse_source, model.config)
-        words = unknown_words(part, source_tokenizer, model.config)
-        answers = decode(model, encoded, target_tokenizer, search, recipe.evaluation.batch_size, words=words)
+        texts, size = reading.delexicalised(part), recipe.evaluation.batch_size
+        encoded = encode_sources(texts, source_tokenizer, reading.reverse_source, model.config)
+        words = unknown_words(texts, source_tokenizer, model.config)
+        answers = decode(model, encoded, target_tokenizer, search, size, words=words, values=reading.values(part))
         pairs += [(source, found.text) for source, ranked in zip(part, answers) for found in ranked if found.tokens]
         logger.info("answered: %d of %d", start + len(part), len(sources))
     return Dataset.from_dict({"source": [source for source, _ in pairs], "target": [target for _, target in pairs]})

@@ -237,6 +237,7 @@ def _usage(kind: ModelKind, config: RnnSeq2SeqConfig, preprocessing: Preprocessi
             f"({_literal(pattern)}, {_literal(replacement)})"
             for pattern, replacement in preprocessing.source_replacements
         ),
+        "delexicalised": bool(preprocessing.delexicalised_slots),
         "copy_slots": kind == "seq2seq" and config.copy_slots > 0,
         "two_vocabularies": kind == "seq2seq" and reads_text and config.decoder_vocab_size is not None,
         "attends": kind in ("seq2seq", "speech_seq2seq") and config.attention_type != "none",
@@ -271,6 +272,7 @@ def create_model_card(
     example: str = "hello",
     reverse_source: bool = False,
     source_replacements: Sequence[Sequence[str]] = (),
+    delexicalised_slots: Mapping[str, str] | None = None,
     sampling_rate: int | None = None,
     limitations: str | None = None,
     picture: tuple[str, str] | None = None,
@@ -294,6 +296,7 @@ def create_model_card(
         reverse_source (`bool`, *optional*): the model was trained on reversed sources.
         source_replacements (`Sequence[Sequence[str]]`, *optional*): regular expressions and their replacements that
             the sources of the training went through.
+        delexicalised_slots (`Mapping[str, str]`, *optional*): the placeholders of values, as `Preprocessing` has them.
         sampling_rate (`int`, *optional*): of the audio that a speech model reads, in Hz; None: it reads frames.
         limitations (`str`, *optional*): one more limitation, beside those that hold for every such model.
         picture (`tuple[str, str]`, *optional*): file name and caption of a picture of results, beside the card.
@@ -325,7 +328,7 @@ def create_model_card(
         model_id=_literal(model_id or f"your-name/{_slug(title)}"),
         example=_literal(example),
         sampling_rate=sampling_rate,
-        **_usage(kind, config, Preprocessing(source_replacements, reverse_source)),
+        **_usage(kind, config, Preprocessing(source_replacements, reverse_source, delexicalised_slots or {})),
         datasets=plain(", ".join(datasets)) or "not stated",
         recipe=recipe and code(recipe),
         training_summary=_training_text(training_summary),

@@ -30,6 +30,7 @@ from ..evaluation.attention_plot import plot_attention
 from ..evaluation.decoding import Hypothesis, decode
 from ..evaluation.saved_model import load_model
 from ..evaluation.value_plot import plot_forecast
+from ..model.delexicalisation import lexicalised
 from ..model.feature_extraction_rnn_seq2seq import RnnSeq2SeqFeatureExtractor
 from ..model.modeling_classification import RnnSeq2SeqForSequenceClassification, RnnSeq2SeqForTokenClassification
 from ..model.modeling_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration
@@ -97,6 +98,10 @@ class _Searching(ABC):
     def read(self, item: Any) -> tuple[Any, list[str]]:
         """Return the ids or vectors of an input, and its words."""
 
+    def values(self, item: Any) -> dict[str, str]:
+        """Return what the placeholders of an input stand for (`delexicalised_slots`)."""
+        return {}
+
     def _inputs(self, source: Any) -> dict[str, torch.Tensor]:
         if isinstance(source, np.ndarray):
             return {"input_features": torch.as_tensor(source, dtype=self.model.dtype)[None]}  # (1, S, F)
@@ -116,13 +121,15 @@ class _Searching(ABC):
         ):
             if token not in (self.target_tokenizer.eos_token_id, self.target_tokenizer.pad_token_id):
                 tokens.append(token)
-                yield decode_with_slots(tokens, self.target_tokenizer, words, self.model.config)
+                text = decode_with_slots(tokens, self.target_tokenizer, words, self.model.config)
+                yield lexicalised(text, self.values(item))
 
     def ranked(self, item: Any, number: int) -> list[Hypothesis]:
         """Return the `number` best hypotheses of a beam search, best first, with log-probabilities."""
         source, words = self.read(item)
         beams = max(number, self.model.generation_config.num_beams or 1)
-        return decode(self.model, [source], self.target_tokenizer, self._search(beams, number), 1, True, [words])[0]
+        search, values = self._search(beams, number), [self.values(item)]
+        return decode(self.model, [source], self.target_tokenizer, search, 1, True, [words], values)[0]
 
     def _attention(self, source: Any, tokens: Sequence[int]) -> np.ndarray:
         """Return the attention (T, S) of target tokens."""
@@ -146,8 +153,12 @@ class TextModel(_Searching):
         text, config = self.preprocessing.text(item), self.model.config
         if not text.strip():
             raise DataError(f"the text: got {item!r}, wanted one that is not blank")
-        sources = encode_sources([text], self.source_tokenizer, self.preprocessing.reverse_source, config)
-        return sources[0], unknown_words([text], self.source_tokenizer, config)[0]
+        texts = self.preprocessing.delexicalised([text])
+        sources = encode_sources(texts, self.source_tokenizer, self.preprocessing.reverse_source, config)
+        return sources[0], unknown_words(texts, self.source_tokenizer, config)[0]
+
+    def values(self, item: str) -> dict[str, str]:
+        return self.preprocessing.values([self.preprocessing.text(item)])[0]
 
     def picture(self, item: str, best: Hypothesis) -> Any:
         source, words = self.read(item)

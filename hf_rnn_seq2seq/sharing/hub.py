@@ -6,6 +6,7 @@ it is. Nothing is sent before all is known to be there.
 """
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
@@ -36,6 +37,7 @@ from transformers.utils import FEATURE_EXTRACTOR_NAME
 from ..data.files import DataError, read_json, read_text, sentence
 from ..data.preprocessing import Preprocessing
 from ..data.tokenizers import TARGET_TOKENIZER_FOLDER
+from ..evaluation.reranker import RERANKER_FOLDER
 from ..evaluation.saved_model import load_model, saved_classes
 from . import runtime, runtime_series, runtime_values
 from .card import KINDS, create_model_card
@@ -173,7 +175,7 @@ def shared_files(folder: Path) -> list[Path]:
         FileNotFoundError: it holds no model, or lacks something that the model needs.
     """
     exported = _export_of(folder)
-    kept = {TARGET_TOKENIZER_FOLDER}
+    kept = {TARGET_TOKENIZER_FOLDER, RERANKER_FOLDER}
     if exported is None:
         kept |= _code(folder)
         _check_whole(folder)
@@ -271,8 +273,7 @@ def _card(folder: Path, title: str, fields: Mapping[str, Any] | None) -> str:
         "recipe": None,
         "training_summary": "Not described.",
         "license": "unknown",
-        "reverse_source": written.reverse_source,
-        "source_replacements": written.source_replacements,
+        **dataclasses.asdict(written),
     }
     extractor = read_json(folder / FEATURE_EXTRACTOR_NAME) if (folder / FEATURE_EXTRACTOR_NAME).is_file() else {}
     if extractor.get("feature_type", "none") != "none":

@@ -34,19 +34,18 @@ def _alone(runtime: ModuleType) -> str:
     inlined: set[str] = set()
 
     def text_of(import_line: re.Match[str]) -> str:
-        name = import_line[1]
+        room, name = import_line.groups()
         if name in inlined:
             return ""
         inlined.add(name)
-        _, _, text = read_text(Path(__file__).with_name(f"{name}.py")).partition(
-            "from __future__ import annotations\n"
-        )
+        file = Path(__file__).parents[1] / ("sharing" if room == "." else "model") / f"{name}.py"
+        _, _, text = read_text(file).partition("from __future__ import annotations\n")
         return f"\n# ---- {name}.py\n{_IMPORT.sub(text_of, text)}\n# ----\n"
 
     return _IMPORT.sub(text_of, read_text(str(runtime.__file__)))
 
 
-_IMPORT = re.compile(r"^from \.(\w+) import .*\n", re.MULTILINE)
+_IMPORT = re.compile(r"^from (\.|\.\.model\.)(\w+) import .*\n", re.MULTILINE)
 
 
 def check_one_graph(output_dir: Path, runtime: ModuleType, quantize: str | None, overwrite: bool) -> None:

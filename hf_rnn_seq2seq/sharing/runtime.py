@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..model.delexicalisation import check_slots, delexicalised, lexicalised, slot_values
 from .exported_folder import MOST, check_settings, check_whole, json_object, opened, place_of, printable, read_export
-from .search_options import GenerationOptions, draw, ids_of
+from .search_options import Beam, GenerationOptions, draw, ids_of
 
 
 try:
@@ -132,7 +133,7 @@ class RnnSeq2SeqRuntime:
         if type(scores.shape[1]) is not int or not 1 <= scores.shape[1] <= MOST:
             raise ValueError(f"{folder / DECODER_STEP}: got scores of {scores.shape[1]} symbols, wanted 1 to {MOST}")
         self._search({})
-        opened(folder / RUNTIME_CONFIG, lambda: self._replaced(""))
+        opened(folder / RUNTIME_CONFIG, lambda: (self._replaced(""), check_slots(self.slots)))
 
     def _search(self, *options: Mapping[str, Any]) -> GenerationOptions:
         """Return the options of a search: those saved with the model, and of a call; ids are those of symbols."""
@@ -178,7 +179,21 @@ class RnnSeq2SeqRuntime:
                 results = [single[row : row + repeats] for row in range(0, len(single), repeats)]
             for item, hypotheses in zip(items, results):
                 found[item] = [self._hypothesis(tokens, total, search) for tokens, total in hypotheses]
+        if self.slots:
+            texts = [sources] if isinstance(sources, str) else sources
+            for source, ranked in zip(texts, found):
+                ranked[:] = [one._replace(text=one.text and self.lexicalised(one.text, source)) for one in ranked]
         return found
+
+    @property
+    def slots(self) -> Any:
+        """The placeholders that the model reads and writes, and how their values are found in a source."""
+        return self.settings.get("delexicalised_slots", {})
+
+    def lexicalised(self, text: str, source: Any) -> str:
+        """Return what the model wrote for a source with the source's values for placeholders; ids have none."""
+        known = isinstance(source, str) and self.slots
+        return lexicalised(text, slot_values(self._replaced(source), self.slots)) if known else text
 
     def stream_ids(self, source: Source, **options: Any) -> Iterator[int]:
         """Yield the symbols of one target as they are chosen, greedy or sampled, without eos; as `generate()`."""
@@ -200,10 +215,13 @@ class RnnSeq2SeqRuntime:
         for token in self.stream_ids(source, **options):
             tokens.append(token)
             text = self.target_tokenizer.decode(tokens, skip_special_tokens=False)
+            # Half a placeholder has no value: with slots, whole words are shown.
+            ready = self.lexicalised(text[: text.rfind(" ") + 1] if self.slots else text, source)
             # A character of several bytes is shown once all of them are there.
-            if len(text) > shown and not text.endswith("\ufffd"):
-                yield text[shown:]
-                shown = len(text)
+            if len(ready) > shown and not ready.endswith("\ufffd"):
+                yield ready[shown:]
+                shown = len(ready)
+        text = self.lexicalised(text, source)
         if len(text) > shown:
             yield text[shown:]
 
@@ -249,6 +267,7 @@ class RnnSeq2SeqRuntime:
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise ValueError(f"the source {text[:80]!a} holds half a character (a surrogate), wanted Unicode")
         text = self._replaced(text)
+        text = delexicalised(text, slot_values(text, self.slots))
         tags = re.match("(?:<[^<>]+>)*", text) if self.known_features else None
         for name in re.findall("<([^<>]+)>", tags[0] if tags else ""):
             if name not in self.known_features and f"<{name}>" not in _SPECIAL:
@@ -350,7 +369,7 @@ class RnnSeq2SeqRuntime:
         """Return for each source its best targets, eos included, and their log P."""
         width = search.num_beams
         decoding = _Decoding(self, sources, search, max(2, 1 + len(search.eos_ids)) * width, width)
-        active = beams = [_Beam(search) for _ in sources]
+        active = beams = [Beam(search) for _ in sources]
         previous: np.ndarray | list[int] = np.full(len(sources) * width, search.decoder_start_token_id)
         for length in range(search.most):
             totals = [total for beam in active for total in beam.totals]
@@ -370,47 +389,6 @@ class RnnSeq2SeqRuntime:
 @functools.cache
 def _warn_of(feature: str) -> None:
     logger.warning("the feature %s is not in the training data: the model reads it as an unknown one", feature)
-
-
-class _Beam:
-    """The hypotheses of one source, by the rules of transformers' beam search."""
-
-    def __init__(self, search: GenerationOptions):
-        self.search, self.eos_ids = search, set(search.eos_ids)
-        width = search.num_beams
-        self.running: list[tuple[int, ...]] = [()] * width
-        # All hypotheses are the same one at first: only the first of them counts.
-        self.totals = [0.0] + [-1e9] * (width - 1)
-        self.origins = [0] * width  # which hypothesis each running one continues
-        self.finished: list[tuple[float, float, tuple[int, ...]]] = []  # score, log-probability, symbols; best first
-        self.done = False
-
-    def advance(self, totals: list[float], places: list[int], vocabulary: int) -> None:
-        """Take the best continuations, best first: their log P, and running hypothesis * vocabulary + next symbol."""
-        search, width, length = self.search, self.search.num_beams, len(self.running[0]) + 1
-        unfinished: list[tuple[tuple[int, ...], float, int]] = []
-        finished = len(self.finished)
-        for rank, (place, total) in enumerate(zip(places, totals)):
-            origin, token = divmod(place, vocabulary)
-            if token in self.eos_ids or length == search.most:
-                # Those behind the first `num_beams` only stand in for hypotheses that have ended.
-                if rank < width:
-                    tokens = (*self.running[origin], token)
-                    self.finished.append((total / length**search.length_penalty, total, tokens))
-            elif len(unfinished) < width:
-                unfinished.append(((*self.running[origin], token), total, origin))
-            elif rank >= width:
-                break
-        if len(self.finished) > finished:
-            self.finished = sorted(self.finished, key=lambda entry: -entry[0])[:width]
-        self.done = length == search.most
-        if self.done:
-            return
-        self.running, self.totals, self.origins = (list(column) for column in zip(*unfinished))
-        if len(self.finished) == width:
-            longest = search.most if search.early_stopping == "never" and search.length_penalty > 0 else length
-            reachable = self.totals[0] / longest**search.length_penalty
-            self.done = search.early_stopping is True or reachable <= self.finished[-1][0]
 
 
 class _Decoding:

@@ -171,3 +171,44 @@ def draw(scores: np.ndarray, search: GenerationOptions, rng: np.random.Generator
     cumulative = probabilities.cumsum(1)
     drawn = (cumulative <= rng.random((len(scores), 1)) * cumulative[:, -1:]).sum(1, keepdims=True)
     return np.take_along_axis(order, drawn, 1)[:, 0]
+
+
+class Beam:
+    """The hypotheses of one source, by the rules of transformers' beam search."""
+
+    def __init__(self, search: GenerationOptions):
+        self.search, self.eos_ids = search, set(search.eos_ids)
+        width = search.num_beams
+        self.running: list[tuple[int, ...]] = [()] * width
+        # All hypotheses are the same one at first: only the first of them counts.
+        self.totals = [0.0] + [-1e9] * (width - 1)
+        self.origins = [0] * width  # which hypothesis each running one continues
+        self.finished: list[tuple[float, float, tuple[int, ...]]] = []  # score, log-probability, symbols; best first
+        self.done = False
+
+    def advance(self, totals: list[float], places: list[int], vocabulary: int) -> None:
+        """Take the best continuations, best first: their log P, and running hypothesis * vocabulary + next symbol."""
+        search, width, length = self.search, self.search.num_beams, len(self.running[0]) + 1
+        unfinished: list[tuple[tuple[int, ...], float, int]] = []
+        finished = len(self.finished)
+        for rank, (place, total) in enumerate(zip(places, totals)):
+            origin, token = divmod(place, vocabulary)
+            if token in self.eos_ids or length == search.most:
+                # Those behind the first `num_beams` only stand in for hypotheses that have ended.
+                if rank < width:
+                    tokens = (*self.running[origin], token)
+                    self.finished.append((total / length**search.length_penalty, total, tokens))
+            elif len(unfinished) < width:
+                unfinished.append(((*self.running[origin], token), total, origin))
+            elif rank >= width:
+                break
+        if len(self.finished) > finished:
+            self.finished = sorted(self.finished, key=lambda entry: -entry[0])[:width]
+        self.done = length == search.most
+        if self.done:
+            return
+        self.running, self.totals, self.origins = (list(column) for column in zip(*unfinished))
+        if len(self.finished) == width:
+            longest = search.most if search.early_stopping == "never" and search.length_penalty > 0 else length
+            reachable = self.totals[0] / longest**search.length_penalty
+            self.done = search.early_stopping is True or reachable <= self.finished[-1][0]

@@ -194,10 +194,13 @@ class Service:
         futures = [asyncio.wrap_future(future) for future in self.batcher.submit(sources, shared)] if sources else []
         found = iter(await asyncio.gather(*futures))
         return [
-            [_of_model(hypothesis) for hypothesis in next(found)]
+            [
+                _of_model(hypothesis, self.runtime.lexicalised(hypothesis.text or "", text))
+                for hypothesis in next(found)
+            ]
             if answers is None
             else _of_lexicon(answers[: search.num_return_sequences])
-            for answers in known
+            for text, answers in zip(texts, known)
         ]
 
     def stream(self, text: str, options: dict[str, Any]) -> Iterator[str]:
@@ -207,12 +210,13 @@ class Service:
             self.metrics.lexicon.inc()
             yield answers[0]
         else:
-            yield from self.runtime.stream(self.encode([text])[0], **options)
+            self.encode([text])  # which refuses a bad one
+            yield from self.runtime.stream(text, **options)
 
 
-def _of_model(hypothesis: Hypothesis) -> dict[str, Any]:
+def _of_model(hypothesis: Hypothesis, text: str) -> dict[str, Any]:
     return {
-        "text": hypothesis.text,
+        "text": text,
         "score": round(hypothesis.score, 6),
         "log_probability": round(hypothesis.log_probability, 6),
         "from": "model",

@@ -257,7 +257,7 @@ def test_a_source_of_which_nothing_is_left_is_said(prepared: dict[str, Path], da
 def test_options_of_the_data_that_a_model_depends_on_are_all_saved() -> None:
     # A new option of the section has to be put on one side: it is part of the folder, or concerns training data alone,
     # or says where the data is.
-    saved = {"source_replacements", "reverse_source"}
+    saved = {"source_replacements", "reverse_source", "delexicalised_slots"}
     training = {"max_source_length", "max_target_length", "drop_validation_overlap", "match_final_stop",
                 "source_bpe_dropout", "target_bpe_dropout", "vocabulary_files", "group_references", "toy",
                 "hallucinated_samples", "hallucination_seed",
