@@ -36,15 +36,14 @@ from ..training.teacher_forcing import ScheduledSamplingCallback
 from ..training.trainer import RecipeTrainer, TrainingClock
 from .recipe import CardOptions, Recipe, RecipeError, derive_values
 from .run_folder import (
-    CONFIG_FILE,
     MEAN_FOLDER,
     MODEL_FOLDER,
     check_output,
     kept_values,
     move_into,
+    put_mean,
     recipe_hash,
     recover,
-    run_files,
     taking_over,
 )
 from .running import naming_disk_errors, on_first_process, only_process_in
@@ -291,9 +290,7 @@ def _evaluate_saved(
     with tempfile.TemporaryDirectory(dir=output_dir, prefix=MEAN_FOLDER) as folder:
         _load(task, data, directories, Path(folder))
         scores = evaluate(task, data, folder)
-        for path in sorted(run_files(output_dir, with_card=True), key=lambda path: path.name != CONFIG_FILE):
-            remove(path)  # half a model answers nothing
-        move_into(output_dir, Path(folder))
+        put_mean(output_dir, Path(folder))
     return scores
 
 

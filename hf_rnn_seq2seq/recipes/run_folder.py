@@ -48,6 +48,8 @@ EARLIER_FOLDER = "earlier_run"
 # The same while its files are moved into it, or back; and the model while its files are.
 _MOVED_FOLDER = ".earlier_run"
 MODEL_FOLDER, MEAN_FOLDER = f"{UNFINISHED}model", f"{UNFINISHED}mean."
+# A mean that is whole, but not in its place: before the earlier files are gone, and after that.
+_WHOLE_MEAN, _MOVED_MEAN = f"{UNFINISHED}whole_mean", f"{UNFINISHED}moved_mean"
 # The comment in a run's recipe that tells it from all others.
 _RUN_LINE = "# run: {}\n"
 CARD_FILE, CONFIG_FILE = "README.md", "config.json"
@@ -283,12 +285,30 @@ def taking_over(recipe: Recipe, output_dir: str | Path, checkpoint: Path | None)
 
 
 def recover(output_dir: str | Path) -> None:
-    """Bring an earlier run back together whose files a killed process was moving."""
-    moved = Path(output_dir) / _MOVED_FOLDER
+    """Bring an earlier run back together whose files a killed process was moving, or a mean to its place."""
+    folder = Path(output_dir)
+    moved = folder / _MOVED_FOLDER
     if moved.is_dir():
         for path in moved.iterdir():
             path.rename(moved.parent / path.name)
         moved.rmdir()
+    if (folder / _WHOLE_MEAN).is_dir():
+        for path in sorted(run_files(folder, with_card=True), key=lambda path: path.name != CONFIG_FILE):
+            remove(path)  # half a model answers nothing
+        (folder / _WHOLE_MEAN).rename(folder / _MOVED_MEAN)
+    if (folder / _MOVED_MEAN / CONFIG_FILE).is_file():
+        move_into(folder, folder / _MOVED_MEAN)
+    elif (folder / _MOVED_MEAN).is_dir():
+        (folder / _MOVED_MEAN).rmdir()
+
+
+def put_mean(folder: Path, written: Path) -> None:
+    """Let a mean with its predictions take the place of the run in a folder; what a kill leaves `recover` finishes."""
+    for path in written.rglob("*"):
+        if path.is_file():
+            on_disk(path)
+    written.rename(folder / _WHOLE_MEAN)
+    recover(folder)
 
 
 def _set_aside(folder: Path, recipe: Recipe) -> None:

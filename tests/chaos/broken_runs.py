@@ -17,7 +17,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,28 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rare saves": {**_STEPS, "training__save_steps": 4},
     "no checkpoints": {"training__save_strategy": "no", "data__validation": None},
     "token budget": {**_STEPS, "training__max_tokens": 40},
+}
+# Every kind of task, and what else a run may do; the kind is that before the comma.
+_EMA: dict[str, Any] = {"training__ema_decay": 0.9}
+_ACCUMULATION: dict[str, Any] = {
+    "training__gradient_accumulation_steps": 2,
+    "training__per_device_train_batch_size": 4,
+}
+_PATIENCE: dict[str, Any] = {"training__max_steps": 40, "training__early_stopping_patience": 1}
+KINDS: dict[str, dict[str, Any]] = {
+    "seq2seq, taught": {**_STEPS, "training__teacher": {}},
+    "seq2seq, sampled": {**_STEPS, "training__teacher_forcing": {"ratio": 0.5}},
+    "tagging": _STEPS,
+    "tagging, early stop": {**_PATIENCE, "evaluation__best_metric": "accuracy"},
+    "classification, moving average": {**_STEPS, **_EMA},
+    "classification, accumulation": {**_STEPS, **_ACCUMULATION},
+    "values": _STEPS,
+    "values, early stop": {**_PATIENCE, "evaluation__best_metric": "mae", "training__learning_rate": 0.5},
+    "forecast": _STEPS,
+    "forecast, moving average": {**_STEPS, **_EMA, **_ACCUMULATION},
+    "speech": _STEPS,
+    "speech, accumulation": {**_STEPS, **_ACCUMULATION},
+    "speak": {**_STEPS, "data__toy": {"max_symbols": 2, "train": 16, "validation": 2, "test": 2}},
 }
 
 
@@ -188,7 +210,13 @@ class Unbroken:
     def __getitem__(self, variant: str) -> tuple[Path, dict[str, str], float]:
         if variant not in self.known:
             place = self.folder / f"{variant.replace(' ', '_')}_{self.processes}"
-            file = recipe(place, **VARIANTS[variant])
+            kind = "seq2seq" if variant in VARIANTS else variant.split(",")[0]
+            changes = {**VARIANTS, **KINDS}[variant]
+            if "training__teacher" in changes:
+                teacher = Child(arguments(recipe(place / "teacher"), place / "teacher" / "out"))
+                assert teacher.wait() == 0, teacher.said()
+                changes = {**changes, "training__teacher": {"models": [str(place / "teacher" / "out")]}}
+            file = recipe(place, kind, **changes)
             started = time.monotonic()
             children = self.children(arguments(file, place / "out"))
             for child in children:
@@ -308,8 +336,8 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def seeded(seed: int, number: int) -> list[tuple[str, int]]:
+def seeded(seed: int, number: int, variants: Iterable[str] = VARIANTS) -> list[tuple[str, int]]:
     """Cases: a variant and a seed each, the variants in turn."""
     generator = random.Random(seed)
-    names = list(VARIANTS)
+    names = list(variants)
     return [(names[case % len(names)], generator.randrange(10**6)) for case in range(number)]
