@@ -173,8 +173,8 @@ DOORS = {
     """,
     "evaluation": """
         GriffinLim Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble
-        RnnSeq2SeqTimeSeriesEnsemble RnnSeq2SeqTokenClassificationEnsemble SlotReranker average_models decode load_ensemble
-        load_metric load_model
+        RnnSeq2SeqTimeSeriesEnsemble RnnSeq2SeqTokenClassificationEnsemble SlotReranker average_models decode
+        load_ensemble load_metric load_model
         plot_attention plot_spectrogram target_log_probabilities write_wav
     """,
     "sharing": """
