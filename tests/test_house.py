@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "model": set(),
     "data": {
         *("model.tokenization_rnn_seq2seq", "model.tokenization_two_sides", "model.tokenization_words"),
-        *("model.feature_extraction_rnn_seq2seq", "model.processing_rnn_seq2seq"),
+        *("model.feature_extraction_rnn_seq2seq", "model.processing_rnn_seq2seq", "model.delexicalisation"),
     },
     "training": {"model", "data"},
     "evaluation": {"model", "data", "training.checkpoints"},
@@ -173,8 +173,8 @@ DOORS = {
     """,
     "evaluation": """
         GriffinLim Hypothesis RnnSeq2SeqEnsemble RnnSeq2SeqSequenceClassificationEnsemble RnnSeq2SeqSpeechEnsemble
-        RnnSeq2SeqTimeSeriesEnsemble RnnSeq2SeqTokenClassificationEnsemble average_models decode load_ensemble
-        load_metric load_model
+        RnnSeq2SeqTimeSeriesEnsemble RnnSeq2SeqTokenClassificationEnsemble SlotReranker average_models decode
+        load_ensemble load_metric load_model
         plot_attention plot_spectrogram target_log_probabilities write_wav
     """,
     "sharing": """

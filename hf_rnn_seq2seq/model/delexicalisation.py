@@ -5,8 +5,6 @@ trained on placeholders in their place need not learn each name, and writes thos
 standard library; the runtime without torch has a copy.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -39,7 +39,8 @@ def _alone(runtime: ModuleType) -> str:
             return ""
         inlined.add(name)
         file = Path(__file__).parents[1] / ("sharing" if room == "." else "model") / f"{name}.py"
-        _, _, text = read_text(file).partition("from __future__ import annotations\n")
+        _, text = read_text(file).split('"""\n', 1)  # without its docstring
+        text = text.replace("from __future__ import annotations\n", "", 1)
         return f"\n# ---- {name}.py\n{_IMPORT.sub(text_of, text)}\n# ----\n"
 
     return _IMPORT.sub(text_of, read_text(str(runtime.__file__)))
