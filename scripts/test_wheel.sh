@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What `pip install` of a wheel gives, without this checkout: the wheel is built, installed into an empty environment, each
-# extra when it is needed, and its commands train, predict, export, serve and answer. Then the page docs/index.md is run to
-# its last line, and timed.
+# extra when it is needed, and its commands train, predict, export, serve, answer, hear, speak, show a page and build the
+# site. Then the page docs/index.md is run to its last line, and timed.
 #
 #     bash scripts/test_wheel.sh [WORK_DIR]      runs/test_wheel by default; what is there is deleted
 #
@@ -58,6 +58,51 @@ PY
 kill "$server"
 wait "$server" || [ $? -eq 143 ] || fail "the server ended with an error: $(cat serve.log)"
 echo "test_wheel.sh: recipe copied, trained, predicted, exported, served: $((SECONDS - started)) s with the installation"
+
+# Tones of two pitches, heard and spoken.
+"$python" - <<'PY'
+import array, math, wave
+from pathlib import Path
+
+Path("wav").mkdir()
+lines = ["id\tfile\ttranscript\tsplit"]
+for number in range(24):
+    word, hertz, length = ("low", 300, 1600) if number % 2 else ("high", 1500, 2400)
+    with wave.open(f"wav/{number}.wav", "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        wanted = (9000 * math.sin(math.tau * (hertz + number) * n / 8000) for n in range(length + 40 * number))
+        sound.writeframes(array.array("h", map(int, wanted)))
+    lines.append(f"{number}\t{number}.wav\t{word}\t{'train' if number < 16 else 'dev'}")
+Path("tones.tsv").write_text("\n".join(lines) + "\n")
+recipe = """
+data: {manifest: tones.tsv, audio: wav, audio_column: file, id_column: id, transcript_column: transcript,
+  split_column: split, train: train, validation: dev, test: null}
+features: {sampling_rate: 8000, num_mel_bins: 16}
+tokenizer: {type: word}
+model: {rnn_type: gru, embedding_size: 16, encoder_hidden_size: 16, encoder_layers: 1, decoder_hidden_size: 16,
+  decoder_layers: 1}
+training: {max_steps: 60, per_device_train_batch_size: 8, learning_rate: 0.02, report_to: none}
+"""
+for task, more in ("speech", "evaluation: {metrics: [wer]}\n"), ("speak", ""):
+    Path(f"{task}.yaml").write_text(f"task: {task}\n{recipe}{more}")
+PY
+says "$("$command" run speech.yaml 2>&1 || true)" 'hf_rnn_seq2seq\[audio\]'
+install "$wheel[audio]"
+"$command" run speech.yaml >speech.txt 2>run.log || { cat run.log >&2; fail "the model of speech failed"; }
+says "$("$command" predict runs/speech wav/22.wav wav/23.wav | tr '\n' ' ')" 'high.*low'
+says "$("$command" run speak.yaml 2>&1 || true)" 'hf_rnn_seq2seq\[speak\]'
+install "$wheel[speak]"
+"$command" run speak.yaml >speak.txt 2>run.log || { cat run.log >&2; fail "the model that speaks failed"; }
+"$command" predict runs/speak low --sound said >speak.txt
+says "$(head -c 4 said/low-*.wav)" RIFF
+says "$("$command" demo runs/toy_reverse --no_browser 2>&1 || true)" 'hf_rnn_seq2seq\[demo\]'
+install "$wheel[demo]"
+"$command" demo runs/toy_reverse --space space
+says "$(cat space/requirements.txt)" 'hf_rnn_seq2seq\[demo\]=='
+install "$wheel[docs]"
+(cd "$work/source" && "$python" -m mkdocs build --strict --quiet --site-dir "$work/site")
+says "$(cat "$work/site/index.html")" 'hf-rnn-seq2seq'
+echo "test_wheel.sh: heard, spoken, shown, the site built: $((SECONDS - started)) s with the installation"
 
 # The page of the site that a newcomer reads, in an environment that is empty but for the test's own needs.
 rm -rf "$work/venv"

@@ -4,6 +4,7 @@ The environment is set before torch and transformers are imported, because they 
 the markers and the time limit.
 """
 
+import faulthandler
 import os
 import random
 
@@ -27,6 +28,13 @@ def _fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a test that may take long end by its own limit: `faulthandler_timeout` would end its process before."""
+    limit = item.get_closest_marker("timeout")
+    if limit is not None and limit.args[0] > float(item.config.getini("timeout")):
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_configure(config: pytest.Config) -> None:

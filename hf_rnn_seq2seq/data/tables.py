@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +23,15 @@ try:
 except ImportError as error:
     raise ImportError("reading tables needs pandas: pip install 'hf_rnn_seq2seq[train]'") from error
 
-from .files import DataError, format_of, json_columns, quoted_rows, reading, split_blanks, text_lines
+from .files import DataError, format_of, json_columns, quoted_rows, reading, sentence, split_blanks, text_lines
 from .option_checks import check_choice
 
 
 TABLE_FORMATS = ("csv", "tsv", "jsonl", "parquet", "npz")
 # How a file writes a value that is missing, beside an empty field, null and NaN.
 _MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None")
+_FLAGS = bool | np.bool_
+_MOST = float(np.finfo(np.float32).max)  # of the models' numbers
 # Each scaled to [-0.5, 0.5] by its range, as in GluonTS (Alexandrov 2020).
 _CALENDAR: dict[str, tuple[Callable[[pd.DatetimeIndex], pd.Index], int, int]] = {
     "minute": (lambda time: time.minute, 0, 59),
@@ -143,7 +148,7 @@ def read_table(
     for name in (*columns, *static_numbers, *static_classes):
         if name in options.calendar_features:
             raise DataError(f"{path}: the column {name!r} has the name of a calendar feature: leave one of them out")
-    frame = _frame(path, options, list(dict.fromkeys([*special, *columns, *static_numbers, *static_classes])))
+    frame = read_columns(path, options, list(dict.fromkeys([*special, *columns, *static_numbers, *static_classes])))
     if not len(frame):
         raise DataError(f"{path}: holds no row")
     numbers = {name: _numbers(frame[name], path) for name in columns}
@@ -170,8 +175,12 @@ def read_table(
 # ---- Files ------------------------------------------------------------------------------------------------------
 
 
-def _frame(path: Path, options: TableOptions, wanted: list[str]) -> pd.DataFrame:
-    """Return the wanted columns as they are written; the index is the number of a row, for messages."""
+def read_columns(path: Path, options: TableOptions, wanted: list[str]) -> pd.DataFrame:
+    """Return the wanted columns of a table as they are written; the index is the number of a row, for messages.
+
+    Raises:
+        DataError: the file cannot be read, or has not these columns.
+    """
     file_format = format_of(path, TABLE_FORMATS, options.format, ", or give the option format")
     if file_format == "jsonl":
         rows = list(json_columns(path, dict(zip(map(repr, wanted), wanted))))
@@ -182,7 +191,12 @@ def _frame(path: Path, options: TableOptions, wanted: list[str]) -> pd.DataFrame
         if file_format == "npz":
             with np.load(path, allow_pickle=False) as arrays:
                 _check_columns(path, wanted, arrays.files)
-                frame = pd.DataFrame({name: _flat(path, name, arrays[name]) for name in wanted})
+                columns = {name: _flat(path, name, arrays) for name in wanted}
+            for name, array in columns.items():
+                if len(array) != len(columns[wanted[0]]):
+                    there = f"{len(array)} values, but {wanted[0]!r} {len(columns[wanted[0]])}"
+                    raise DataError(f"{path}: the array {name!r} has {there}; wanted a value a row of each")
+            frame = pd.DataFrame(columns)
         elif file_format == "parquet":
             frame = pd.read_parquet(path)
             _check_columns(path, wanted, list(frame))
@@ -219,7 +233,10 @@ def _check_columns(path: Path, wanted: Sequence[str], there: list[str]) -> None:
             )
 
 
-def _flat(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+def _flat(path: Path, name: str, arrays: Any) -> np.ndarray:
+    with reading(f"{path}: the array {name!r}", "numbers or texts"):
+        array: np.ndarray = arrays[name]
+        array = array.astype(str) if array.dtype.kind == "S" else array
     if array.ndim != 1:
         raise DataError(f"{path}: the array {name!r} has shape {array.shape}, wanted one dimension: a value a row")
     return array
@@ -235,32 +252,50 @@ def _is_missing(column: pd.Series) -> pd.Series:
 def _numbers(column: pd.Series, path: Path) -> np.ndarray:
     """Return a column as float64, NaN where a value is missing."""
     missing = _is_missing(column)
-    is_flag = column.map(lambda value: isinstance(value, bool | np.bool_))  # pandas would take True for 1
-    numbers = pd.to_numeric(column.where(~missing & ~is_flag, None), errors="coerce").astype("float64")
-    wrong = (numbers.isna() & ~missing) | np.isinf(numbers)
+    # pandas would take True for 1, a date for its nanoseconds, and of a complex number the real part.
+    counts = column.map(lambda value: isinstance(value, str | Real | Decimal) and not isinstance(value, _FLAGS))
+    numbers = pd.to_numeric(column.astype(object).where(counts & ~missing, None), errors="coerce").astype("float64")
+    wrong = (numbers.isna() & ~missing) | (numbers.abs() > _MOST)
     if wrong.any():
         row = wrong.idxmax()
+        what = "of single precision, " if numbers.abs()[row] < np.inf else ""
         raise DataError(
-            f"{path}, row {row}, column {column.name!r}: got {column[row]!r}, wanted a number, or nothing where it is "
-            "missing"
+            f"{path}, row {row}, column {column.name!r}: got {column[row]!r}, wanted a number, {what}or nothing where "
+            "it is missing"
         )
     return numbers.to_numpy()
 
 
 def _times(column: pd.Series, options: TableOptions, path: Path) -> np.ndarray:
     """Return times as datetime64, or as numbers where they are that."""
+
+    def refuse(wrong: pd.Series, wanted: str) -> None:
+        if wrong.any():
+            row = wrong.idxmax()
+            raise DataError(f"{path}, row {row}, column {column.name!r}: got {column[row]!r}, wanted {wanted}")
+
     missing = _is_missing(column)
     if missing.any():
         raise DataError(f"{path}, row {missing.idxmax()}, column {column.name!r}: the time is missing")
-    if options.time_format is None:
-        numbers = None if pd.api.types.is_datetime64_any_dtype(column) else pd.to_numeric(column, errors="coerce")
-        if numbers is not None and numbers.notna().all() and not options.calendar_features:
+    refuse(column.map(lambda value: isinstance(value, _FLAGS)), "a number or a date")
+    first = column.index[0]
+    if options.time_format is None and not pd.api.types.is_datetime64_any_dtype(column):
+        numbers = pd.to_numeric(column, errors="coerce")
+        if pd.notna(numbers[first]):
+            if options.calendar_features:
+                refuse(numbers.notna(), "a date, which calendar_features are of")
+            refuse(~np.isfinite(numbers), f"a number, as in row {first}")
             return numbers.to_numpy(dtype=np.float64)
-    with reading(f"{path}, column {column.name!r}", "dates of one time zone"):
+    try:
         dates = pd.to_datetime(column, format=options.time_format, errors="coerce")
-    if dates.isna().any():
-        row = dates.isna().idxmax()
-        raise DataError(f"{path}, row {row}, column {column.name!r}: got {column[row]!r}, wanted a number or a date")
+    except ValueError as error:  # of several time zones
+        each = column.map(lambda value: pd.to_datetime(value, format=options.time_format, errors="coerce"))
+        zones = each.map(lambda date: None if date is pd.NaT else date.utcoffset())
+        refuse(zones.ne(zones[first]) | each.isna(), f"a date of the time zone of row {first}, {column[first]!r}")
+        raise DataError(f"{path}, column {column.name!r}: {sentence(error)}; wanted dates of one time zone") from error
+    if pd.notna(dates[first]):
+        refuse(dates.isna(), f"a date that is written as that of row {first}, {column[first]!r}")
+    refuse(dates.isna(), "a number or a date" if options.time_format is None else f"a date as {options.time_format!r}")
     return dates.dt.tz_localize(None).to_numpy()  # the calendar is that of the place where it was written
 
 

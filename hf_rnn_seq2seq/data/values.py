@@ -107,10 +107,18 @@ class ValueColumns:
             raise DataError(f"{path}: wanted an object with the keys {', '.join(sorted(names))}")
         return cls(**content)
 
-    def read(self, path: Path) -> list[Series]:
-        """Return the series of a table whose values are to be predicted."""
+    def read(self, path: Path, missing: bool = True) -> list[Series]:
+        """Return the series of a table whose values are to be predicted.
+
+        Args:
+            path: the table.
+            missing: whether the model reads rows of which a number is missing; else they are refused.
+        """
         options = TableOptions(**self.table)
-        return read_table(path, options, [name for name in self.features if name not in options.calendar_features])
+        series = read_table(path, options, [name for name in self.features if name not in options.calendar_features])
+        if not missing:
+            _check_complete(series, self.features)
+        return series
 
 
 @dataclass
@@ -186,12 +194,24 @@ class ValueDataOptions(TableOptions, SizeOptions):
         return ValueColumns(self.target, [*self.feature_columns, *self.calendar_features], values, self.window, table)
 
 
-def load_value_data(options: ValueDataOptions, data_dir: str | Path = ".") -> DatasetDict:
+def _check_complete(series: Sequence[Series], columns: Sequence[str]) -> None:
+    for one in series:
+        for name in columns:
+            rows = np.flatnonzero(np.isnan(one.columns[name]))
+            if len(rows):
+                raise DataError(
+                    f"{one.place(rows[0])}, column {name!r}: the value is missing, wanted a number: the model has "
+                    "standardise_features=False"
+                )
+
+
+def load_value_data(options: ValueDataOptions, data_dir: str | Path = ".", missing: bool = True) -> DatasetDict:
     """Read a recipe's series.
 
     Args:
         options: the `data` section.
         data_dir: folder that file names are relative to.
+        missing: as of `ValueColumns.read`.
 
     Returns:
         The splits, a row a series: `id`, `rows`, the number of each row in its file, and `features` (N F,) and
@@ -219,7 +239,9 @@ def load_value_data(options: ValueDataOptions, data_dir: str | Path = ".") -> Da
     for split, series in first_samples(splits, options).items():
         for name in columns.values:
             if all(np.isnan(one.columns[name]).all() for one in series):
-                raise DataError(f"data.{split}: the column {name!r} holds no value")
+                raise DataError(f"data.{split}, {series[0].file}: the column {name!r} holds no value")
+        if not missing:
+            _check_complete(series, columns.features)
         data[split] = make_dataset(
             {"id": [one.id for one in series], "rows": [one.rows for one in series]},
             {kind: [one.values(getattr(columns, kind)) for one in series] for kind in ("features", "values")},
@@ -248,7 +270,9 @@ def _ends(path: Path, count: int) -> list[float]:
         try:
             ends.append(float(line))
         except ValueError:
-            raise DataError(f"{path}, line {number}: got {line!r}, wanted a number") from None
+            ends.append(np.nan)
+        if not 0 <= ends[-1] < np.inf:
+            raise DataError(f"{path}, line {number}: got {line!r}, wanted the number of rows that are left")
     if len(ends) != count:
         raise DataError(f"{path}: {len(ends)} numbers, but the test data has {count} series; wanted one a series")
     return ends

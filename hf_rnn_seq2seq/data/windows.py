@@ -20,8 +20,9 @@ try:
     from datasets import Dataset, DatasetDict
 except ImportError as error:
     raise ImportError("windows need datasets: pip install 'hf_rnn_seq2seq[train]'") from error
-from .files import DataError
+from .files import DataError, read_json, reading
 from .option_checks import check_range
+from .preprocessing import SERIES_FILE
 from .splits import SPLITS, Dataset, DatasetDict
 from .tables import Series, TableOptions, calendar, read_table
 
@@ -208,6 +209,21 @@ class ForecastWindows:
             window["static_categorical_features"] = self.static_classes[number]
         return window
 
+    def observed_rows(self, number: int) -> int:
+        """Return how many rows of a series there are up to the last one with a value to forecast.
+
+        Raises:
+            DataError: there is none.
+        """
+        there = np.flatnonzero(~np.isnan(self.values[number]).all(axis=1))
+        if not len(there):
+            series = self.series[number]
+            raise DataError(
+                f"{series.place(0)}, column {self.options.columns[0]!r}, series {series.id!r}: holds no value to go "
+                "on from"
+            )
+        return int(there[-1]) + 1
+
     def bounds(self, number: int) -> dict[str, tuple[int, int]]:
         """Return first row and end of each split of a series.
 
@@ -245,7 +261,10 @@ class ForecastWindows:
         Raises:
             DataError: a series is too short for a split, or a known feature is missing.
         """
-        self._check_features()
+        self.check_features()
+        for name, never in zip(self.options.columns, np.isnan(self.training_rows()).all(axis=0)):
+            if never:
+                raise DataError(f"{self.series[0].file}: the column {name!r} holds no value in the rows of train")
         found = {}
         wanted = {"train": 1, "validation": self.options.validation, "test": self.options.test}
         for split in (name for name, rows in wanted.items() if rows):
@@ -265,7 +284,8 @@ class ForecastWindows:
             found[split] = Dataset.from_dict(numbers).with_transform(self)
         return DatasetDict(found)
 
-    def _check_features(self) -> None:
+    def check_features(self) -> None:
+        """Refuse a row of which nothing says what is known ahead of time."""
         for series, features in zip(self.series, self.features):
             if features is not None and bool(np.isnan(features).any()):
                 row, column = np.argwhere(np.isnan(features))[0]
@@ -356,3 +376,56 @@ def with_rows_ahead(series: Series, options: TableOptions, count: int) -> Series
     if time is not None:
         longer.columns.update(calendar(longer, options))
     return longer
+
+
+# ---- Tables of a saved model ------------------------------------------------------------------------------------
+
+SAVED_OPTIONS = ("columns", "features", "static_real_features", "static_categorical_features", "shortest_past")
+
+
+def load_series_options(directory: str | Path) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Return what a saved forecaster was trained with: columns, features and table options; and its classes.
+
+    Raises:
+        FileNotFoundError: nothing says it.
+        DataError: the file says something else.
+    """
+    path = Path(directory) / SERIES_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{directory} holds no {SERIES_FILE}: nothing says what the model reads")
+    with reading(path, "an object with the keys columns, features and table"):
+        said = read_json(path)
+        # Folders of early versions say nothing of static features, and have none.
+        saved = {name: list(said.get(name, ()) if "static" in name else said[name]) for name in SAVED_OPTIONS[:-1]}
+        classes = {name: list(said["classes"][name]) for name in saved["static_categorical_features"]}
+        more = {"table": TableOptions(**said["table"]), "shortest_past": said.get("shortest_past")}
+        return {**saved, **more}, classes
+
+
+def series_to_forecast(
+    path: Path, config: Any, saved: Mapping[str, Any], classes: Mapping[str, list[str]]
+) -> ForecastWindows:
+    """Return the series of a table whose next rows a model is to forecast, with rows ahead of them.
+
+    Args:
+        path: the table.
+        config: the model's.
+        saved, classes: as `load_series_options` returns them.
+
+    Raises:
+        DataError: the table cannot be used; the message names file, row and column.
+    """
+    options = ForecastDataOptions(
+        file=path.name, look_back=config.context_length, horizon=config.prediction_length, **saved
+    )
+    windows = load_windows(options, path.parent, classes)
+    windows.check_features()
+    numbers = range(len(windows.series))
+    longer = [
+        with_rows_ahead(series, options.table, windows.observed_rows(number) + options.horizon - len(series))
+        for number, series in enumerate(windows.series)
+    ]
+    windows = ForecastWindows(options, longer, dict(classes))
+    for number in numbers:
+        forecast_inputs(windows, number, windows.observed_rows(number))
+    return windows

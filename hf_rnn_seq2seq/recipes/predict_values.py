@@ -41,9 +41,9 @@ def predict_value_file(args: argparse.Namespace) -> None:
     """
     check_arguments(args, "gives values")
     columns = ValueColumns.load(args.model_dir)
-    series = columns.read(args.input_file)
     device = start_processes()
     model = load_model(_CLASSES[columns.target], args.model_dir).to(device)
+    series = columns.read(args.input_file, model.config.standardise_features)
 
     def work(chunk: Sequence[str]) -> list[str]:
         chosen = [series[int(number)] for number in chunk]

@@ -16,17 +16,23 @@ import numpy as np
 import torch
 from transformers import set_seed
 
-from ..data.files import read_json, reading, table_line
+from ..data.files import table_line
 from ..data.outputs import write_json
 from ..data.preprocessing import SERIES_FILE
 from ..data.splits import Dataset, DatasetDict, evenly_taken
-from ..data.tables import TableOptions
-from ..data.windows import BAND, ForecastDataOptions, ForecastWindows, load_windows
+from ..data.windows import (
+    BAND,
+    SAVED_OPTIONS,
+    ForecastDataOptions,
+    ForecastWindows,
+    load_series_options,
+    load_windows,
+)
 from ..evaluation.ensemble import RnnSeq2SeqTimeSeriesEnsemble
 from ..evaluation.metrics import load_metric
 from ..evaluation.value_metrics import VALUE_METRICS, MeanAbsoluteScaledError
 from ..model.modeling_time_series import RnnSeq2SeqForTimeSeriesPrediction
-from .options import OptionsError, build_options
+from .options import OptionsError
 from .recipe import Recipe, RecipeError, RecipeKind
 from .run_folder import FORECAST_PICTURE
 from .task import Scores, Task
@@ -37,7 +43,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SAVED = ("columns", "features", "static_real_features", "static_categorical_features")
 _PREDICTIONS_HEADER = ("series", "row", "step", "column", "truth", "forecast", *(f"quantile_{q}" for q in BAND))
 
 
@@ -138,13 +143,13 @@ class ForecastTask(Task):
             self.model.static_scale.fit(torch.from_numpy(self.windows.static_numbers))
 
     def save_processors(self, directory: str | Path) -> None:
-        said = {name: getattr(self.data, name) for name in _SAVED} | {"table": asdict(self.data.table)}
+        said = {name: getattr(self.data, name) for name in SAVED_OPTIONS} | {"table": asdict(self.data.table)}
         write_json(Path(directory) / SERIES_FILE, {**said, "classes": self.classes})
 
     def load_processors(self, directory: str | Path) -> None:
         saved, self.classes = load_series_options(directory)
         for name, value in saved.items():
-            if value != getattr(self.data, name):
+            if name != "shortest_past" and value != getattr(self.data, name):
                 raise OptionsError(
                     f"data.{name}: the recipe says {getattr(self.data, name)!r}, but the model in {directory} was "
                     f"trained with {value!r}; give the recipe the model's value"
@@ -344,21 +349,3 @@ def naive_forecast(past: np.ndarray, horizon: int, season: int, samples: int = 9
     shares = torch.arange(1, samples + 1, dtype=torch.float64) / (samples + 1)
     quantiles = torch.special.ndtri(shares).numpy()[None, :, None, None]  # (1, n, 1, 1)
     return forecasts, forecasts[:, None] + quantiles * spread[:, None]
-
-
-def load_series_options(directory: str | Path) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Return what a saved forecaster was trained with: columns, features and table options; and its classes.
-
-    Raises:
-        FileNotFoundError: nothing says it.
-    """
-    path = Path(directory) / SERIES_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{directory} holds no {SERIES_FILE}: nothing says what the model reads")
-    with reading(path, "an object with the keys columns, features and table"):
-        said = read_json(path)
-        table = build_options(TableOptions, said["table"], "table")
-        # Folders of early versions say nothing of static features, and have none.
-        saved = {name: list(said.get(name, ()) if "static" in name else said[name]) for name in _SAVED}
-        classes = {name: list(said["classes"][name]) for name in saved["static_categorical_features"]}
-        return {**saved, "table": table}, classes

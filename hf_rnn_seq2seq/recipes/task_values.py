@@ -110,7 +110,7 @@ class ValueTask(Task):
             raise RecipeError("model.use_crf: got true, but a CRF scores labels, and these are values: leave it out")
 
     def load_data(self, data_dir: str | Path) -> DatasetDict:
-        return load_value_data(self.recipe.data, data_dir)
+        return load_value_data(self.recipe.data, data_dir, self.recipe.model.get("standardise_features", True))
 
     def number_of_items(self, train: Dataset) -> int:
         return len(self.encode(train, "train"))

@@ -125,23 +125,18 @@ def _tag_page(model_dir: Path) -> None:
 
 def _forecast_page(model_dir: Path) -> None:
     model = ForecastModel(model_dir)
-    rows = model.model.config.context_length
+    rows = model.saved["shortest_past"] or model.model.config.context_length
     box = gr.Textbox(
-        model.example(), label=f"Past values as CSV: {', '.join(model.names)}; {rows} rows at least", elem_id="input",
-        lines=6, max_lines=12,
+        model.example(), label=f"A table as CSV: {', '.join(model.columns)}; {rows} rows of the past at least",
+        elem_id="input", lines=6, max_lines=12,
     )  # fmt: skip
-    upload = gr.UploadButton("Choose a file", type="binary", elem_id="upload")
+    upload = gr.UploadButton("Choose a file", elem_id="upload")
     button = gr.Button("Run", variant="primary", elem_id="run")
     picture = gr.Plot(show_label=False, format="png", elem_id="output")
-    table = gr.Dataframe(headers=["step", *model.names], label="Forecast", interactive=False, elem_id="ahead")
+    table = gr.Dataframe(headers=model.headers, label="Forecast", interactive=False, elem_id="ahead")
 
-    def read(content: bytes) -> Iterator[Any]:
-        try:
-            yield content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"the file: not UTF-8 ({error.reason} at byte {error.start}), wanted a CSV file"
-            ) from error
+    def read(path: str) -> Iterator[Any]:
+        yield model.upload(path)
 
     def work(text: str) -> Iterator[Any]:
         yield model.forecast(text)

@@ -7,11 +7,13 @@ about an input are `DataError`s of one sentence.
 from __future__ import annotations
 
 import copy
-import io
 import queue
+import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,14 +22,16 @@ import torch
 from transformers import BatchEncoding, GenerationConfig
 from transformers.generation import BaseStreamer
 
-from ..data.files import DataError, read_json
+from ..data.files import DataError, text_lines
 from ..data.pairs import encode_sources
 from ..data.preprocessing import SERIES_FILE, Preprocessing
 from ..data.slots import decode_with_slots, tokens_with_slots, unknown_words
+from ..data.tables import TableOptions, read_columns
 from ..data.tokenizers import load_tokenizers
-from ..data.windows import BAND
+from ..data.windows import ForecastWindows, load_series_options, series_to_forecast
 from ..evaluation.attention_plot import plot_attention
 from ..evaluation.decoding import Hypothesis, decode
+from ..evaluation.forecasting import forecasts
 from ..evaluation.saved_model import load_model
 from ..evaluation.value_plot import plot_forecast
 from ..model.delexicalisation import lexicalised
@@ -288,69 +292,119 @@ def spans(tagged: Sequence[tuple[str, str]]) -> list[tuple[str, str | None]]:
 
 
 class ForecastModel:
-    """How a table of values goes on.
+    """How the series of a table go on.
 
     Args:
-        model_dir: the model's folder; a recipe's says the names of the columns.
-
-    Raises:
-        DataError: the model reads more than values.
+        model_dir: the model's folder; a recipe's says what the table holds.
     """
 
     def __init__(self, model_dir: str | Path) -> None:
         self.model = load_model(RnnSeq2SeqForTimeSeriesPrediction, model_dir).eval()
-        config, said = self.model.config, Path(model_dir) / SERIES_FILE
-        for name in ("num_time_features", "num_static_real_features", "num_static_categorical_features"):
-            if getattr(config, name):
-                raise DataError(f"{model_dir}: {name}: got {getattr(config, name)}, wanted a model of values alone")
-        names = [f"channel {number + 1}" for number in range(self.model.channels)]
-        self.names: list[str] = read_json(said)["columns"] if said.is_file() else names
+        known = (Path(model_dir) / SERIES_FILE).is_file()
+        self.saved, self.classes = load_series_options(model_dir) if known else _unnamed(self.model.config)
+        self.names: list[str] = self.saved["columns"]
+        self.options: TableOptions = self.saved["table"]
+        places = [name for name in (self.options.id_column, self.options.time_column) if name is not None]
+        self.static = [*self.saved["static_real_features"], *self.saved["static_categorical_features"]]
+        self.columns = [*places, *self.names, *self.saved["features"], *self.static]
 
     def example(self) -> str:
         """Return CSV of waves within the range of the model's training data."""
-        rows = torch.arange(self.model.config.context_length)[:, None]  # (P, 1)
-        waves = self.model.value_scale.mean + self.model.value_scale.std * torch.sin(rows / 3)  # (P, C)
-        lines = [",".join(f"{value:.4g}" for value in row) for row in waves.tolist()]
-        return "\n".join([",".join(self.names), *lines])
+        config, scale = self.model.config, self.model.value_scale
+        rows = config.context_length + (config.prediction_length if self.saved["features"] else 0)
+        waves = scale.mean + scale.std * torch.sin(torch.arange(config.context_length)[:, None] / 3)  # (P, C)
+        table: dict[str | None, list[str]] = {self.options.id_column: ["example"] * rows}
+        first = np.datetime64("2024-01-01T00")
+        form = self.options.time_format or "%Y-%m-%d %H:%M"
+        table[self.options.time_column] = [f"{first.item() + timedelta(hours=row):{form}}" for row in range(rows)]
+        for name, wave in zip(self.names, waves.T.tolist()):
+            table[name] = [f"{value:.4g}" for value in wave] + [""] * (rows - len(wave))
+        numbers = self.model.static_scale.mean.tolist() if self.saved["static_real_features"] else []
+        for name, value in zip(self.static, [*map("{:.4g}".format, numbers), *(c[0] for c in self.classes.values())]):
+            table[name] = [value] * rows
+        lines = [self.columns, *zip(*(table.get(name, ["0"] * rows) for name in self.columns))]
+        return "\n".join(map(",".join, lines))
 
-    def read(self, text: str) -> np.ndarray:
-        """Return the values (P, C) of a table with a line of names, or with the model's columns alone.
+    def upload(self, path: str | Path) -> str:
+        """Return the text of a table in any format that a recipe reads.
+
+        Raises:
+            DataError: it is none, or has not the model's columns.
+        """
+        path = Path(path)
+        kind = path.name.removesuffix(".gz").rpartition(".")[-1]
+        try:
+            if kind not in ("jsonl", "json", "parquet", "npz"):
+                return "\n".join(text_lines(path))
+            return cast(
+                "str", read_columns(path, replace(self.options, format=None), self.columns).to_csv(index=False)
+            )
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), path.name)) from error
+
+    def read(self, text: str) -> ForecastWindows:
+        """Return the series of a table with a line of names, or with the model's columns alone.
 
         Raises:
             DataError: it is no such table, a value is no number, or there are too few rows.
         """
-        import pandas as pd
+        first = next(filter(str.strip, text.splitlines()), None)
+        if first is None:
+            raise DataError(f"the table: got no rows, wanted the columns {', '.join(self.columns)}")
+        signs = [sign for sign in (self.options.separator, "\t", ";") if sign is not None and sign in first]
+        separator = signs[0] if signs else ","
+        fields = [field.strip('" ') for field in first.split(None if separator == " " else separator)]
+        names = None if {*fields} & {*self.columns} else self.options.column_names or self.columns
+        if names is not None and len(names) != len(fields):
+            raise DataError(
+                f"the table: got {len(fields)} columns without names, wanted the columns {', '.join(names)}"
+            )
+        table = replace(self.options, format="csv", separator=separator, column_names=names)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "table"
+            path.write_text(text, encoding="utf-8", errors="surrogatepass")
+            try:
+                return series_to_forecast(path, self.model.config, {**self.saved, "table": table}, self.classes)
+            except DataError as error:
+                raise DataError(str(error).replace(str(path), "the table")) from error
 
-        rows, wanted = self.model.config.context_length, f"the columns {', '.join(self.names)}"
-        try:
-            table = pd.read_csv(io.StringIO(text.strip()), sep="[,;\t]", engine="python", header=None, dtype=str)
-        except ValueError as error:
-            raise DataError(f"the table: got no rows of equal length ({error}), wanted {wanted}") from error
-        first = [str(name).strip() for name in table.iloc[0]]
-        if set(self.names) <= set(first):
-            table = table.iloc[1:, [first.index(name) for name in self.names]]
-        elif table.shape[1] != len(self.names):
-            raise DataError(f"the table: got {table.shape[1]} columns without these names, wanted {wanted}")
-        values = table.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float32)  # (P, C)
-        if not np.isfinite(values).all():
-            row, column = np.argwhere(~np.isfinite(values))[0]
-            got = table.iloc[row, column]
-            raise DataError(f"the table, row {row + 1}, {self.names[column]}: got {got!r}, wanted a number")
-        if len(values) < rows:
-            raise DataError(f"the table: got {len(values)} rows, wanted at least {rows} to look back on")
-        return cast("np.ndarray", values)
+    @property
+    def headers(self) -> list[str]:
+        """What the columns of a forecast are called."""
+        return [*([] if self.options.id_column is None else [self.options.id_column]), "step", *self.names]
 
     @torch.no_grad()
-    def forecast(self, text: str) -> tuple[Any, list[list[float]]]:
-        """Return a picture of the forecast, of a distribution with the band that holds 80 %; and its rows."""
-        past = self.read(text)
-        inputs = {"past_values": torch.tensor(past[None, -self.model.config.context_length :], dtype=self.model.dtype)}
-        ahead = self.model.forecast(**inputs)[0].float().numpy()  # (T, C)
-        band = None
-        if self.model.distribution_output is not None:
-            torch.manual_seed(0)  # the same band each time
-            low, high = np.quantile(self.model.generate(**inputs).sequences[0].float().numpy(), BAND, axis=0)
-            band = low, high
-        figure = plot_forecast(past, np.full_like(ahead, np.nan), ahead, self.names, band)
+    def forecast(self, text: str) -> tuple[Any, list[list[Any]]]:
+        """Return a picture of the first series and its forecast, of a distribution with the band that holds 80 %; and
+        the rows of the forecasts of all.
+        """
+        windows = self.read(text)
+        found = forecasts(self.model, windows, range(len(windows.series)))
+        ahead, *band = (
+            np.stack([part[name] for name in self.names], 1)  # (T, C)
+            for part in (found[0]["forecast"], *found[0].get("quantiles", {}).values())
+        )
+        past = windows.values[0][: windows.observed_rows(0)]  # (P, C)
+        edges = (band[0], band[1]) if band else None
+        figure = plot_forecast(past, np.full_like(ahead, np.nan), ahead, self.names, edges)
         figure.set_size_inches(4.8, 2.4 * len(self.names))  # on a phone, too
-        return figure, [[step + 1, *map(float, row)] for step, row in enumerate(ahead)]
+        rows: list[list[Any]] = []
+        for one in found:
+            name = [] if self.options.id_column is None else [one["id"]]
+            rows += [[*name, n, *values] for n, values in enumerate(zip(*one["forecast"].values()), start=1)]
+        return figure, rows
+
+
+def _unnamed(config: Any) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Return what `load_series_options` does, of a model whose folder says no names."""
+    counts = {
+        "columns": ("channel", config.input_feature_size or 1), "features": ("feature", config.num_time_features),
+        "static_real_features": ("static", config.num_static_real_features),
+        "static_categorical_features": ("class", config.num_static_categorical_features),
+    }  # fmt: skip
+    saved: dict[str, Any] = {
+        option: [f"{name} {number + 1}" for number in range(count)] for option, (name, count) in counts.items()
+    }
+    sizes = zip(saved["static_categorical_features"], config.cardinality or ())
+    classes = {name: [str(number) for number in range(size)] for name, size in sizes}
+    return {**saved, "table": TableOptions(), "shortest_past": None}, classes

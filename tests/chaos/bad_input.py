@@ -21,8 +21,12 @@ from huggingface_hub.errors import StrictDataclassError
 
 class Case(NamedTuple):
     name: str  # what is wrong with what
-    words: tuple[str, ...]  # the message has one of them
+    words: tuple[str, ...]  # the message has one of them; of "a & b" both
     run: Callable[[], Any]
+
+
+def _named(words: Iterable[str], text: str) -> bool:
+    return any(all(part in text for part in word.split(" & ")) for word in words)
 
 
 def of_the_api(case: Case) -> str:
@@ -33,7 +37,7 @@ def of_the_api(case: Case) -> str:
             case.run()
         except (ValueError, TypeError, FileNotFoundError, StrictDataclassError) as error:
             text = " ".join(str(error).split())
-            named = any(word in text for word in case.words) and not isinstance(error, UnicodeError)
+            named = _named(case.words, text) and not isinstance(error, UnicodeError)
             return "clear" if named else f"crashed: {type(error).__name__}: {text[:160]}"
         except Exception as error:
             return f"crashed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
@@ -53,7 +57,7 @@ def of_a_command(case: Case) -> str:
             return "silent"
         said = error.code if isinstance(error.code, str) else err.getvalue()
         last = said.strip().splitlines()[-1] if said.strip() else ""
-        if any(word in last for word in case.words) and len(said.strip().splitlines()[-1:]) == 1:
+        if _named(case.words, last) and len(said.strip().splitlines()[-1:]) == 1:
             # argparse says its usage before, sys.exit one line
             one_line = not isinstance(error.code, str) or "\n" not in said.strip()
             return "clear" if one_line else f"crashed: several lines: {said.strip()[:200]}"

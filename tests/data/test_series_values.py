@@ -149,7 +149,13 @@ def test_a_column_that_is_nowhere_or_empty_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train.csv: the column 'rust' is missing"):
         load_value_data(options(value_columns=["rust"]), tmp_path)
     (tmp_path / "train.csv").write_text("engine,cycle,heat,speed,wear\ne,1,1,1,\n")
-    with pytest.raises(DataError, match=r"data\.train: the column 'wear' holds no value"):
+    with pytest.raises(DataError, match=r"data\.train, .*train.csv: the column 'wear' holds no value"):
         load_value_data(options(), tmp_path)
+    (tmp_path / "train.csv").write_text("engine,cycle,heat,speed,wear\ne,1,1,1,1\ne,2,1,,1\n")
+    load_value_data(options(), tmp_path)
+    with pytest.raises(
+        DataError, match=r"train.csv, row 3, column 'speed': the value is missing, wanted a number: the"
+    ):
+        load_value_data(options(), tmp_path, missing=False)
     with pytest.raises(ValueError, match="max_length: got 1, wanted at least min_length=2"):
         SumOptions(max_length=1)

@@ -104,6 +104,17 @@ HEAD = "engine,cycle,heat,speed\n"
         (HEAD + "a,1,hot,3\n", r"t.csv, row 2, column 'heat': got 'hot', wanted a number"),
         (HEAD + "a,1,1,3\n\na,2,inf,3\n", r"t.csv, row 4, column 'heat': got 'inf', wanted a number"),
         (HEAD + "a,1,1,3\n,2,1,3\n", r"t.csv, row 3, column 'engine': the id is missing"),
+        (HEAD + "a,1,1e39,3\n", r"t.csv, row 2, column 'heat': got '1e39', wanted a number, of single precision"),
+        (HEAD + "a,1,1,3\na,inf,1,3\n", r"t.csv, row 3, column 'cycle': got 'inf', wanted a number, as in row 2"),
+        (HEAD + "a,1,1,3\na,soon,1,3\n", r"t.csv, row 3, column 'cycle': got 'soon', wanted a number, as in row 2"),
+        (
+            HEAD + "a,2020-01-01T00:00+01:00,1,3\na,2020-01-01T02:00+02:00,1,3\n",
+            r"t.csv, row 3, column 'cycle': got .*\+02:00', wanted a date of the time zone of row 2, '2020-01-01T00",
+        ),
+        (
+            HEAD + "a,2020-01-13,1,3\na,14/01/2020,1,3\n",
+            r"row 3, column 'cycle': got '14/01/2020', wanted a date that is written as that of row 2, '2020-01-13'",
+        ),
         (HEAD + "a,,1,3\n", r"t.csv, row 2, column 'cycle': the time is missing"),
         (HEAD + "a,soon,1,3\n", r"t.csv, row 2, column 'cycle': got 'soon', wanted a number or a date"),
         (HEAD + "a,1,1,3\na,1,1,3\n", r"t.csv, row 3, column 'cycle', series 'a': 1.0 is there twice"),
@@ -132,7 +143,7 @@ def test_a_bad_table_is_refused_with_its_place(tmp_path: Path, content: str, mes
         ),
         (
             lambda path: np.savez(path, **dict.fromkeys(NAMES[1:], np.zeros(2)), engine=np.zeros(3)),
-            "t.npz: .*same length",
+            "t.npz: the array 'cycle' has 2 values, but 'engine' 3",
         ),
         (lambda path: None, r"t.npz: no such file"),
     ],
@@ -141,6 +152,29 @@ def test_a_bad_npz_file_is_refused(tmp_path: Path, spoil: Callable[[Path], None]
     spoil(tmp_path / "t.npz")
     with pytest.raises(DataError, match=message):
         read_table(tmp_path / "t.npz", IN_ORDER, ["heat", "speed"])
+
+
+def test_a_number_is_no_date_and_a_date_no_number(tmp_path: Path) -> None:
+    write(tmp_path / "t.csv")
+    with_hours = TableOptions(id_column="engine", time_column="cycle", calendar_features=["hour"])
+    with pytest.raises(DataError, match=r"row 2, column 'cycle': got '1', wanted a date, which calendar_features are"):
+        read_table(tmp_path / "t.csv", with_hours, ["speed"])
+    pd.DataFrame({"x": pd.to_datetime(["2020-01-01"])}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"row 1, column 'x': got Timestamp.*, wanted a number"):
+        read_table(tmp_path / "t.parquet", TableOptions(), ["x"])
+    np.savez(tmp_path / "t.npz", x=np.array([1, 2 + 1j]))
+    with pytest.raises(DataError, match=r"row 1, column 'x': got .*, wanted a number"):
+        read_table(tmp_path / "t.npz", TableOptions(), ["x"])
+
+
+def test_names_in_bytes_are_names(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", engine=np.array([b"a", b"b"]), x=np.array([1.0, 2.0]))
+    assert [series.id for series in read_table(tmp_path / "t.npz", TableOptions(id_column="engine"), ["x"])] == [*"ab"]
+
+
+def test_a_byte_order_mark_and_other_line_ends_are_read(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfx,y\r\n1,2\r\n")
+    assert read_table(tmp_path / "t.csv", TableOptions(), ["x"])[0].columns["x"].tolist() == [1]
 
 
 def test_a_bad_json_line_is_refused(tmp_path: Path) -> None:

@@ -243,6 +243,12 @@ def test_predict_goes_on_from_the_end_of_each_series(run: Path, tmp_path: Path) 
     np.testing.assert_allclose(again[1]["forecast"]["up"], found[1]["forecast"]["up"], rtol=1e-5)
 
 
+def test_predict_refuses_a_past_that_the_model_never_saw(run: Path, tmp_path: Path) -> None:
+    waves(tmp_path / "short.csv", rows=11)
+    with pytest.raises(SystemExit, match=r"short.csv, row 12, series 'a': ends after 11 rows, wanted at least 12"):
+        predicted(run / "out", tmp_path / "short.csv", tmp_path / "out.jsonl")
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

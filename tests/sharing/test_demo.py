@@ -5,6 +5,7 @@ A browser is in test_demo_page.py.
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import re
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forecasters import CHANNELS, FEATURES, PAST, forecaster
+from forecasters import AHEAD, CHANNELS, FEATURES, PAST, forecaster
 from several_kinds import OTHERS, model_of
 from tiny import STRUCTURES, randomize, tiny_config, tiny_model, tiny_tokenizer
 
@@ -219,27 +220,67 @@ def test_spans_join_what_belongs_together(labels: str, expected: list[Any]) -> N
 
 def test_a_table_goes_on_as_the_model_says(tmp_path: Path) -> None:
     shown = ForecastModel(kind_of("forecast", tmp_path))
-    past = shown.read(shown.example())
+    past = shown.read(shown.example()).values[0][:PAST]
     assert past.shape == (PAST, CHANNELS) and shown.names == ["channel 1", "channel 2"]
     figure, rows = shown.forecast(shown.example())
-    wanted = shown.model.forecast(torch.tensor(past[None]))[0].tolist()
-    assert rows == [[step + 1, *row] for step, row in enumerate(wanted)]
+    wanted = shown.model.forecast(torch.tensor(past[None]))[0].numpy()
+    np.testing.assert_allclose(rows, [[step + 1, *row] for step, row in enumerate(wanted)], rtol=1e-5)
     assert len(figure.axes) == CHANNELS and figure.axes[0].collections  # the band
     # What is older than the model looks back does not matter; columns go by their names, or stand alone.
     longer = "day\tchannel 2\tchannel 1\nx\t0\t0\n" + "".join(f"x\t{b}\t{a}\n" for a, b in past.tolist())
     assert shown.forecast(longer)[1] == rows
     assert shown.forecast("\n".join(f"{a};{b}" for a, b in past.tolist()))[1] == rows
-    (tmp_path / "series.json").write_text('{"columns": ["load", "oil"]}')
-    assert ForecastModel(tmp_path).names == ["load", "oil"]
     for text, message in (
-        ("", "got no rows"), ("1,2,3\n" * PAST, "got 3 columns without these names, wanted the columns channel 1"),
-        ("1,2\n" * 3, "got 3 rows, wanted at least 8"), ("1,2\n" * 8 + "3,x\n", "row 9, channel 2: got 'x'"),
-    ):  # fmt: skip
+        ("", "the table: got no rows, wanted the columns channel 1"),
+        ("1,2,3\n" * PAST, "got 3 columns without names, wanted the columns channel 1, channel 2"),
+        ("channel 2,x\n" + "1,2\n" * PAST, "the table: the column 'channel 1' is missing; the file has channel 2, x"),
+        ("1,2\n" * 3, "the table, row 3, series 'table': ends after 3 rows, wanted at least 8"),
+        ("1,2\n" * 8 + "3,x\n", "the table, row 9, column 'channel 2': got 'x', wanted a number"),
+    ):
         with pytest.raises(DataError, match=message):
             shown.read(text)
-    forecaster("luong", torch.float32, **FEATURES).save_pretrained(tmp_path / "features")
-    with pytest.raises(DataError, match="num_time_features: got 2, wanted a model of values alone"):
-        ForecastModel(tmp_path / "features")
+
+
+def test_a_forecaster_is_shown_with_all_that_its_table_holds(tmp_path: Path) -> None:
+    """Features of each time and of each series, named by a recipe or not; several series."""
+    forecaster("luong", torch.float32, **FEATURES).save_pretrained(tmp_path)
+    plain = ForecastModel(tmp_path)
+    assert plain.columns == ["channel 1", "channel 2", "feature 1", "feature 2", "static 1", "class 1"]
+    assert plain.headers == ["step", "channel 1", "channel 2"] and len(plain.forecast(plain.example())[1]) == AHEAD
+    table = {"id_column": "id", "time_column": "t", "calendar_features": ["hour"]}
+    said = {
+        "columns": ["load", "oil"], "features": ["open"], "static_real_features": ["height"],
+        "static_categorical_features": ["kind"], "classes": {"kind": ["a", "b", "c"]}, "table": table,
+    }  # fmt: skip
+    (tmp_path / "series.json").write_text(json.dumps(said))
+    shown = ForecastModel(tmp_path)
+    example = shown.example()
+    assert example.splitlines()[0] == "id,t,load,oil,open,height,kind" and shown.headers[0] == "id"
+    one = shown.forecast(example)[1]
+    assert [row[:2] for row in one] == [["example", step + 1] for step in range(AHEAD)]
+    lines = example.splitlines()
+    other = [line.replace("example", "other").replace(",a", ",c") for line in lines[1:]]
+    both = "\n".join([*lines, *other])
+    rows = shown.forecast(both)[1]
+    np.testing.assert_allclose([row[1:] for row in rows[:AHEAD]], [row[1:] for row in one], rtol=1e-5)
+    assert [row[0] for row in rows[AHEAD:]] == ["other"] * AHEAD and rows[AHEAD][2] != one[0][2]
+    import pandas as pd
+
+    frame = pd.read_csv(io.StringIO(both))
+    frame.to_parquet(tmp_path / "table.parquet")
+    (tmp_path / "table.csv").write_text(both)
+    for name in ("table.csv", "table.parquet"):
+        found = shown.forecast(shown.upload(tmp_path / name))[1]
+        np.testing.assert_allclose([row[1:] for row in found], [row[1:] for row in rows], rtol=1e-5)
+    (tmp_path / "table.csv").write_bytes(b"id,t\n\xe9,1\n")
+    with pytest.raises(DataError, match=r"^table.csv, line 2: not UTF-8"):
+        shown.upload(tmp_path / "table.csv")
+    for wrong, message in (
+        (both.replace(",c", ",d"), r"row 17, column 'kind', series 'other': got 'd', wanted a class"),
+        ("\n".join(lines[:-1]), r"column 'open': step 7 of the forecast is missing"),
+    ):
+        with pytest.raises(DataError, match=message):
+            shown.read(wrong)
 
 
 @pytest.mark.parametrize("kind", ["text", "speech", "classifier", "tagger", "forecast"])
