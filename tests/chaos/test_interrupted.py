@@ -234,6 +234,7 @@ def harness(way: str, cases: list[tuple[str, int]], folder: Path) -> list[str]:
     names = {
         "kills": "killed after a random time", "operations": "killed at an operation on files",
         "signals": "stopped by SIGTERM or SIGINT", "pairs": "two processes, killed",
+        "kinds": "every kind of task, killed and gone on with",
     }  # fmt: skip
     if way == "overwrites":
         return count_holding("killed while it replaces another run", partial(overwritten, unbroken), cases)

@@ -77,7 +77,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
         for x, y in pairs:
             assert x.is_initialized == y.is_initialized and x.get_seq_length() == y.get_seq_length()
             for name in x.tensor_names if x.is_initialized else ():
-                torch.testing.assert_close(getattr(x, name), getattr(y, name))
+                torch.testing.assert_close(getattr(x, name), getattr(y, name), equal_nan=True)
 
 
 def sources(kind: str = "right", **options: Any) -> dict[str, Tensor]:
