@@ -78,7 +78,7 @@ class SlotReranker:
             raise DataError(f"{folder} holds no {_FILE}: wanted the folder of a reranker")
         options = read_object(path)
         slots, penalty = options.get("slots"), options.get("penalty")
-        if not isinstance(slots, str) or type(penalty) not in (int, float):
+        if not isinstance(slots, str) or isinstance(penalty, bool) or not isinstance(penalty, int | float):
             raise DataError(f"{path}: got {options!r:.80}, wanted slots, a regular expression, and penalty, a number")
         try:
             re.compile(slots)
@@ -101,11 +101,12 @@ class SlotReranker:
         known: dict[str, frozenset[str]] = {text: frozenset() for text in texts}
         order = sorted((text for text in known if text.strip()), key=len)
         self.model.eval()
+        labels: Any = self.model.config.id2label
         for start in range(0, len(order), self.batch_size):
             part = order[start : start + self.batch_size]
             inputs: Any = self.tokenizer(part, padding=True, return_tensors="pt").to(self.model.device)
             for text, scores in zip(part, self.model(**inputs).logits.tolist(), strict=True):  # (B, C)
-                known[text] = frozenset(self.model.config.id2label[n] for n, score in enumerate(scores) if score > 0)
+                known[text] = frozenset(labels[n] for n, score in enumerate(scores) if score > 0)
         return [known[text] for text in texts]
 
     def distances(self, sources: Sequence[str], ranked: Sequence[Sequence[Hypothesis]]) -> list[list[int]]:
@@ -113,7 +114,7 @@ class SlotReranker:
 
         Slots that the classifier has no label for are not looked at.
         """
-        labels = frozenset(self.model.config.id2label.values())
+        labels = frozenset((self.model.config.id2label or {}).values())
         wanted = slots_of(sources, self.slots, self.preprocessing)
         pairs = [(source, found.text) for source, own in zip(sources, ranked, strict=True) for found in own]
         texts = self.preprocessing.delexicalised([source for source, _ in pairs], [text for _, text in pairs])

@@ -47,7 +47,7 @@ def delexicalised(text: str, values: Mapping[str, str]) -> str:
     """
     if not values:
         return text
-    placeholders = {value: placeholder for placeholder, value in reversed(values.items())}
+    placeholders = {value: placeholder for placeholder, value in reversed(list(values.items()))}
     longest = sorted(placeholders, key=len, reverse=True)
     words = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)")
     return words.sub(lambda match: placeholders[match[0]], text)

@@ -64,7 +64,7 @@ class RnnSeq2SeqGenerationMixin(GenerationMixin):
 
     generate = checked_generate(GenerationMixin.generate)
     # `model.generate.__wrapped__` is the one whose scores have gradients; that of transformers 5.24 is wrapped thrice.
-    generate.__wrapped__ = checked_generate(inspect.unwrap(GenerationMixin.generate))  # type: ignore[attr-defined]
+    generate.__wrapped__ = checked_generate(inspect.unwrap(GenerationMixin.generate))
 
     def _sample(
         self,

@@ -193,7 +193,9 @@ class RnnSeq2SeqTwoSidedTokenizer(RnnSeq2SeqTokenizer):
         """Return what the model wrote for a source with the source's values in the place of placeholders."""
         return lexicalised(text, slot_values(self._rewritten(source), self.delexicalised_slots))
 
-    def __call__(self, text: Any = None, text_pair: Any = None, text_target: Any = None, *args: Any, **kwargs: Any):
+    def __call__(
+        self, text: Any = None, text_pair: Any = None, text_target: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
         if self.delexicalised_slots and text is not None and text_target is not None:
             both = isinstance(text, list | tuple), isinstance(text_target, list | tuple)
             if both == (True, True):

@@ -91,5 +91,5 @@ def train_reranker(
         trainer = Trainer(model, arguments, DataCollatorWithPadding(tokenizer), Dataset.from_list(rows))
         logger.info("reranker: trained on %d different texts with %d slots", len(rows), len(labels))
         trainer.train()
-    model.to("cpu")
+    model.cpu()
     return SlotReranker(model.eval(), tokenizer, options.slots, options.penalty, preprocessing)

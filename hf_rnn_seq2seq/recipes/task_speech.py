@@ -213,7 +213,7 @@ class SpeechTask(SearchingTask):
     @property
     def scorer(self) -> SpeechScorer:
         """What decodes with the model as it is now."""
-        return SpeechScorer(self.recipe, self.model, self.tokenizer, self.tokenizer, self.features)
+        return SpeechScorer(self.recipe, self.model, self.tokenizer, self.tokenizer, features=self.features)
 
     def evaluate(self, split: Dataset, predictions: Path) -> Scores:
         scorer = self.scorer

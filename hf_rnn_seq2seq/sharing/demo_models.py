@@ -13,7 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -314,9 +314,9 @@ class ForecastModel:
         rows = config.context_length + (config.prediction_length if self.saved["features"] else 0)
         waves = scale.mean + scale.std * torch.sin(torch.arange(config.context_length)[:, None] / 3)  # (P, C)
         table: dict[str | None, list[str]] = {self.options.id_column: ["example"] * rows}
-        first = np.datetime64("2024-01-01T00")
+        first = datetime(2024, 1, 1)
         form = self.options.time_format or "%Y-%m-%d %H:%M"
-        table[self.options.time_column] = [f"{first.item() + timedelta(hours=row):{form}}" for row in range(rows)]
+        table[self.options.time_column] = [f"{first + timedelta(hours=row):{form}}" for row in range(rows)]
         for name, wave in zip(self.names, waves.T.tolist()):
             table[name] = [f"{value:.4g}" for value in wave] + [""] * (rows - len(wave))
         numbers = self.model.static_scale.mean.tolist() if self.saved["static_real_features"] else []
