@@ -9,7 +9,9 @@ transformers and its flat siblings.
 
 import copy
 import functools
+import operator
 from contextlib import nullcontext
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +22,6 @@ from transformers.generation import (
     GenerateBeamEncoderDecoderOutput,
     GenerateEncoderDecoderOutput,
     GenerationConfig,
-    GenerationMixin,
     LogitsProcessorList,
     MaxLengthCriteria,
     MinLengthLogitsProcessor,
@@ -30,6 +31,7 @@ from transformers.generation import (
 from transformers.utils import ModelOutput
 
 from .fast import is_own
+from .fast_beams import Beams, FewBeams, best_extensions
 from .fast_step import DecoderStep, select_state
 from .state import (
     DecoderState,
@@ -50,11 +52,13 @@ _KNOWN_INPUTS = {
     *("encoder_outputs", "attention_mask", CACHE_NAME, "use_cache", "logits_to_keep"),
     *("character_ids", "inputs_embeds"),  # of the encoder, which has been called by then
 }
+# Of so many sources the beams are counted without tensors.
+_FEW = 8
 # Finished sequences leave the batch when so much of it is left.
 _LEFT_OVER = 0.75
-# From how many candidates on the best ones are looked for in two stages.
-_LARGE = 8192
-_BLOCK = 64
+
+# What hears of each request that is searched: (model, prompts, limits, options, streamer).
+came_to: ContextVar[list[Any] | None] = ContextVar("came_to", default=None)
 
 
 def search(
@@ -77,14 +81,8 @@ def search(
     """
     cache, options = model_kwargs.get(CACHE_NAME), generation_config
     fits = (
-        model.use_fast_generation
-        and search_is_known()
-        and not model.training
+        model_fits(model)
         and not torch.is_grad_enabled()  # as in an undecorated generate(), whose scores have gradients
-        and is_own(model)
-        and is_own(model.model)
-        and isinstance(model.lm_head, torch.nn.Linear)
-        and not torch.is_autocast_enabled(model.device.type)
         and not (options.do_sample or options.low_memory or options.is_assistant)
         and not (options.output_attentions or options.output_hidden_states)
         and options.prefill_chunk_size is None
@@ -99,9 +97,36 @@ def search(
     if not fits:
         return None
     limits = Limits.of(logits_processor, stopping_criteria, model.config.target_vocab_size, input_ids.device)
-    if options.num_beams > 1:
-        return _beam_search(model, input_ids, limits, options, model_kwargs)
-    return _greedy_search(model, input_ids, limits, options, model_kwargs, streamer)
+    if (heard := came_to.get()) is not None:
+        heard.append((model, input_ids, limits, options, streamer))
+    return run_search(model, input_ids, limits, options, model_kwargs, streamer)
+
+
+def model_fits(model: Any) -> bool:
+    """Return whether it is one of those that `search` searches."""
+    return (
+        bool(model.use_fast_generation)
+        and search_is_known()
+        and not model.training
+        and is_own(model)
+        and is_own(model.model)
+        and isinstance(model.lm_head, torch.nn.Linear)
+        and not torch.is_autocast_enabled(model.device.type)
+    )
+
+
+def run_search(
+    model: Any,
+    input_ids: Tensor,
+    limits: "Limits",
+    generation_config: GenerationConfig,
+    model_kwargs: dict[str, Any],
+    streamer: Any = None,
+) -> Any:
+    """Search greedily or with beams, without a look at what fits."""
+    if generation_config.num_beams > 1:
+        return _beam_search(model, input_ids, limits, generation_config, model_kwargs)
+    return _greedy_search(model, input_ids, limits, generation_config, model_kwargs, streamer)
 
 
 def _is_own_and_empty(cache: EncoderDecoderCache) -> bool:
@@ -139,8 +164,7 @@ def _greedy_search(
     ids = input_ids if limits.needs_sequences else None
     columns: list[Tensor] = []  # (B,), of each step
     rows: Tensor | None = None  # which sequences are left, None: all
-    finished = torch.zeros_like(tokens, dtype=torch.bool)
-    any_finished = False
+    finished, ends = [False] * len(input_ids), limits.ends
     with torch.inference_mode() if unseen else nullcontext():
         step, state = start_search(model, input_ids, model_kwargs, beams=1)
         while True:
@@ -150,25 +174,31 @@ def _greedy_search(
             all_scores = None if all_scores is None else (*all_scores, scores)
             all_logits = None if all_logits is None else (*all_logits, logits)
             tokens = scores.argmax(dim=-1)
-            if may_end and any_finished:
-                tokens = torch.where(finished, pad.to(tokens.device), tokens)
+            if may_end and any(finished):
+                tokens = torch.where(torch.tensor(finished, device=tokens.device), pad.to(tokens.device), tokens)
             length += 1
             columns.append(tokens if rows is None else pad.expand(len(input_ids)).index_copy(0, rows, tokens))
             if ids is not None:
                 ids = torch.cat([ids, tokens[:, None]], dim=-1)
             if streamer is not None:
                 streamer.put(tokens.cpu())
-            finished = finished | limits.stopped(ids, length, tokens, all_scores)
-            left = len(finished) - int(finished.sum())
+            if limits.criteria is not None:
+                ended = limits.stopped(ids, length, tokens, all_scores).tolist()
+            elif limits.max_length is not None and length >= limits.max_length:
+                break
+            else:
+                ended = [symbol in ends for symbol in tokens.tolist()] if ends else finished
+            finished = list(map(operator.or_, finished, ended))
+            left = finished.count(False)
             if left == 0:
                 break
-            any_finished = left < len(finished)
             if may_end and unseen and left <= _LEFT_OVER * len(finished):
-                kept = (~finished).nonzero().squeeze(1)
+                kept = torch.tensor(
+                    [row for row, ends_here in enumerate(finished) if not ends_here], device=tokens.device
+                )
                 step.select(kept)
-                state, tokens, finished = select_state(state, kept), tokens[kept], finished[kept]
+                state, tokens, finished = select_state(state, kept), tokens[kept], [False] * left
                 rows = kept if rows is None else rows[kept]
-                any_finished = False
     if streamer is not None:
         streamer.end()
     sequences: Any = torch.cat([input_ids, torch.stack(columns, dim=1)], dim=1)
@@ -182,89 +212,6 @@ def _greedy_search(
     )
 
 
-class _Beams(GenerationMixin):
-    """
-    The hypotheses of a beam search, by the rules of transformers: which go on and which end, and when all is over.
-
-    The rules of `GenerationMixin` are called themselves; in place of each sequence they are given the number of its
-    last extension: beam * V + symbol, as in the step's (B, K * V) scores, and over all steps that + t * K * V.
-    """
-
-    def __init__(self, options: GenerationConfig, batch: int, prompt_length: int, device: torch.device):
-        beams, eos = options.num_beams, options._eos_token_tensor
-        self.options, self.prompt_length = options, prompt_length
-        self.count = max(2, 1 + (0 if eos is None else len(eos))) * beams  # enough if the best ones all end
-        self.among_best = torch.arange(self.count, device=device) < beams
-        # At first only the first beam counts, since all are the same.
-        self.running_scores = torch.zeros(batch, beams, device=device)
-        self.running_scores[:, 1:] = -1e9
-        self.best = torch.full((batch, beams), -1, device=device)  # numbers of the last extensions of what has ended
-        self.best_scores = torch.full((batch, beams), -1e9, device=device)
-        self.is_finished = torch.zeros(batch, beams, dtype=torch.bool, device=device)
-        self.improvable = torch.ones(batch, 1, dtype=torch.bool, device=device)
-
-    def advance(
-        self, scores: Tensor, extensions: Tensor, ended: Tensor, first_number: int, length: int
-    ) -> tuple[Tensor, bool]:
-        """
-        Take one step.
-
-        Args:
-            scores, extensions, ended: (B, count) of the best extensions of hypotheses of this length.
-            first_number: The number of this step's extension 0.
-
-        Returns:
-            The extensions (B, K) that go on, and whether the search does.
-        """
-        rules: Any = self
-        options: Any = self.options
-        chosen, self.running_scores, _ = rules._get_running_beams_for_next_iteration(
-            topk_log_probs=scores,
-            topk_running_sequences=extensions,
-            topk_running_beam_indices=extensions,
-            next_token_hits_stopping_criteria=ended,
-            num_beams=options.num_beams,
-        )
-        numbered = extensions + first_number
-        self.best, self.best_scores, _, self.is_finished = rules._update_finished_beams(
-            sequences=self.best,
-            topk_running_sequences=numbered,
-            beam_scores=self.best_scores,
-            topk_log_probs=scores,
-            beam_indices=self.best,
-            topk_running_beam_indices=numbered,
-            is_early_stop_heuristic_unsatisfied=self.improvable,
-            is_sent_finished=self.is_finished,
-            next_token_hits_stopping_criteria=ended,
-            top_num_beam_mask=self.among_best,
-            num_beams=options.num_beams,
-            cur_len=length,
-            decoder_prompt_len=self.prompt_length,
-            length_penalty=options.length_penalty,
-            early_stopping=options.early_stopping,
-        )
-        self.improvable = rules._check_early_stop_heuristic(
-            is_early_stop_heuristic_unsatisfied=self.improvable,
-            running_beam_scores=self.running_scores,
-            beam_scores=self.best_scores,
-            is_sent_finished=self.is_finished,
-            cur_len=length + 1,
-            max_length=options.max_length,
-            decoder_prompt_len=self.prompt_length,
-            early_stopping=options.early_stopping,
-            length_penalty=options.length_penalty,
-        )
-        unfinished = rules._beam_search_has_unfinished_sequences(
-            self.improvable, self.is_finished, ended, options.early_stopping
-        )
-        return chosen, bool(unfinished)
-
-    @staticmethod
-    def _gather_beams(tensor: Tensor, beam_indices: Tensor) -> Tensor:
-        """Select beams of (B, M) by a cheaper operation: five times a step, 8 in place of 24 microseconds each."""
-        return tensor.gather(1, beam_indices)
-
-
 def _beam_search(
     model: Any,
     input_ids: Tensor,
@@ -274,16 +221,17 @@ def _beam_search(
 ) -> Any:
     """Return what `GenerationMixin._beam_search` does without sampling, from prompts (N, T)."""
     beams, returned = generation_config.num_beams, generation_config.num_return_sequences
+    device, config = input_ids.device, model.config
     pad, eos = generation_config._pad_token_tensor, generation_config._eos_token_tensor
     with_dict = generation_config.return_dict_in_generate
     all_scores: Any = () if with_dict and generation_config.output_scores else None
     all_logits: Any = () if with_dict and generation_config.output_logits else None
     batch, length = len(input_ids) // beams, input_ids.shape[1]
-    offset = torch.arange(batch, device=input_ids.device).unsqueeze(1) * beams
-    hypotheses = _Beams(generation_config, batch, length, input_ids.device)
+    search = (generation_config, batch, length, config.target_vocab_size + config.copy_slots, device)
+    is_small = batch <= _FEW and device.type == "cpu" and limits.criteria is None and not with_dict
+    hypotheses = FewBeams(*search, ends=limits.ends, max_length=limits.max_length) if is_small else Beams(*search)
     tokens = input_ids[:, -1]
     ids = input_ids if limits.needs_sequences else None
-    history: list[Tensor] = []  # (B, K) extensions that went on, of each step
     with nullcontext() if with_dict or limits.needs_sequences else torch.inference_mode():
         step, state = start_search(model, input_ids, model_kwargs, beams)
         while True:
@@ -292,35 +240,29 @@ def _beam_search(
             scores = limits.process(ids, length, logits.log_softmax(-1), in_place=True)
             all_scores = None if all_scores is None else (*all_scores, scores.clone())
             all_logits = None if all_logits is None else (*all_logits, logits)
-            vocab = scores.shape[-1]
-            scores = scores.view(batch, beams, vocab)
-            top_scores, extensions = best_extensions(scores, hypotheses.running_scores, hypotheses.count)
-            parents, symbols = extensions // vocab, extensions % vocab  # (B, count)
-            longer = None
-            if ids is not None:
-                longer = torch.cat([ids[(parents + offset).flatten()], symbols.view(-1, 1)], dim=1)
-            ended = limits.stopped(longer, length + 1, symbols, all_scores)
-            number = len(history) * beams * vocab
-            chosen, goes_on = hypotheses.advance(top_scores, extensions, ended, number, length)
-            history.append(chosen)
+            top_scores, extensions = best_extensions(
+                scores.view(batch, beams, -1), hypotheses.running_scores, hypotheses.count
+            )
+            ended = None if is_small else _ended(limits, extensions, hypotheses.vocab, ids, length, all_scores)
+            goes_on = hypotheses.advance(top_scores, extensions, ended, length)
             length += 1
             if not (goes_on or with_dict):
                 break
-            parent_rows = (chosen // vocab + offset).flatten()  # (N,)
-            state = select_state(state, parent_rows)
+            tokens, rows = hypotheses.going_on()
+            state = state if rows is None else select_state(state, rows)
             if not goes_on:
                 break
-            tokens = (chosen % vocab).flatten()
             if ids is not None:
-                ids = torch.cat([ids.index_select(0, parent_rows), tokens[:, None]], dim=1)
+                ids = torch.cat([ids if rows is None else ids.index_select(0, rows), tokens[:, None]], dim=1)
 
     fill = pad or eos[0] if eos is not None else -1  # as transformers has it
-    sequences, beam_indices = follow_back(history, hypotheses.best[:, :returned], vocab, fill)
+    sequences, beam_indices = hypotheses.found(returned, int(fill))
     prompts = input_ids.view(batch, beams, -1)[:, :returned].flatten(0, 1)
-    whole: Any = torch.cat([prompts, sequences.flatten(0, 1)], dim=1)
+    whole: Any = torch.cat([prompts, sequences], dim=1)
     if not with_dict:
         return whole
-    among_all: Any = torch.where(beam_indices < 0, -1, beam_indices + offset.unsqueeze(-1)).flatten(0, 1).int()
+    first = torch.arange(batch, device=device).repeat_interleave(returned).unsqueeze(1) * beams
+    among_all: Any = torch.where(beam_indices < 0, -1, beam_indices + first).int()
     best_scores = hypotheses.best_scores[:, :returned].flatten() if generation_config.output_scores else None
     return GenerateBeamEncoderDecoderOutput(
         sequences=whole,
@@ -330,6 +272,15 @@ def _beam_search(
         beam_indices=among_all,
         **named(_fill_cache(model_kwargs, state, step, length - 1)),
     )
+
+
+def _ended(limits: "Limits", extensions: Tensor, vocab: int, ids: Tensor | None, length: int, scores: Any) -> Tensor:
+    """Return which extensions (B, count) of hypotheses of this length are at their end."""
+    symbols = extensions % vocab
+    if ids is not None:
+        first = torch.arange(len(ids), device=ids.device).view(len(symbols), -1)[:, :1]
+        ids = torch.cat([ids[(extensions // vocab + first).flatten()], symbols.view(-1, 1)], dim=1)
+    return limits.stopped(ids, length + 1, symbols, scores)
 
 
 def start_search(
@@ -411,13 +362,21 @@ class Limits(NamedTuple):
                 shortest, symbols = processor.prompt_length_to_skip + processor.min_new_tokens, processor.eos_token_id
             else:
                 return cls(max_length, eos_ids, rest, [], processors)
-            forbidden.append((shortest, symbols[symbols < vocab_size].to(device)))
+            symbols = symbols[symbols < vocab_size].to(device)
+            if forbidden and torch.equal(forbidden[-1][1], symbols):  # `min_new_tokens` sets `min_length` too
+                shortest = max(shortest, forbidden.pop()[0])
+            forbidden.append((shortest, symbols))
         return cls(max_length, eos_ids, rest, forbidden, None)
 
     @property
     def may_end(self) -> bool:
         """Whether a symbol can end a sequence."""
         return bool(self.eos_ids) or any(hasattr(criterion, "eos_token_id") for criterion in self.criteria or ())
+
+    @property
+    def ends(self) -> set[int]:
+        """The symbols that end a sequence, where there are no criteria but those for which they do."""
+        return {symbol for symbols in self.eos_ids for symbol in symbols.tolist()}
 
     @property
     def needs_sequences(self) -> bool:
@@ -439,64 +398,3 @@ class Limits(NamedTuple):
         if self.max_length is not None and length >= self.max_length:
             return torch.ones_like(last, dtype=torch.bool)
         return functools.reduce(torch.logical_or, found) if found else torch.zeros_like(last, dtype=torch.bool)
-
-
-def best_extensions(scores: Tensor, running: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """
-    Return the best `count` of all extensions of a source's hypotheses, best first.
-
-    Plain twin: `topk` of all, as `GenerationMixin._get_top_k_continuations` has it.
-
-    Of a large vocabulary only those blocks of symbols are sorted whose best symbol is among the best count + 1 of all
-    blocks: that finds what sorting all finds if the best count + 1 extensions differ, which is looked at.
-
-    Args:
-        scores: (B, K, V), log-probabilities of the next symbols.
-        running: (B, K), the hypotheses' own scores.
-
-    Returns:
-        Scores (B, count), and beam * V + symbol, (B, count).
-    """
-    batch, beams, vocab = scores.shape
-    blocks = vocab // _BLOCK
-    if beams * vocab > _LARGE and beams * blocks > count:
-        whole = blocks * _BLOCK
-        # Rounding is monotonic: the sum's maximum is the sum with the maximum.
-        maxima = scores[..., :whole].unflatten(-1, (blocks, _BLOCK)).amax(-1) + running.unsqueeze(-1)
-        block = maxima.flatten(1).topk(count + 1).indices
-        beam, block = block // blocks, block % blocks
-        first = (beam * vocab + block * _BLOCK).unsqueeze(-1)
-        place = (first + torch.arange(_BLOCK, device=scores.device)).flatten(1)
-        rest = torch.arange(whole, vocab, device=scores.device)
-        rest = (torch.arange(beams, device=scores.device).unsqueeze(1) * vocab + rest).flatten()
-        place = torch.cat([place, rest.expand(batch, -1)], dim=1)
-        values = scores.flatten(1).gather(1, place) + running.gather(1, place // vocab)
-        top, index = values.topk(count + 1)
-        if not bool((top[:, 1:] == top[:, :-1]).any()):
-            return top[:, :-1], place.gather(1, index[:, :-1])
-    total = scores + running.unsqueeze(-1)
-    top, index = total.flatten(1).topk(count)
-    return top, index
-
-
-def follow_back(history: list[Tensor], best: Tensor, vocab: int, fill: Any) -> tuple[Tensor, Tensor]:
-    """
-    Return the hypotheses whose last extensions are `best` (B, M), -1 for none; T is the length of the longest.
-
-    Returns:
-        Symbols (B, M, T) with `fill` behind them, and of each the beam that it extended, with -1 behind.
-    """
-    size = history[0].shape[1] * vocab
-    last = torch.div(best, size, rounding_mode="floor")  # the step of the last extension
-    longest = int(last.max()) + 1
-    symbols = torch.empty(*best.shape, longest, dtype=torch.long, device=best.device)
-    symbols[:] = fill
-    beams = torch.full_like(symbols, -1)
-    beam = torch.zeros_like(best)
-    for t in range(longest - 1, -1, -1):
-        extension = torch.where(last == t, best % size, history[t].gather(1, beam))
-        reached = last >= t
-        beam = torch.where(reached, extension // vocab, 0)
-        symbols[..., t] = torch.where(reached, extension % vocab, symbols[..., t])
-        beams[..., t] = torch.where(reached, beam, -1)
-    return symbols, beams

@@ -101,24 +101,24 @@ PRIVATE_NAMES = (
                 "overridden: `generate()` calls it for beam search", searches=True),
     PrivateName(_GENERATION, "_get_running_beams_for_next_iteration",
                 "topk_log_probs topk_running_sequences topk_running_beam_indices next_token_hits_stopping_criteria "
-                "num_beams", "fast_search", "called: the rule by which beams go on", searches=True),
+                "num_beams", "fast_beams", "called: the rule by which beams go on", searches=True),
     PrivateName(_GENERATION, "_update_finished_beams",
                 "sequences topk_running_sequences beam_scores topk_log_probs beam_indices topk_running_beam_indices "
                 "is_early_stop_heuristic_unsatisfied is_sent_finished next_token_hits_stopping_criteria "
                 "top_num_beam_mask num_beams cur_len decoder_prompt_len length_penalty early_stopping",
-                "fast_search", "called: the rule by which finished beams are ranked", searches=True),
+                "fast_beams", "called: the rule by which finished beams are ranked", searches=True),
     PrivateName(_GENERATION, "_check_early_stop_heuristic",
                 "is_early_stop_heuristic_unsatisfied running_beam_scores beam_scores is_sent_finished cur_len "
-                "max_length decoder_prompt_len early_stopping length_penalty", "fast_search",
+                "max_length decoder_prompt_len early_stopping length_penalty", "fast_beams",
                 "called: the rule by which beam search stops", searches=True),
     PrivateName(_GENERATION, "_beam_search_has_unfinished_sequences",
                 "is_early_stop_heuristic_unsatisfied is_sent_finished next_token_hits_stopping_criteria "
-                "early_stopping", "fast_search", "called: likewise", searches=True),
-    PrivateName(_GENERATION, "_gather_beams", "tensor beam_indices", "fast_search",
+                "early_stopping", "fast_beams", "called: likewise", searches=True),
+    PrivateName(_GENERATION, "_gather_beams", "tensor beam_indices", "fast_beams",
                 "overridden by a cheaper operation", searches=True),
     PrivateName(f"{_GENERATION}._prepare_special_tokens", "_pad_token_tensor", None, "fast_search",
                 "read: what finished sequences are filled with", searches=True),
-    PrivateName(f"{_GENERATION}._prepare_special_tokens", "_eos_token_tensor", None, "fast_search",
+    PrivateName(f"{_GENERATION}._prepare_special_tokens", "_eos_token_tensor", None, "fast_search, fast_beams",
                 "read: the symbols that end a sequence", searches=True),
     PrivateName(f"{_GENERATION}._prepare_cache_for_generation", "_is_user_defined", None, "fast_search",
                 "read: whether a cache is the user's, whom the searches leave to transformers", searches=True),
@@ -215,6 +215,15 @@ REPLACED_BY_SEARCH = (
     *("_valid_auto_compile_criteria", "get_compiled_call", "_flatten_beam_dim", "_unflatten_beam_dim"),
     *("_gather_beams", "_get_top_k_continuations", "_get_running_beams_for_next_iteration"),
     *("_update_finished_beams", "_check_early_stop_heuristic", "_beam_search_has_unfinished_sequences"),
+)
+# What `generate()` of transformers calls before a search, and ours does not for a request that it knows.
+REPLACED_BY_REQUEST = (
+    *("_extract_generation_mode_kwargs", "_prepare_generation_config", "_get_deprecated_gen_repo"),
+    *("_validate_model_kwargs", "_validate_generation_mode", "_prepare_model_inputs", "_prepare_special_tokens"),
+    *("_maybe_prepare_encoder_kwargs_for_generation", "_prepare_text_encoder_decoder_kwargs_for_generation"),
+    *("_prepare_decoder_input_ids_for_generation", "_expand_inputs_for_generation", "_prepare_generated_length"),
+    *("_supports_logits_to_keep", "_validate_generated_length", "_prepare_cache_for_generation", "get_encoder"),
+    *("_get_logits_processor", "_get_stopping_criteria", "_sample", "_beam_search"),
 )
 
 

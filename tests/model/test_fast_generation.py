@@ -17,7 +17,7 @@ from hf_rnn_seq2seq import RnnSeq2SeqForConditionalGeneration, RnnSeq2SeqForSpee
 from hf_rnn_seq2seq.evaluation.ensemble import RnnSeq2SeqEnsemble
 from hf_rnn_seq2seq.model import fast_search
 from hf_rnn_seq2seq.model.decoder import RnnSeq2SeqDecoder
-from hf_rnn_seq2seq.model.fast_search import best_extensions
+from hf_rnn_seq2seq.model.fast_beams import best_extensions
 from hf_rnn_seq2seq.model.fast_step import DecoderStep
 from hf_rnn_seq2seq.model.state import new_cache
 
