@@ -11,7 +11,6 @@ import copy
 import functools
 import operator
 from contextlib import nullcontext
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -57,9 +56,6 @@ _FEW = 8
 # Finished sequences leave the batch when so much of it is left.
 _LEFT_OVER = 0.75
 
-# What hears of each request that is searched: (model, prompts, limits, options, streamer).
-came_to: ContextVar[list[Any] | None] = ContextVar("came_to", default=None)
-
 
 def search(
     model: Any,
@@ -81,7 +77,13 @@ def search(
     """
     cache, options = model_kwargs.get(CACHE_NAME), generation_config
     fits = (
-        model_fits(model)
+        model.use_fast_generation
+        and search_is_known()
+        and not model.training
+        and is_own(model)
+        and is_own(model.model)
+        and isinstance(model.lm_head, torch.nn.Linear)
+        and not torch.is_autocast_enabled(model.device.type)
         and not torch.is_grad_enabled()  # as in an undecorated generate(), whose scores have gradients
         and not (options.do_sample or options.low_memory or options.is_assistant)
         and not (options.output_attentions or options.output_hidden_states)
@@ -97,36 +99,9 @@ def search(
     if not fits:
         return None
     limits = Limits.of(logits_processor, stopping_criteria, model.config.target_vocab_size, input_ids.device)
-    if (heard := came_to.get()) is not None:
-        heard.append((model, input_ids, limits, options, streamer))
-    return run_search(model, input_ids, limits, options, model_kwargs, streamer)
-
-
-def model_fits(model: Any) -> bool:
-    """Return whether it is one of those that `search` searches."""
-    return (
-        bool(model.use_fast_generation)
-        and search_is_known()
-        and not model.training
-        and is_own(model)
-        and is_own(model.model)
-        and isinstance(model.lm_head, torch.nn.Linear)
-        and not torch.is_autocast_enabled(model.device.type)
-    )
-
-
-def run_search(
-    model: Any,
-    input_ids: Tensor,
-    limits: "Limits",
-    generation_config: GenerationConfig,
-    model_kwargs: dict[str, Any],
-    streamer: Any = None,
-) -> Any:
-    """Search greedily or with beams, without a look at what fits."""
-    if generation_config.num_beams > 1:
-        return _beam_search(model, input_ids, limits, generation_config, model_kwargs)
-    return _greedy_search(model, input_ids, limits, generation_config, model_kwargs, streamer)
+    if options.num_beams > 1:
+        return _beam_search(model, input_ids, limits, options, model_kwargs)
+    return _greedy_search(model, input_ids, limits, options, model_kwargs, streamer)
 
 
 def _is_own_and_empty(cache: EncoderDecoderCache) -> bool:

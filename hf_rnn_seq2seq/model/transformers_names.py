@@ -216,15 +216,6 @@ REPLACED_BY_SEARCH = (
     *("_gather_beams", "_get_top_k_continuations", "_get_running_beams_for_next_iteration"),
     *("_update_finished_beams", "_check_early_stop_heuristic", "_beam_search_has_unfinished_sequences"),
 )
-# What `generate()` of transformers calls before a search, and ours does not for a request that it knows.
-REPLACED_BY_REQUEST = (
-    *("_extract_generation_mode_kwargs", "_prepare_generation_config", "_get_deprecated_gen_repo"),
-    *("_validate_model_kwargs", "_validate_generation_mode", "_prepare_model_inputs", "_prepare_special_tokens"),
-    *("_maybe_prepare_encoder_kwargs_for_generation", "_prepare_text_encoder_decoder_kwargs_for_generation"),
-    *("_prepare_decoder_input_ids_for_generation", "_expand_inputs_for_generation", "_prepare_generated_length"),
-    *("_supports_logits_to_keep", "_validate_generated_length", "_prepare_cache_for_generation", "get_encoder"),
-    *("_get_logits_processor", "_get_stopping_criteria", "_sample", "_beam_search"),
-)
 
 
 def why_not(version: str, names: tuple[PrivateName, ...] = PRIVATE_NAMES) -> str | None:
