@@ -3,8 +3,9 @@
     python tests/chaos/mutants.py [--number 90] [--seed 0] [--modules loss attention]
 
 A mutant is one changed operator, comparison, number or truth value, drawn from all of the modules below. It is made
-in a copy of the tree, and the tests run in a fork that has torch loaded, up to the first failure. Prints each mutant,
-and `N of M killed`. Survivors may be equal to the original (a size that only saves memory): a person looks at them.
+in a copy of the tree, and the tests run in a fork that has torch loaded, up to the first failure. First the tests of
+each module must pass without one; a mutant that takes ten times as long hangs, and counts as killed. Prints each
+mutant, and `N of M killed`. Survivors may be equal to the original (a size that only saves memory): a person looks at them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,10 +40,11 @@ TESTS = {
     "model/fast_loss.py": "model/test_loss.py model/test_copy_slots.py model/test_fast_training.py",
     "model/copying.py": "model/test_copying.py model/test_copy_slots.py model/test_loss.py",
     "model/generation_rnn_seq2seq.py": "model/test_generation.py model/test_generation_edges.py",
-    "model/fast_search.py": "model/test_fast_generation.py model/test_generation.py",
+    "model/fast_search.py": "model/test_fast_generation.py model/test_origin.py model/test_generation.py",
+    "model/fast_beams.py": "model/test_fast_beams.py model/test_fast_generation.py",
     "training/checkpoints.py": "training/test_checkpoints.py",
 }
-SECONDS = 900  # of one mutant
+SECONDS = 3600  # of the tests of a module without a mutant
 _SWAPS: dict[type, type] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
     ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Pow: ast.Mult, ast.MatMult: ast.Add,
@@ -111,8 +114,8 @@ def made(module: str, number: int) -> tuple[str, str]:
     return shown, ast.unparse(ast.fix_missing_locations(tree))
 
 
-def survives(tree: Path, module: str, text: str, log: Path) -> bool:
-    """Run the tests of a module with another text in its place."""
+def outcome(tree: Path, module: str, text: str, log: Path, seconds: float) -> str:
+    """Run the tests of a module with another text in its place: "SURVIVES", "killed", or "hangs" after `seconds`."""
     file = tree / "hf_rnn_seq2seq" / module
     original = file.read_text(encoding="utf-8")
     file.write_text(text, encoding="utf-8")
@@ -128,16 +131,31 @@ def survives(tree: Path, module: str, text: str, log: Path) -> bool:
         names = [f"tests/{name}" for name in TESTS[module].split()]
         os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not chaos", *names]))
     try:
-        for _ in range(SECONDS * 10):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
-                return os.waitstatus_to_exitcode(status) == 0
+                return "SURVIVES" if os.waitstatus_to_exitcode(status) == 0 else "killed"
             time.sleep(0.1)
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        return False  # it hangs
+        return "hangs"
     finally:
         file.write_text(original, encoding="utf-8")
+
+
+def limits_of(tree: Path, modules: set[str], log: Path) -> dict[str, float]:
+    """Return how long a mutant of each module may take; SystemExit if the tests fail without one."""
+    limits = {}
+    for module in sorted(modules):
+        start = time.monotonic()
+        found = outcome(tree, module, (tree / "hf_rnn_seq2seq" / module).read_text(encoding="utf-8"), log, SECONDS)
+        if found != "SURVIVES":
+            said = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+            raise SystemExit(f"{module}: the tests fail without a mutant ({found}):\n{said}")
+        limits[module] = 60 + 10 * (time.monotonic() - start)
+        print(f"unchanged {module}: {limits[module] / 10 - 6:.0f} s", flush=True)
+    return limits
 
 
 def main() -> None:
@@ -153,21 +171,26 @@ def main() -> None:
     drawn = [mutant for module in modules for mutant in mutants(module)]
     random.Random(args.seed).shuffle(drawn)
     drawn = [one for one in drawn if one[0] in args.only] if args.only else drawn[: args.number]
-    killed = 0
+    found: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         tree = Path(name)
         for folder in ("hf_rnn_seq2seq", "tests", "scripts"):
             shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__", "results"))
         for file in ("pyproject.toml", "README.md"):
             shutil.copy(ROOT / file, tree / file)
+        log = tree / "log.txt"
+        limits = limits_of(tree, {module for _, module, _ in drawn}, log)
         for place, module, number in drawn:
             shown, text = made(module, number)
             start = time.monotonic()
-            survived = survives(tree, module, text, tree / "log.txt")
-            killed += not survived
-            word = "SURVIVES" if survived else "killed"
+            word = outcome(tree, module, text, log, limits[module])
+            found[word] += 1
             print(f"{word:8} {place:28} {time.monotonic() - start:5.0f} s  {shown}", flush=True)
-    print(f"{killed} of {len(drawn)} killed by the tests of their modules (transformers {transformers.__version__})")
+    killed = found["killed"] + found["hangs"]
+    hang = f" ({found['hangs']} hang)" if found["hangs"] else ""
+    print(
+        f"{killed} of {len(drawn)} killed{hang} by the tests of their modules (transformers {transformers.__version__})"
+    )
 
 
 if __name__ == "__main__":
