@@ -5,7 +5,8 @@
 A mutant is one changed operator, comparison, number or truth value, drawn from all of the modules below. It is made
 in a copy of the tree, and the tests run in a fork that has torch loaded, up to the first failure. First the tests of
 each module must pass without one; a mutant that takes ten times as long hangs, and counts as killed. Prints each
-mutant, and `N of M killed`. Survivors may be equal to the original (a size that only saves memory): a person looks at them.
+mutant, and `N of M killed`. Survivors may be equal to the original (a size that only saves memory): a person looks at
+them.
 """
 
 from __future__ import annotations
