@@ -189,9 +189,7 @@ def main() -> None:
             print(f"{word:8} {place:28} {time.monotonic() - start:5.0f} s  {shown}", flush=True)
     killed = found["killed"] + found["hangs"]
     hang = f" ({found['hangs']} hang)" if found["hangs"] else ""
-    print(
-        f"{killed} of {len(drawn)} killed{hang} by the tests of their modules (transformers {transformers.__version__})"
-    )
+    print(f"{killed} of {len(drawn)} killed{hang} by their modules' tests (transformers {transformers.__version__})")
 
 
 if __name__ == "__main__":
