@@ -29,7 +29,6 @@ from tiny import tiny_model, tiny_tokenizer
 from urllib3 import PoolManager
 from urllib3.util import Retry
 
-import hf_rnn_seq2seq.sharing
 from hf_rnn_seq2seq.data.tokenizers import save_tokenizers
 from hf_rnn_seq2seq.recipes.command_line import main as command_line
 from hf_rnn_seq2seq.sharing.export import export_model
@@ -327,18 +326,19 @@ def test_what_cannot_be_served_is_told_in_a_sentence(
 _PROGRAM = (
     "import sys\n"
     "sys.modules.update(dict.fromkeys(['torch', 'transformers', 'hf_rnn_seq2seq', 'onnx']))\n"
-    "from sharing.server import main\n"
+    "from served.sharing.server import main\n"
     "main(sys.argv[1:])\n"
 )
 
 
 @pytest.fixture
 def start(exported: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
-    source, target = Path(hf_rnn_seq2seq.sharing.__file__).parent, tmp_path / "sharing"
-    target.mkdir()
-    dockerfile = (Path(__file__).parents[2] / "scripts" / "Dockerfile").read_text(encoding="utf-8")
-    for name in re.findall(r"hf_rnn_seq2seq/sharing/(\w+\.py)", dockerfile):
-        shutil.copy(source / name, target)
+    root = Path(__file__).parents[2]
+    dockerfile = (root / "scripts" / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    for files, target in re.findall(r"^COPY (hf_rnn_seq2seq/.*) (\S+)$", dockerfile, re.MULTILINE):
+        (tmp_path / target).mkdir(parents=True)
+        for file in files.split():
+            shutil.copy(root / file, tmp_path / target)
     started = []
 
     def run(*options: str, port: int = 0) -> tuple[subprocess.Popen[str], str]:
