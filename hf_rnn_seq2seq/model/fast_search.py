@@ -317,7 +317,8 @@ class Limits(NamedTuple):
         cls, processors: LogitsProcessorList, criteria: StoppingCriteriaList, vocab_size: int, device: torch.device
     ) -> "Limits":
         max_length: int | None = None
-        eos_ids, others, forbidden = [], StoppingCriteriaList(), []
+        eos_ids, others = [], StoppingCriteriaList()
+        forbidden: list[tuple[int, Tensor]] = []
         if type(criteria) is not StoppingCriteriaList:
             criteria, others = StoppingCriteriaList(), criteria
         for criterion in criteria:
